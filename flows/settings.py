@@ -1,0 +1,84 @@
+"""Where does hotswap keep its state, and on which ports do its processes listen?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.errors import HotswapError
+
+
+class InvalidSettings(HotswapError):
+    """A setting cannot be used."""
+
+
+class Settings(BaseSettings):
+    """Read from environment variables that start with ``HOTSWAP_``."""
+
+    model_config = SettingsConfigDict(env_prefix="HOTSWAP_", frozen=True, use_attribute_docstrings=True)
+
+    home: Path = Path(".hotswap")
+    """directory of the local state: MLflow's and Prefect's databases, artifacts, logs"""
+    models_repo: Path = Path("models_repo")
+    """directory of the published models, which the model server polls"""
+    host: str = "127.0.0.1"
+    """address that every process listens on"""
+    rest_port: int = Field(default=8501, ge=1, le=65535)
+    """port of the model server's REST API"""
+    grpc_port: int = Field(default=8500, ge=1, le=65535)
+    """port of the model server's gRPC API"""
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    """port of the MLflow page"""
+    prefect_port: int = Field(default=4200, ge=1, le=65535)
+    """port of the Prefect server"""
+    server_timeout_seconds: float = Field(default=30.0, gt=0)
+    """seconds that a new version has to answer before its promotion is undone"""
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{self.host}:{self.rest_port}"
+
+    @property
+    def grpc_target(self) -> str:
+        return f"{self.host}:{self.grpc_port}"
+
+
+def load_settings() -> Settings:
+    """
+    The settings of this process.
+
+    Raises:
+        InvalidSettings: A variable has a value that cannot be used; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = "HOTSWAP_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise InvalidSettings(f"{name}={first['input']!r} cannot be used: {first['msg']}") from exc
+
+
+def apply_environment(settings: Settings) -> None:
+    """Tell MLflow, Prefect and TensorFlow where to keep their state and to stay quiet; what the user has set stays."""
+    home = settings.home.absolute()
+    defaults = {
+        "HOTSWAP_HOME": str(home),
+        "HOTSWAP_MODELS_REPO": str(settings.models_repo.absolute()),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DO_NOT_TRACK": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
