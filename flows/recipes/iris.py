@@ -1,0 +1,47 @@
+"""Fisher's Iris: four lengths in centimetres, three species."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.recipes import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load() -> tuple[NDArray[Any], NDArray[Any]]:
+    """150 rows: examples [150, 4] in centimetres, species [150]."""
+    from sklearn.datasets import load_iris
+
+    bunch = load_iris()
+    return bunch.data, bunch.target
+
+
+def build(examples: NDArray[np.float32]) -> keras.Model:
+    """A small dense network behind a normalisation with the mean and variance of the training examples."""
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.Input((examples.shape[1],)),
+            keras.layers.Normalization(mean=examples.mean(axis=0), variance=examples.var(axis=0)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+RECIPE = Recipe(
+    name="iris",
+    load=load,
+    build=build,
+    feature_names=("sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"),
+    class_names=("setosa", "versicolor", "virginica"),
+    epochs=40,
+    batch_size=32,
+    learning_rate=0.02,
+)
