@@ -1,0 +1,152 @@
+"""
+Which requests run together?
+
+Requests that arrive in the same turn of the event loop for the same call are concatenated and run once. A request that
+comes alone pays nothing for it: the turn ends, the graph runs. Only batch-major calls without side effects are merged,
+and when a merged run fails its members run one by one, so that a bad request never spoils its neighbours.
+
+Runs that are large, or were measured to be slow, go to a thread, so that the loop never stops for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serving.servable import Array, Call
+
+LARGEST_INLINE_SECONDS = 0.003
+LARGEST_INLINE_ELEMENTS = 65_536
+LARGEST_MERGED_ROWS = 1024
+
+_Result = list[Array] | Exception
+
+
+@dataclass(slots=True)
+class _Request:
+    call: Call
+    arrays: list[Array]
+    rows: int | None
+    future: asyncio.Future[list[Array]]
+
+
+class Merger:
+    """Runs calls for one event loop, merging those of one turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, merge: bool = True) -> None:
+        self.runs = 0
+        self._loop = loop
+        self._merge = merge
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="graph")
+        self._waiting: list[_Request] = []
+
+    def submit(self, call: Call, arrays: list[Array]) -> asyncio.Future[list[Array]]:
+        """Run `call` at the end of this turn of the loop; the servable is kept until the run has ended."""
+        future = self._loop.create_future()
+        rows = call.rows(arrays) if self._merge else None
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        call.servable.acquire()
+        self._waiting.append(_Request(call, arrays, rows, future))
+        return future
+
+    def close(self) -> None:
+        """Stop the threads once their runs have ended."""
+        self._pool.shutdown()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if len(waiting) == 1:
+            self._start(waiting)
+            return
+        for group in _groups(waiting):
+            self._start(group)
+
+    def _start(self, group: list[_Request]) -> None:
+        self.runs += 1
+        if runs_inline(group[0].call, [array for request in group for array in request.arrays]):
+            _finish(group, _run(group))
+        else:
+            running = self._loop.run_in_executor(self._pool, _run, group)
+            running.add_done_callback(lambda done: _finish(group, done.result()))
+
+
+def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
+    """Is this run so short that the event loop may wait for it?"""
+    return call.seconds <= LARGEST_INLINE_SECONDS and sum(array.size for array in arrays) <= LARGEST_INLINE_ELEMENTS
+
+
+def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
+    """The requests in groups that run together, in order of arrival."""
+    groups: list[list[_Request]] = []
+    open_groups: dict[Any, tuple[list[_Request], int]] = {}
+    for request in waiting:
+        if request.rows is None:
+            groups.append([request])
+            continue
+        key = (id(request.call), *[array.shape[1:] for array in request.arrays])
+        group, rows = open_groups.get(key, ([], 0))
+        if not group or rows + request.rows > LARGEST_MERGED_ROWS:
+            group, rows = [], 0
+            groups.append(group)
+        group.append(request)
+        open_groups[key] = (group, rows + request.rows)
+    return groups
+
+
+def _run(group: list[_Request]) -> list[_Result]:
+    if len(group) == 1:
+        return [_run_one(group[0])]
+    merged = _run_merged(group)
+    return merged if merged is not None else [_run_one(request) for request in group]
+
+
+def _run_one(request: _Request) -> _Result:
+    try:
+        return _timed(request.call, request.arrays)
+    except Exception as exc:  # whatever it is belongs to this request alone
+        return exc
+
+
+def _run_merged(group: list[_Request]) -> list[_Result] | None:
+    """The results of one run for the whole group, or None where that did not work out."""
+    call = group[0].call
+    sizes = [request.rows or 0 for request in group]
+    try:
+        arrays = [np.concatenate(column) for column in zip(*[request.arrays for request in group], strict=True)]
+        outputs = _timed(call, arrays)
+    except Exception:  # the culprit gets its own error when the members run one by one
+        return None
+    if any(output.shape[:1] != (sum(sizes),) for output in outputs):
+        call.mergeable = False
+        return None
+    results: list[_Result] = []
+    start = 0
+    for size in sizes:
+        results.append([output[start : start + size] for output in outputs])
+        start += size
+    return results
+
+
+def _timed(call: Call, arrays: Sequence[Array]) -> list[Array]:
+    started = time.perf_counter()
+    outputs = call(arrays)
+    call.measured(time.perf_counter() - started)
+    return outputs
+
+
+def _finish(group: Sequence[_Request], results: Sequence[_Result]) -> None:
+    for request, result in zip(group, results, strict=True):
+        request.call.servable.release()
+        if request.future.done():  # given up by its caller
+            continue
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
+        else:
+            request.future.set_result(result)

@@ -1,0 +1,347 @@
+"""
+What can a client ask, whatever the protocol?
+
+Predict, status and reload, with TensorFlow Serving's rules and error texts; the edges only decode and encode.
+
+Source: tensorflow_serving/model_servers/server_core.cc, tensorflow_serving/model_servers/get_model_status_impl.cc
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from serving.batching import Merger, runs_inline
+from serving.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    GraphError,
+    InvalidRequest,
+    LabelNotAssignable,
+    ServableNotFound,
+    ServerUnavailable,
+)
+from serving.manager import Manager, RetryPolicy, State, VersionStatus
+from serving.model_config import ModelEntry
+from serving.model_spec import ModelSpec
+from serving.monitoring import Metrics
+from serving.servable import Array, Call, LoadOptions, Servable, ServableHandle, Signature, load
+from serving.settings import ServerSettings
+from serving.source import Source, Watched
+from serving.version_policy import All, Latest, Specific, VersionPolicy
+from serving.warmup import warm_up
+
+__all__ = ["DataPlane", "State", "VersionStatus"]
+
+log = logging.getLogger(__name__)
+
+
+class DataPlane:
+    """All that the server does, for one event loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        cpus = os.cpu_count() or 1
+        self.settings = settings
+        self.metrics = Metrics()
+        self.draining = False
+        self._load_options = LoadOptions(
+            tags=frozenset(settings.saved_model_tags.split(",")),
+            intra_op_threads=settings.tensorflow_intra_op_parallelism,
+            inter_op_threads=settings.tensorflow_inter_op_parallelism,
+        )
+        retry = RetryPolicy(settings.max_num_load_retries, settings.load_retry_interval_micros / 1e6)
+        self._manager = Manager(self._load, retry, settings.num_load_threads or cpus)
+        self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
+        self._merger = Merger(asyncio.get_running_loop(), settings.grpc_max_threads, settings.merge_requests)
+        self._entries: dict[str, ModelEntry] = {}
+        self._labels: dict[str, dict[str, int]] | None = None
+        self._waiting_reload: asyncio.Task[None] | None = None
+
+    async def start(self, entries: Sequence[ModelEntry], has_config: bool = True) -> None:
+        """
+        Serve these models and return once each has a version available.
+
+        Args:
+            has_config: False for a config without a ``model_config_list``: there are no labels until the first reload.
+        """
+        _validate(entries, {})
+        if has_config:
+            self._labels = self._checked_labels(entries)
+        await self._apply(entries)
+        self._source.start()
+        failed = await self._manager.wait_available(self._entries)
+        if failed:
+            raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("servable(s)", failed))
+        _refuse_logging(entries)
+
+    async def close(self) -> None:
+        """Stop looking for versions, let the last requests end, free every model."""
+        await self._source.stop()
+        await self._manager.close()
+        self._merger.close()
+
+    def acquire(self, spec: ModelSpec) -> ServableHandle:
+        """
+        The servable that a request asks for; used in ``with``, it stays loaded until the request ends.
+
+        Raises:
+            ServableNotFound: The model or version is not available.
+            InvalidRequest: There is no such label.
+            ServerUnavailable: The server has no labels yet.
+        """
+        version = self._labelled_version(spec.name, spec.label) if spec.label is not None else spec.version
+        servable = self._manager.latest(spec.name) if version is None else self._manager.servable(spec.name, version)
+        if servable is None:
+            wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
+            raise ServableNotFound(f"Servable not found for request: {wanted}")
+        return ServableHandle(servable)
+
+    async def run(
+        self,
+        handle: ServableHandle,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        timeout_seconds: float | None = None,
+    ) -> dict[str, Array]:
+        """
+        Run a signature; requests that arrive in the same turn of the loop are merged.
+
+        Args:
+            inputs: One array per input alias; strings are object arrays of bytes.
+            outputs: The output aliases wanted; none means all.
+
+        Raises:
+            InvalidRequest: A name or type differs from the signature.
+            GraphError: TensorFlow refused to run the graph.
+            DeadlineExceeded: It did not end within `timeout_seconds`.
+        """
+        call, arrays = handle.servable.bind(signature, inputs, outputs)
+        results = await self.submit(call, arrays, timeout_seconds)
+        return dict(zip(call.outputs, results, strict=True))
+
+    async def submit(self, call: Call, arrays: list[Array], timeout_seconds: float | None = None) -> list[Array]:
+        """Run a call that `Servable.bind` gave; the results are in the order of its outputs."""
+        call.servable.requests += 1
+        future = self._merger.submit(call, arrays)
+        if timeout_seconds is None:
+            return await future
+        started = time.perf_counter()
+        try:
+            results = await (future if runs_inline(call, arrays) else asyncio.wait_for(future, timeout_seconds))
+        except TimeoutError as exc:
+            raise DeadlineExceeded("Timed out waiting for notification") from exc
+        if time.perf_counter() - started > timeout_seconds:
+            raise DeadlineExceeded("Timed out waiting for notification")
+        return results
+
+    def status(self, spec: ModelSpec) -> list[VersionStatus]:
+        """
+        The states of the versions of a model, highest first; a label is ignored, as in TensorFlow Serving.
+
+        Raises:
+            ServableNotFound: The server has never seen this model or version.
+        """
+        statuses = self._manager.statuses(spec.name)
+        if spec.version is not None:
+            statuses = [status for status in statuses if status.version == spec.version]
+            if not statuses:
+                raise ServableNotFound(f"Could not find version {spec.version} of model {spec.name}")
+        if not statuses:
+            raise ServableNotFound(f"Could not find any versions of model {spec.name}")
+        return statuses
+
+    def models(self) -> list[str]:
+        """Every model that the server serves or has served."""
+        return self._manager.models()
+
+    def labels(self, model: str) -> Mapping[str, int]:
+        """The version labels of a model."""
+        return dict((self._labels or {}).get(model, {}))
+
+    def servable(self, model: str, version: int) -> Servable | None:
+        """This version, if it is available."""
+        return self._manager.servable(model, version)
+
+    def ready(self) -> bool:
+        """Does every configured model have a version available, and is the server not about to stop?"""
+        return not self.draining and all(self._manager.latest(name) is not None for name in self._entries)
+
+    def metrics_page(self) -> str:
+        """The Prometheus page."""
+        requests = Counter({(each.model, each.version): each.requests for each in self._manager.servables()})
+        return self.metrics.render(requests)
+
+    async def reload(self, config: Any) -> None:
+        """
+        Serve what a ``ModelServerConfig`` says instead; a reload that fails leaves everything as it was.
+
+        Returns once every new model has a version available. A caller that gives up does not undo the reload; the next
+        reload ends its waiting.
+
+        Raises:
+            InvalidRequest: The config is not valid.
+            FailedPrecondition: The config has no list of models.
+            LabelNotAssignable: A label's version is not available.
+            GraphError: A new model did not become available.
+        """
+        if config.WhichOneof("config") != "model_config_list":
+            raise FailedPrecondition(
+                "Cannot transition to requested config. "
+                "It is only legal to transition from one ModelConfigList to another."
+            )
+        await self.reload_entries(entries_of(config))
+
+    async def reload_entries(self, entries: Sequence[ModelEntry]) -> None:
+        """Like `reload`, for a config that has been read already."""
+        _validate(entries, self._entries)
+        _refuse_logging(entries)
+        labels = self._checked_labels(entries)
+        if self._waiting_reload is not None:
+            self._waiting_reload.cancel()
+        task = self._waiting_reload = asyncio.create_task(self._transition(entries, labels))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ServerUnavailable("A later reload took the place of this one") from None
+            raise
+
+    async def _transition(self, entries: Sequence[ModelEntry], labels: dict[str, dict[str, int]]) -> None:
+        before, labels_before = list(self._entries.values()), self._labels
+        new = [entry.name for entry in entries if entry.name not in self._entries]
+        self._labels = labels
+        await self._apply(entries)
+        failed = await self._manager.wait_available(new)
+        if failed:
+            self._labels = labels_before
+            await self._apply(before)
+            raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("model(s)", failed))
+        log.info("models reloaded models=%s", ",".join(sorted(self._entries)))
+
+    async def _apply(self, entries: Sequence[ModelEntry]) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        await self._source.set_models({entry.name: Watched(Path(entry.base_path), entry.policy) for entry in entries})
+
+    def _load(self, model: str, version: int, path: Path) -> Servable:
+        if not path.is_dir():
+            raise GraphError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "Error while attempting to reserve resources to load servable "
+                f"{{name: {model} version: {version}}}: {path}; Not a directory",
+            )
+        servable = load(model, version, path, self._load_options)
+        if self.settings.enable_model_warmup:
+            started = time.perf_counter()
+            try:
+                records = warm_up(servable, self.settings.num_request_iterations_for_warmup)
+            except GraphError:
+                servable.close()
+                raise
+            if records:
+                self.metrics.observe_warmup(str(path), "OK", records, time.perf_counter() - started)
+        return servable
+
+    def _labelled_version(self, model: str, label: str) -> int:
+        if self._labels is None:
+            raise ServerUnavailable(f"Model labels does not init yet.{label}")
+        version = self._labels.get(model, {}).get(label)
+        if version is None:
+            raise InvalidRequest(f"Unrecognized servable version label: {label}")
+        return version
+
+    def _checked_labels(self, entries: Sequence[ModelEntry]) -> dict[str, dict[str, int]]:
+        """
+        The label map of a config.
+
+        A version must be available to get a label. With the setting for it, a label that is new or stays where it is
+        may point at any version; one that moves never may.
+        """
+        for entry in entries:
+            before = (self._labels or {}).get(entry.name, {})
+            for label, version in entry.labels.items():
+                moves = label in before and before[label] != version
+                lenient = self.settings.allow_version_labels_for_unavailable_models and not moves
+                if not lenient and self._manager.servable(entry.name, version) is None:
+                    raise LabelNotAssignable(
+                        f"Request to assign label to version {version} of model {entry.name}, "
+                        "which is not currently available for inference"
+                    )
+        return {entry.name: dict(entry.labels) for entry in entries}
+
+
+def entries_of(config: Any) -> list[ModelEntry]:
+    """The models of a ``ModelServerConfig``."""
+    return [
+        ModelEntry(
+            name=each.name,
+            base_path=each.base_path,
+            policy=_policy(each.model_version_policy),
+            labels=dict(each.version_labels),
+            platform=each.model_platform,
+            model_type=each.model_type,
+            logging=each.HasField("logging_config"),
+        )
+        for each in config.model_config_list.config
+    ]
+
+
+def _policy(policy: Any) -> VersionPolicy:
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return All()
+    if choice == "specific":
+        return Specific(tuple(policy.specific.versions))
+    return Latest(policy.latest.num_versions or 1)
+
+
+def _validate(entries: Sequence[ModelEntry], current: Mapping[str, ModelEntry]) -> None:
+    names = Counter(entry.name for entry in entries)
+    for entry in entries:
+        if names[entry.name] > 1:
+            raise InvalidRequest(f"Illegal to list model {entry.name} multiple times in config list")
+        if not Path(entry.base_path).is_absolute():
+            raise InvalidRequest(
+                f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}"
+            )
+    for entry in entries:
+        platform = _platform(entry)
+        if entry.name in current and platform != _platform(current[entry.name]):
+            raise InvalidRequest(
+                f"Illegal to change a model's platform. For model {entry.name} platform was "
+                f"{_platform(current[entry.name])} and new platform requested is {platform}"
+            )
+        if platform != "tensorflow":
+            raise InvalidRequest(f"Model {entry.name} requests unsupported platform {platform}")
+
+
+def _platform(entry: ModelEntry) -> str:
+    if bool(entry.platform) == bool(entry.model_type):
+        which = "both" if entry.platform else "neither"
+        joined = "and" if entry.platform else "nor"
+        raise InvalidRequest(
+            f"Illegal setting {which} ModelServerConfig::model_type (deprecated) {joined} "
+            f"ModelServerConfig::model_platform, model name is {entry.name}"
+        )
+    return entry.platform or {1: "tensorflow", 2: "other"}[entry.model_type]
+
+
+def _refuse_logging(entries: Sequence[ModelEntry]) -> None:
+    if any(entry.logging for entry in entries):
+        raise InvalidRequest("No request-logger-creator provided.")
+
+
+def _not_available(what: str, failed: Mapping[str, VersionStatus]) -> str:
+    parts = "".join(
+        f"{{{{name: {name} version: {status.version}}} due to error: {status.code.name}: {status.message}}}, "
+        for name, status in sorted(failed.items())
+    )
+    return f"{len(failed)} {what} did not become available: {{{parts}}}"

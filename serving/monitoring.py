@@ -1,0 +1,112 @@
+"""
+What has the server done so far?
+
+The page is TensorFlow Serving's: its metric names (with colons), labels, buckets and text layout, which the usual
+client libraries refuse to write.
+
+Source: tensorflow_serving/util/prometheus_exporter.cc, tensorflow_serving/servables/tensorflow/util.cc
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
+
+_BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
+_COUNTERS = {
+    "request_count": ("model_name", "status"),
+    "model_warmup_records_read": ("model_path", "status"),
+    "version_request_count": ("model_name", "version"),
+}
+_HISTOGRAMS = {
+    "request_latency": ("model_name", "API", "entrypoint"),
+    "runtime_latency": ("model_name", "API", "runtime"),
+    "model_warmup_latency": ("model_path", "status"),
+}
+
+
+class Histogram:
+    """Counts of microseconds in growing buckets."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_MICROSECONDS) + 1)
+        self.total = 0.0
+
+    def observe(self, microseconds: float) -> None:
+        """Count one value."""
+        self.counts[bisect.bisect_right(BUCKETS_MICROSECONDS, microseconds)] += 1
+        self.total += microseconds
+
+
+class Metrics:
+    """The counters and histograms of one server."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in _COUNTERS}
+        self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
+            name: defaultdict(Histogram) for name in _HISTOGRAMS
+        }
+
+    def count_request(self, model: str, status: str) -> None:
+        """One request ended with this status name (``OK``, ``NOT_FOUND`` …)."""
+        self._counters["request_count"][model, status] += 1
+
+    def observe_request(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
+        """One request was answered; `api` as the protocol names it, `entrypoint` ``REST`` or ``GRPC``."""
+        self._histograms["request_latency"][model, api, entrypoint].observe(seconds * 1e6)
+
+    def observe_runtime(self, model: str, api: str, seconds: float) -> None:
+        """One request spent this long in the graph and waiting for it."""
+        self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
+
+    def observe_warmup(self, path: str, status: str, records: int, seconds: float) -> None:
+        """The warm-up of one version ended."""
+        self._counters["model_warmup_records_read"][path, status] += records
+        self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
+
+    def render(self, requests_by_version: Mapping[tuple[str, int], int]) -> str:
+        """The whole page."""
+        self._counters["version_request_count"] = defaultdict(
+            int, {(model, str(version)): count for (model, version), count in requests_by_version.items()}
+        )
+        lines: list[str] = []
+        for name in sorted([*_COUNTERS, *_HISTOGRAMS]):
+            full = f":tensorflow:serving:{name}"
+            if name in _COUNTERS:
+                lines += _counter_lines(full, _COUNTERS[name], self._counters[name])
+            else:
+                lines += _histogram_lines(full, _HISTOGRAMS[name], self._histograms[name])
+        return "\n".join(lines) + "\n"
+
+
+def _counter_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+    yield f"# TYPE {name} counter"
+    for key, count in sorted(values.items()):
+        yield f"{name}{{{_labels(labels, key)}}} {count}"
+
+
+def _histogram_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], Histogram]) -> Iterator[str]:
+    yield f"# TYPE {name} histogram"
+    for key, histogram in sorted(values.items()):
+        text = _labels(labels, key)
+        cumulative = 0
+        for bound, count in zip(
+            [f"{bound:g}" for bound in BUCKETS_MICROSECONDS] + ["+Inf"], histogram.counts, strict=True
+        ):
+            cumulative += count
+            yield f'{name}_bucket{{{text},le="{bound}"}} {cumulative}'
+        yield f"{name}_sum{{{text}}} {histogram.total:g}"
+        yield f"{name}_count{{{text}}} {cumulative}"
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

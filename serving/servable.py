@@ -1,0 +1,514 @@
+"""
+What is one loaded SavedModel?
+
+A `Servable` owns a graph and a session. Each way of calling it (a signature, which inputs are fed, which outputs are
+asked for) becomes a `Call`: a session callable with the checks that need no graph.
+
+The session callable leans on ``Session._make_callable_from_options``: a run of a small graph costs about 25 µs
+through it, 150 µs through an eager signature function. `tests/serving/test_servable.py` fails if TensorFlow takes it away.
+
+Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensorflow/predict_util.cc
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.python.client import session as tf_session
+from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
+
+from serving.errors import GraphError, InvalidRequest
+
+Array = NDArray[Any]
+
+INIT_SIGNATURE = "__saved_model_init_op"
+DEFAULT_SIGNATURE = "serving_default"
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
+_STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
+_HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
+_NO_SAVED_MODEL = (
+    "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
+    "Specified file path: {path}"
+)
+_NO_META_GRAPH = (
+    "Could not find meta graph def matching supplied tags: {{ {tags} }}. To inspect available tag-sets in the "
+    "SavedModel, please use the SavedModel CLI: `saved_model_cli`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a signature: the graph's tensor, its ``DataType`` number and its shape (-1: any size)."""
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model offers under one name."""
+
+    name: str
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+    method_name: str
+    defaults: Mapping[str, Array]
+
+    @property
+    def batch_major(self) -> bool:
+        """Do inputs and outputs count the same rows in their first dimension, with all else fixed on the way out?"""
+        return (
+            bool(self.inputs)
+            and not self.defaults
+            and all(info.shape is not None and info.shape[:1] == (-1,) for info in self.inputs.values())
+            and all(
+                info.shape is not None and info.shape[:1] == (-1,) and -1 not in info.shape[1:]
+                for info in self.outputs.values()
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How SavedModels are loaded: the tags of the meta graph, and TensorFlow's threads (0: it decides)."""
+
+    tags: frozenset[str] = frozenset({"serve"})
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+
+
+class Call:
+    """
+    One signature called for one set of outputs.
+
+    Calling it runs the graph in the calling thread: arrays in the order of `aliases` in, arrays in the order of
+    `outputs` out. `seconds` estimates how long that takes and is infinite until it has been measured twice: the first
+    run of a graph prepares it and tells nothing.
+    """
+
+    def __init__(self, servable: Servable, signature: Signature, outputs: tuple[str, ...]) -> None:
+        infos = list(signature.inputs.values())
+        feeds = [info.name for info in infos]
+        fetches = [signature.outputs[alias].name for alias in outputs]
+        self.servable = servable
+        self.aliases = tuple(signature.inputs)
+        self.outputs = outputs
+        self.dtypes = [numpy_dtype(info.dtype) for info in infos]
+        self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
+        self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
+        self.mergeable = signature.batch_major and not servable.changes_state(fetches)
+        self.seconds = float("inf")
+        self._runs = 0
+        self._graph = servable.callable(feeds, fetches)
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        try:
+            return self._graph(*arrays)
+        except errors_impl.OpError as exc:
+            raise graph_error(exc) from exc
+        except (TypeError, ValueError, RuntimeError) as exc:
+            raise InvalidRequest(str(exc)) from exc
+
+    def measured(self, seconds: float) -> None:
+        """Take note of how long a run took: at once when it was slow, little by little when it was quick."""
+        self._runs += 1
+        if self._runs == 2:
+            self.seconds = seconds
+        elif self._runs > 2:
+            self.seconds = max(seconds, 0.9 * self.seconds + 0.1 * seconds)
+
+    def check_types(self, arrays: Sequence[Array]) -> None:
+        """Refuse arrays of another type than the signature's, as the graph would."""
+        for position, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
+            if array.dtype != dtype:
+                given = type_name(array.dtype)
+                expected = self.type_names[position]
+                raise InvalidRequest(f"Expects arg[{position}] to be {expected} but {given} is provided")
+
+    def rows(self, arrays: Sequence[Array]) -> int | None:
+        """How many rows these arrays hold, or None where they must not be merged with those of other requests."""
+        if not self.mergeable:
+            return None
+        rows = arrays[0].shape[0] if arrays[0].ndim else 0
+        for array, expected in zip(arrays, self.row_shapes, strict=True):
+            shape = array.shape
+            if not shape or shape[0] != rows or len(shape) - 1 != len(expected or ()):
+                return None
+            if any(wanted not in (-1, size) for size, wanted in zip(shape[1:], expected or (), strict=True)):
+                return None
+        return rows or None
+
+
+class Servable:
+    """
+    One version of one model, ready to run.
+
+    `acquire` and `release` count its users; once `retire` has been called, the last of them frees the graph.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        version: int,
+        path: Path,
+        session: Any,
+        meta_graph: Any,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.path = path
+        self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
+        self.signatures: Mapping[str, Signature] = {
+            name: _signature(name, signature)
+            for name, signature in self.signature_defs.items()
+            if name != INIT_SIGNATURE
+        }
+        self.requests = 0
+        self._session = session
+        self._functions = {
+            function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
+        }
+        self._nodes = {node.name: node for node in meta_graph.graph_def.node}
+        self._calls: dict[tuple[str, tuple[str, ...]], Call] = {}
+        self._lock = threading.Lock()
+        self._users = 0
+        self._free: Callable[[], None] | None = None
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+        """
+        Run the graph once, by tensor names.
+
+        Raises:
+            GraphError: TensorFlow refused, with its code and message.
+        """
+        try:
+            return self.callable(list(feeds), fetches)(*feeds.values())
+        except errors_impl.OpError as exc:
+            raise graph_error(exc) from exc
+
+    def bind(
+        self, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+    ) -> tuple[Call, list[Array]]:
+        """
+        Match a request with a signature.
+
+        Args:
+            inputs: One array per signature input; those with a default may be left out.
+            outputs: The outputs wanted, by alias; none means all.
+
+        Raises:
+            InvalidRequest: A name or a type differs from the signature.
+        """
+        if inputs.keys() != signature.inputs.keys():
+            inputs = _with_defaults(signature, inputs)
+        wanted = tuple(outputs) or tuple(signature.outputs)
+        key = (signature.name, wanted)
+        call = self._calls.get(key)
+        if call is None:
+            _check_outputs(signature, wanted)
+            call = self._calls[key] = Call(self, signature, wanted)
+        arrays = [inputs[alias] for alias in call.aliases]
+        call.check_types(arrays)
+        return call, arrays
+
+    def callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Array]]:
+        """A function of the fed arrays that returns the fetched ones."""
+        distinct = list(dict.fromkeys(fetches))
+        options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
+        try:
+            function: Callable[..., list[Array]] = self._session._make_callable_from_options(options)
+        except errors_impl.OpError as exc:
+            raise graph_error(exc) from exc
+        if len(distinct) == len(fetches):
+            return function
+        positions = [distinct.index(name) for name in fetches]
+        return lambda *arrays: [found[position] for found in [function(*arrays)] for position in positions]
+
+    def changes_state(self, fetches: Iterable[str]) -> bool:
+        """Does computing these tensors write to a variable or a table? Then every request must run by itself."""
+        seen: set[str] = set()
+        pending = [self._nodes.get(_node_name(fetch)) for fetch in fetches]
+        while pending:
+            node = pending.pop()
+            if node is None or (node.name and node.name in seen):
+                continue
+            seen.add(node.name)
+            if node.op.startswith(_STATE_CHANGING_OPS) and node.op not in _HARMLESS_OPS:
+                return True
+            pending += [self._nodes.get(_node_name(name)) for name in node.input]
+            if any(self._function_changes_state(name, seen) for name in _called_functions(node)):
+                return True
+        return False
+
+    def acquire(self) -> None:
+        """Keep the graph until `release`."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """End one `acquire`."""
+        with self._lock:
+            self._users -= 1
+            free = self._free if self._users == 0 else None
+        if free is not None:
+            free()
+
+    def retire(self, free: Callable[[], None]) -> None:
+        """Call `free` once nobody uses this servable any more: now, or at the last `release`."""
+        with self._lock:
+            self._free = free
+            idle = self._users == 0
+        if idle:
+            free()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._calls.clear()
+        self._nodes.clear()
+        self._functions.clear()
+        self._session.close()
+        self._session = None
+
+    def _function_changes_state(self, name: str, seen: set[str]) -> bool:
+        if f"function {name}" in seen:
+            return False
+        seen.add(f"function {name}")
+        return any(
+            (node.op.startswith(_STATE_CHANGING_OPS) and node.op not in _HARMLESS_OPS)
+            or any(self._function_changes_state(called, seen) for called in _called_functions(node))
+            for node in self._functions.get(name, ())
+        )
+
+
+class ServableHandle:
+    """A servable in use: inside ``with`` it is not freed."""
+
+    __slots__ = ("servable", "version")
+
+    def __init__(self, servable: Servable) -> None:
+        self.servable = servable
+        self.version = servable.version
+
+    def __enter__(self) -> ServableHandle:
+        self.servable.acquire()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.servable.release()
+
+
+def load(model: str, version: int, path: Path, options: LoadOptions) -> Servable:
+    """
+    Load a SavedModel: graph, variables, tables and assets.
+
+    Raises:
+        GraphError: It cannot be loaded; code and text are TensorFlow's.
+    """
+    meta_graph = _read_meta_graph(path, options.tags)
+    graph = ops.Graph()
+    try:
+        with graph.as_default():
+            importer.import_graph_def(
+                meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
+            )
+        session = tf_session.Session(graph=graph, config=_session_config(options))
+        try:
+            servable = Servable(model, version, path, session, meta_graph)
+            assets = _asset_feeds(path, meta_graph)
+            _restore(servable, path, meta_graph, assets)
+            _initialise(servable, meta_graph, assets)
+        except BaseException:
+            session.close()
+            raise
+    except errors_impl.OpError as exc:
+        raise graph_error(exc) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
+    return servable
+
+
+def graph_error(exc: Any) -> GraphError:
+    """TensorFlow's error in this project's family."""
+    return GraphError(_CODES.get(exc.error_code, grpc.StatusCode.UNKNOWN), exc.message)
+
+
+def numpy_dtype(data_type: int) -> np.dtype[Any]:
+    """The array type for a ``DataType`` number; strings are objects (bytes)."""
+    dtype: np.dtype[Any] = np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
+    return dtype
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """TensorFlow's name for an array type: ``float``, ``double``, ``string`` …"""
+    if dtype.kind in "OSU":
+        return "string"
+    return _cpp_name(dtypes.as_dtype(dtype).name)
+
+
+def _cpp_name(name: str) -> str:
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
+
+
+def _node_name(tensor: str) -> str:
+    return tensor.lstrip("^").partition(":")[0]
+
+
+def _called_functions(node: Any) -> list[str]:
+    called = [node.op]
+    for attribute in node.attr.values():
+        if attribute.WhichOneof("value") == "func":
+            called.append(attribute.func.name)
+        elif attribute.WhichOneof("value") == "list":
+            called += [function.name for function in attribute.list.func]
+    return called
+
+
+def _session_config(options: LoadOptions) -> Any:
+    return config_pb2.ConfigProto(
+        allow_soft_placement=True,
+        intra_op_parallelism_threads=options.intra_op_threads,
+        inter_op_parallelism_threads=options.inter_op_threads,
+    )
+
+
+def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
+    try:
+        content = (path / "saved_model.pb").read_bytes()
+    except FileNotFoundError as exc:
+        raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_SAVED_MODEL.format(path=path)) from exc
+    except NotADirectoryError as exc:
+        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f"{path}; Not a directory") from exc
+    except PermissionError as exc:
+        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{path}/saved_model.pb; Permission denied") from exc
+    except OSError as exc:
+        raise GraphError(grpc.StatusCode.UNKNOWN, f"{path}/saved_model.pb; {exc.strerror}") from exc
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(content)
+    except DecodeError as exc:
+        raise GraphError(grpc.StatusCode.OUT_OF_RANGE, "Read less bytes than requested") from exc
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == tags:
+            return meta_graph
+    raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
+
+
+def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:
+    feeds = {}
+    for any_proto in meta_graph.collection_def["saved_model_assets"].any_list.value:
+        asset = type(meta_graph.asset_file_def.add())()
+        any_proto.Unpack(asset)
+        feeds[asset.tensor_info.name] = _string(path / "assets" / asset.filename)
+    return feeds | {
+        asset.tensor_info.name: _string(path / "assets" / asset.filename)
+        for asset in meta_graph.asset_file_def
+        if asset.filename
+    }
+
+
+def _string(path: Path) -> Array:
+    return np.array(str(path).encode(), dtype=object)
+
+
+def _restore(servable: Servable, path: Path, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    variables = path / "variables" / "variables"
+    if not variables.with_suffix(".index").exists():
+        if _has_variables(meta_graph.graph_def):
+            raise GraphError(grpc.StatusCode.NOT_FOUND, f"{variables}.index; No such file or directory")
+        return
+    saver = meta_graph.saver_def
+    if saver.restore_op_name:
+        _run_target(servable, saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)})
+
+
+def _has_variables(graph_def: Any) -> bool:
+    return any(node.op in _VARIABLE_OPS for node in graph_def.node)
+
+
+def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
+            _run_target(servable, _node_name(output.name), assets)
+        return
+    for collection in ("saved_model_main_op", "legacy_init_op"):
+        for name in meta_graph.collection_def[collection].node_list.value:
+            _run_target(servable, _node_name(name), assets)
+            return
+
+
+def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
+    options = config_pb2.CallableOptions(feed=list(feeds), target=[operation])
+    servable._session._make_callable_from_options(options)(*feeds.values())
+
+
+def _signature(name: str, definition: Any) -> Signature:
+    return Signature(
+        name=name,
+        inputs={alias: _tensor_info(info) for alias, info in sorted(definition.inputs.items())},
+        outputs={alias: _tensor_info(info) for alias, info in sorted(definition.outputs.items())},
+        method_name=definition.method_name,
+        defaults={alias: tensor_util.MakeNdarray(value) for alias, value in sorted(definition.defaults.items())},
+    )
+
+
+def _tensor_info(info: Any) -> TensorInfo:
+    unknown = info.tensor_shape.unknown_rank
+    return TensorInfo(info.name, info.dtype, None if unknown else tuple(dim.size for dim in info.tensor_shape.dim))
+
+
+def _with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The inputs with the signature's defaults added, or the error that TensorFlow Serving gives."""
+    missing = [alias for alias in signature.inputs if alias not in inputs]
+    too_few_for_defaults = len(inputs) < len(signature.inputs) and not signature.defaults
+    if len(inputs) > len(signature.inputs) or too_few_for_defaults:
+        extra = sorted(set(inputs) - set(signature.inputs))
+        raise InvalidRequest(
+            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
+            f"len({_braced(inputs)}) != len({_braced(signature.inputs)}). "
+            f"Sent extra: {_braced(extra)}. Missing but required: {_braced(missing)}."
+        )
+    for alias in missing:
+        if alias not in signature.defaults:
+            raise InvalidRequest(
+                f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and "
+                f"no default value provided. Inputs expected to be in the request {_braced(inputs)}, or default input "
+                f"alias set: {','.join(sorted(signature.defaults))}"
+            )
+    if set(inputs) - set(signature.inputs):
+        used = ",".join(sorted(set(inputs) & set(signature.inputs)))
+        raise InvalidRequest(
+            f"Inputs contains invalid name. Used request inputs: {used}, request input: {','.join(sorted(inputs))}"
+        )
+    return {**inputs, **{alias: signature.defaults[alias] for alias in missing}}
+
+
+def _check_outputs(signature: Signature, wanted: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for alias in wanted:
+        if alias not in signature.outputs:
+            expected = _braced(signature.outputs)
+            raise InvalidRequest(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {expected}."
+            )
+        if alias in seen:
+            raise InvalidRequest(f"duplicate output tensor alias: {alias}")
+        seen.add(alias)
+
+
+def _braced(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

@@ -1,0 +1,69 @@
+"""How is a server to run?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The settings of one server; most are named as the flags of ``tensorflow_model_server``."""
+
+    host: str = "127.0.0.1"
+    """The address that both ports listen on."""
+    grpc_port: int | None = 0
+    """Flag ``port``. 0 lets the kernel choose, None turns gRPC off."""
+    rest_port: int | None = 0
+    """Flag ``rest_api_port``. 0 lets the kernel choose, None turns REST off."""
+    model_name: str = "default"
+    """The name of the one model at `model_base_path`."""
+    model_base_path: str = ""
+    """Where the versions of a single model are; ignored when there is a `model_config_file`."""
+    model_config_file: Path | None = None
+    """A ``ModelServerConfig`` in text format."""
+    model_config_file_poll_wait_seconds: int = 0
+    """Apply the config file again every so many seconds; 0 never."""
+    allow_version_labels_for_unavailable_models: bool = False
+    """Let a new label point at a version that is not available yet."""
+    file_system_poll_wait_seconds: int = 1
+    """Seconds between two polls of the base paths; 0 polls once, a negative number never."""
+    max_num_load_retries: int = 5
+    """How often a load that failed is tried again."""
+    load_retry_interval_micros: int = 60_000_000
+    """Microseconds between two tries."""
+    num_load_threads: int = 0
+    """How many versions are loaded at a time; 0 means one per CPU."""
+    saved_model_tags: str = "serve"
+    """The tags of the meta graph to load, separated by commas."""
+    enable_model_warmup: bool = True
+    """Run the warm-up requests of a version before it becomes available."""
+    num_request_iterations_for_warmup: int = 0
+    """How often each warm-up request runs; 0 means once."""
+    rest_api_timeout_in_ms: int = 30_000
+    """How long a run of the graph may take for REST; 0 or less means for ever."""
+    rest_api_enable_cors_support: bool = False
+    """Let browsers of other origins read the answers."""
+    enable_batching: bool = False
+    """Enforce the limits of the batching parameters, as TensorFlow Serving's batching does."""
+    batching_parameters_file: Path | None = None
+    """A ``BatchingParameters`` in text format."""
+    merge_requests: bool = True
+    """Run requests that arrive together as one; it can change the last bit of a float."""
+    monitoring_config_file: Path | None = None
+    """A ``MonitoringConfig`` in text format: the path of the Prometheus page."""
+    enable_grpc_healthcheck_service: bool = True
+    """Answer ``grpc.health.v1.Health``."""
+    enable_signature_method_name_check: bool = False
+    """Refuse a classify, regress or predict on a signature made for something else."""
+    enable_serialization_as_tensor_content: bool = False
+    """Send gRPC tensors as ``tensor_content`` instead of typed fields."""
+    grpc_max_threads: int = 4 * (os.cpu_count() or 1)
+    """How many runs of slow graphs go on at a time."""
+    tensorflow_intra_op_parallelism: int = 0
+    """Threads that one operation may use; 0 lets TensorFlow decide."""
+    tensorflow_inter_op_parallelism: int = 0
+    """Operations of one run that may go on at a time; 0 lets TensorFlow decide."""
+    drain_seconds: float = 30.0
+    """How long requests in flight may take to end when the server is told to stop."""

@@ -1,0 +1,116 @@
+"""
+Which requests does a model want answered before it goes live?
+
+A SavedModel may carry recorded requests in ``assets.extra/tf_serving_warmup_requests``. They run once after loading, so
+that the first real request finds everything prepared; a request that fails fails the load.
+
+Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from tensorflow.python.framework import errors_impl, tensor_util
+from tensorflow.python.lib.io import tf_record
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.errors import GraphError, InvalidRequest
+from serving.servable import DEFAULT_SIGNATURE, Array, Servable, Signature, graph_error
+
+log = logging.getLogger(__name__)
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_RECORDS = 1000
+
+
+def warm_up(servable: Servable, iterations: int = 1) -> int:
+    """
+    Run the recorded requests of a servable, each `iterations` times.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        GraphError: A record cannot be read, or its request fails.
+    """
+    path = servable.path / WARMUP_FILE
+    if not path.exists():
+        return 0
+    count = 0
+    for record in _records(path):
+        count += 1
+        if count > MOST_RECORDS:
+            text = f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}"
+            raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, text)
+        for _ in range(max(iterations, 1)):
+            _replay(servable, record)
+    log.info("warm-up done model=%s version=%d records=%d", servable.model, servable.version, count)
+    return count
+
+
+def serialized_examples(source: Any) -> Array:
+    """The examples of a ``tensorflow.serving.Input`` as one string per row."""
+    if source.WhichOneof("kind") == "example_list_with_context":
+        listed = source.example_list_with_context
+        context = listed.context.SerializeToString()
+        rows = [context + example.SerializeToString() for example in listed.examples]
+    else:
+        rows = [example.SerializeToString() for example in source.example_list.examples]
+    return np.array(rows, dtype=object)
+
+
+def _records(path: Path) -> Iterator[Any]:
+    try:
+        for content in tf_record.tf_record_iterator(str(path)):
+            yield prediction_log_pb2.PredictionLog.FromString(content)
+    except errors_impl.DataLossError as exc:
+        error = graph_error(exc)
+        text = f"{error.message}. Please verify your warmup data is in TFRecord format."
+        raise GraphError(error.code, text) from exc
+
+
+def _replay(servable: Servable, record: Any) -> None:
+    kind = record.WhichOneof("log_type")
+    if kind is None:
+        return
+    if kind == "predict_log":
+        request = record.predict_log.request
+        inputs = {alias: tensor_util.MakeNdarray(value) for alias, value in request.inputs.items()}
+        signature = _signature(servable, request.model_spec.signature_name)
+        _run(servable, signature, inputs, list(request.output_filter))
+    elif kind in ("classify_log", "regress_log"):
+        request = getattr(record, kind).request
+        _run_examples(servable, request.model_spec.signature_name, request.input)
+    elif kind == "multi_inference_log":
+        for task in record.multi_inference_log.request.tasks:
+            _run_examples(servable, task.model_spec.signature_name, record.multi_inference_log.request.input)
+    else:
+        number = record.DESCRIPTOR.fields_by_name[kind].number
+        raise GraphError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
+
+
+def _run_examples(servable: Servable, signature_name: str, source: Any) -> None:
+    signature = _signature(servable, signature_name)
+    examples = serialized_examples(source)
+    _run(servable, signature, dict.fromkeys(signature.inputs, examples), [])
+
+
+def _run(servable: Servable, signature: Signature, inputs: dict[str, Array], outputs: list[str]) -> None:
+    try:
+        call, arrays = servable.bind(signature, inputs, outputs)
+        call(arrays)
+    except InvalidRequest as exc:
+        raise GraphError(exc.code, exc.message) from exc
+
+
+def _signature(servable: Servable, name: str) -> Signature:
+    name = name or DEFAULT_SIGNATURE
+    if name not in servable.signatures:
+        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    return servable.signatures[name]
