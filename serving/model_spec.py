@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model by name and, at most one of the two, by version number or by version label; neither means the highest available."""
+    """A model by name, and by version number or by label; with neither, the highest available version."""
 
     name: str
     version: int | None = None

@@ -32,7 +32,7 @@ class Recipe:
     load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
     """gives examples [rows, features] and their classes [rows], counted from 0 in the order of `class_names`"""
     build: Callable[[NDArray[np.float32]], keras.Model]
-    """gives a Keras model for these training examples, from raw features to class probabilities: normalisation is in it"""
+    """gives a Keras model for these training examples: raw features in, class probabilities out"""
     feature_names: tuple[str, ...]
     class_names: tuple[str, ...]
     epochs: int
