@@ -9,16 +9,13 @@ Source: tensorflow_serving/config/model_server_config.proto
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serving.errors import InvalidRequest
+from serving.text_format import Message, Value, parse_message
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 
-_TOKEN = re.compile(r"""[ \t\r\n]+|\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[A-Za-z0-9_.+-]+|[:{}<>\[\],;]""")
-_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|(.))", re.DOTALL)
-_SIMPLE_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _CONFIG_FIELDS = {
     "name",
     "base_path",
@@ -56,16 +53,15 @@ def parse(text: str) -> list[ModelEntry]:
     Raises:
         InvalidRequest: The text is not a ``ModelServerConfig`` with a ``model_config_list``.
     """
-    message = _Parser(text).message(end="")
+    try:
+        message = parse_message(text)
+    except InvalidRequest as exc:
+        raise InvalidRequest(f"models.config: {exc}") from exc
     unknown = set(message) - {"model_config_list"}
     if unknown:
         raise InvalidRequest(f"models.config: unknown field {min(unknown)!r}, expected model_config_list")
     lists = [_as_message(value) for value in message.get("model_config_list", [])]
     return [_entry(_as_message(config)) for each in lists for config in _known(each, {"config"}).get("config", [])]
-
-
-_Value = str | bytes | dict[str, list["_Value"]]
-_Message = dict[str, list[_Value]]
 
 
 def _render_entry(entry: ModelEntry) -> str:
@@ -93,7 +89,7 @@ def _quote(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _entry(config: _Message) -> ModelEntry:
+def _entry(config: Message) -> ModelEntry:
     _known(
         config,
         {
@@ -117,7 +113,7 @@ def _entry(config: _Message) -> ModelEntry:
     )
 
 
-def _policy(message: _Message) -> VersionPolicy:
+def _policy(message: Message) -> VersionPolicy:
     _known(message, {"latest", "all", "specific"})
     if "all" in message:
         return All()
@@ -127,35 +123,35 @@ def _policy(message: _Message) -> VersionPolicy:
     return Latest(_int(_last_message(message, "latest"), "num_versions", 1))
 
 
-def _label(message: _Message) -> tuple[str, int]:
+def _label(message: Message) -> tuple[str, int]:
     return _text(_known(message, {"key", "value"}), "key"), _int(message, "value", 0)
 
 
-def _model_type(message: _Message) -> int:
+def _model_type(message: Message) -> int:
     value = message.get("model_type", ["0"])[-1]
     if not isinstance(value, str) or value not in _MODEL_TYPES:
         raise InvalidRequest(f"models.config: unknown model_type {value!r}")
     return _MODEL_TYPES[value]
 
 
-def _known(message: _Message, names: Collection[str]) -> _Message:
+def _known(message: Message, names: Collection[str]) -> Message:
     unknown = set(message).difference(names)
     if unknown:
         raise InvalidRequest(f"models.config: unknown field {min(unknown)!r}")
     return message
 
 
-def _as_message(value: _Value) -> _Message:
+def _as_message(value: Value) -> Message:
     if not isinstance(value, dict):
         raise InvalidRequest(f"models.config: expected {{ … }}, found {value!r}")
     return value
 
 
-def _last_message(message: _Message, name: str) -> _Message:
+def _last_message(message: Message, name: str) -> Message:
     return _as_message(message.get(name, [{}])[-1])
 
 
-def _text(message: _Message, name: str) -> str:
+def _text(message: Message, name: str) -> str:
     value = message.get(name, [b""])[-1]
     if not isinstance(value, bytes):
         raise InvalidRequest(f"models.config: {name} must be a string")
@@ -165,90 +161,14 @@ def _text(message: _Message, name: str) -> str:
         raise InvalidRequest(f"models.config: {name} is not UTF-8") from exc
 
 
-def _int(message: _Message, name: str, default: int) -> int:
+def _int(message: Message, name: str, default: int) -> int:
     return _as_int(message[name][-1]) if name in message else default
 
 
-def _as_int(value: _Value) -> int:
+def _as_int(value: Value) -> int:
     if not isinstance(value, str):
         raise InvalidRequest(f"models.config: expected a number, found {value!r}")
     try:
         return int(value, 16 if value.lower().startswith("0x") else 10)
     except ValueError as exc:
         raise InvalidRequest(f"models.config: expected a number, found {value!r}") from exc
-
-
-class _Parser:
-    """Reads protobuf's text format into nested dictionaries of lists; strings are bytes, other scalars text."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = list(_tokens(text))
-        self._next = 0
-
-    def message(self, end: str) -> _Message:
-        fields: _Message = {}
-        while (token := self._take()) != end:
-            if not re.fullmatch(r"[A-Za-z_]\w*", token, re.ASCII):
-                raise InvalidRequest(f"models.config: expected a field name, found {token!r}")
-            fields.setdefault(token, []).extend(self._values())
-            if self._peek() in (",", ";"):
-                self._take()
-        return fields
-
-    def _values(self) -> list[_Value]:
-        colon = self._peek() == ":" and bool(self._take())
-        if self._peek() != "[":
-            return [self._value(colon)]
-        self._take()
-        values: list[_Value] = []
-        while self._peek() != "]":
-            values.append(self._value(colon))
-            if self._peek() != "]" and self._take() != ",":
-                raise InvalidRequest("models.config: expected , or ] in a list")
-        self._take()
-        return values
-
-    def _value(self, colon: bool) -> _Value:
-        token = self._take()
-        if token in ("{", "<"):
-            return self.message(end="}" if token == "{" else ">")
-        if not colon or token in ("", "}", ">", "]", ":", ",", ";"):
-            raise InvalidRequest(f"models.config: expected a value, found {token!r}")
-        if token[0] not in "\"'":
-            return token
-        text = _unquote(token)
-        while self._peek()[:1] in ('"', "'") and self._peek():
-            text += _unquote(self._take())
-        return text
-
-    def _peek(self) -> str:
-        return self._tokens[self._next] if self._next < len(self._tokens) else ""
-
-    def _take(self) -> str:
-        token = self._peek()
-        self._next += 1
-        return token
-
-
-def _tokens(text: str) -> Iterator[str]:
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            line = text.count("\n", 0, position) + 1
-            raise InvalidRequest(f"models.config: unexpected character {text[position]!r} on line {line}")
-        position = match.end()
-        if match.group()[0] not in " \t\r\n#":
-            yield match.group()
-
-
-def _unquote(token: str) -> bytes:
-    def replace(match: re.Match[bytes]) -> bytes:
-        octal, hexadecimal, simple = match.groups()
-        if octal is not None:
-            return bytes([int(octal, 8) & 0xFF])
-        if hexadecimal is not None:
-            return bytes([int(hexadecimal, 16)])
-        return _SIMPLE_ESCAPES.get(simple, simple)
-
-    return _ESCAPE.sub(replace, token[1:-1].encode("utf-8", "surrogateescape"))

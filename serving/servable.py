@@ -5,7 +5,7 @@ A `Servable` owns a graph and a session. Each way of calling it (a signature, wh
 asked for) becomes a `Call`: a session callable with the checks that need no graph.
 
 The session callable leans on ``Session._make_callable_from_options``: a run of a small graph costs about 25 µs
-through it, 150 µs through an eager signature function. `tests/serving/test_servable.py` fails if TensorFlow takes it away.
+through it, 150 µs through an eager signature function. A test fails if TensorFlow takes it away.
 
 Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensorflow/predict_util.cc
 """

@@ -1,0 +1,221 @@
+"""
+The flags of ``tensorflow_model_server``, read as it reads them.
+
+``--name=value``; booleans also bare; the last one wins; unknown arguments are reported and ignored; a bad value ends
+the program with exit code 255.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib.metadata
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+EXIT_USAGE = 255
+EXIT_NOT_STARTED = 255
+EXIT_PORT_IN_USE = 1
+
+_FIELDS = {field.name: field for field in dataclasses.fields(ServerSettings)}
+_RENAMED = {"port": "grpc_port", "rest_api_port": "rest_port"}
+_HIDDEN = {"grpc_port", "rest_port"}
+
+# Flags of tensorflow_model_server that this server takes without effect: what they steer does not exist here, or is
+# decided otherwise.
+_WITHOUT_EFFECT: Mapping[str, type] = {
+    "grpc_socket_path": str,
+    "ssl_config_file": str,
+    "use_alts_credentials": bool,
+    "grpc_channel_arguments": str,
+    "rest_api_num_threads": int,
+    "num_unload_threads": int,
+    "enable_per_model_batching_parameters": bool,
+    "platform_config_file": str,
+    "thread_pool_factory_config_file": str,
+    "tensorflow_session_config_file": str,
+    "tensorflow_session_parallelism": int,
+    "enable_profiler": bool,
+    "flush_filesystem_caches": bool,
+    "remove_unused_fields_from_bundle_metagraph": bool,
+    "per_process_gpu_memory_fraction": float,
+    "mixed_precision": str,
+    "xla_cpu_compilation_enabled": bool,
+    "xla_gpu_compilation_enabled": bool,
+    "skip_initialize_tpu": bool,
+    "prefer_tflite_model": bool,
+    "num_tflite_pools": int,
+    "num_tflite_interpreters_per_pool": int,
+}
+_OWN = {"ephemeral_ports": bool, "ports_file": str}
+
+
+class UsageError(Exception):
+    """A flag has a value that it cannot have."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in arguments:
+        print(f"TensorFlow ModelServer: {importlib.metadata.version('hotswap')} (hotswap)")
+        print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
+        return 0
+    try:
+        values = parse_flags(arguments)
+        settings = settings_of(values)
+    except UsageError as exc:
+        print(exc, file=sys.stderr)
+        print(usage(), file=sys.stderr)
+        return EXIT_USAGE
+    return serve(settings, ports_file=values.get("ports_file") or None)
+
+
+def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
+    """Run one server in this process, which does nothing else, until it is told to stop."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from serving import tensorflow_import
+
+    tensorflow_import.prepare()
+    from serving.server import PortInUse, Server, StartupError
+
+    server = Server(settings)
+    signalled = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal signalled
+        signalled = True
+        server.request_stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        server.start()
+    except PortInUse as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_PORT_IN_USE
+    except StartupError as exc:
+        if signalled:
+            return 0
+        print(f"Failed to start server. Error: {exc}", file=sys.stderr)
+        return EXIT_NOT_STARTED
+    if ports_file:
+        _write_ports(Path(ports_file), settings, server)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays; later collections need not look at it
+    server.wait()
+    return 0
+
+
+def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
+    """
+    The values of the known flags.
+
+    Raises:
+        UsageError: A value cannot be read, or help is asked for.
+    """
+    values: dict[str, Any] = {}
+    types = _flag_types()
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if argument in ("--help", "-h", "-help"):
+            raise UsageError("")
+        if not argument.startswith("--") or name not in types or (not equals and types[name] is not bool):
+            print(f"unknown argument: {argument}", file=sys.stderr)
+            continue
+        values[name] = _read(name, types[name], text if equals else "true")
+        if name in _WITHOUT_EFFECT:
+            log.info("flag without effect here: %s", argument)
+    return values
+
+
+def settings_of(values: Mapping[str, Any]) -> ServerSettings:
+    """The settings that flags ask for, with the defaults of ``tensorflow_model_server``."""
+    fields = {_RENAMED.get(name, name): value for name, value in values.items()}
+    fields = {name: value for name, value in fields.items() if name in _FIELDS}
+    for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+        fields[name] = Path(fields[name]) if fields.get(name) else None
+    if values.get("ephemeral_ports"):
+        return ServerSettings(**{**fields, "grpc_port": 0, "rest_port": 0})
+    grpc_port, rest_port = values.get("port", 8500), values.get("rest_api_port", 0)
+    if not grpc_port:
+        raise UsageError("At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.")
+    if rest_port == grpc_port:
+        log.error("--rest_api_port cannot be same as --port. Skipping REST")
+        rest_port = 0
+    return ServerSettings(**{**fields, "grpc_port": grpc_port, "rest_port": rest_port or None})
+
+
+def usage() -> str:
+    """Every flag with its default."""
+    defaults = ServerSettings()
+    lines = ["usage: python -m serving", "Flags:", "  --port=8500", "  --rest_api_port=0"]
+    lines += [f"  --{name}={_shown(getattr(defaults, name))}" for name in sorted(set(_FIELDS) - _HIDDEN)]
+    lines += ["  --ephemeral_ports=false", "  --ports_file="]
+    lines += [f"  --{name}  (without effect)" for name in sorted(_WITHOUT_EFFECT)]
+    return "\n".join(lines)
+
+
+def _flag_types() -> dict[str, type]:
+    types: dict[str, type] = {"port": int, "rest_api_port": int, **_WITHOUT_EFFECT, **_OWN}
+    defaults = ServerSettings()
+    for name in set(_FIELDS) - _HIDDEN:
+        default = getattr(defaults, name)
+        types[name] = str if default is None else type(default)
+    return types
+
+
+def _read(name: str, kind: type, text: str) -> Any:
+    readers: Mapping[type, Callable[[str], Any]] = {
+        bool: _read_bool,
+        int: _read_int,
+        float: float,
+        str: str,
+    }
+    try:
+        return readers[kind](text)
+    except ValueError as exc:
+        raise UsageError(f'Couldn\'t interpret value "{text}" for flag {name}.') from exc
+
+
+def _read_bool(text: str) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
+def _read_int(text: str) -> int:
+    if not text.lstrip("-").isdecimal() or not text.isascii():
+        raise ValueError(text)
+    return int(text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _write_ports(path: Path, settings: ServerSettings, server: Any) -> None:
+    ports = {
+        "grpc_port": server.grpc_port if settings.grpc_port is not None else None,
+        "rest_port": server.rest_port if settings.rest_port is not None else None,
+        "pid": os.getpid(),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(ports))
+    partial.replace(path)

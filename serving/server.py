@@ -1,0 +1,310 @@
+"""
+How does the server start, and how does it stop?
+
+``with Server(settings) as server:`` returns once every configured model answers and both ports are open; leaving the
+block lets the requests in flight end. The server runs in a thread of its own, with its own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.data_plane import DataPlane, entries_of
+from serving.errors import HotswapError, ServingError
+from serving.grpc_api import add_services, create_server
+from serving.model_config import ModelEntry
+from serving.rest_api import create_app
+from serving.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+
+class StartupError(HotswapError):
+    """The server could not start."""
+
+
+class PortInUse(StartupError):
+    """A port that the server should listen on is taken."""
+
+
+class Server:
+    """One model server in this process."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._thread = threading.Thread(target=self._run, name="model-server")
+        self._started = threading.Event()
+        self._stopped = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._stop_requested = False
+        self._error: BaseException | None = None
+        self._data_plane: DataPlane | None = None
+        self._grpc_port: int | None = None
+        self._rest_port: int | None = None
+        self._rest_socket: socket.socket | None = None
+
+    @property
+    def data_plane(self) -> DataPlane:
+        """What the server does, below the protocols."""
+        assert self._data_plane is not None
+        return self._data_plane
+
+    @property
+    def grpc_port(self) -> int:
+        """The port that gRPC listens on."""
+        assert self._grpc_port is not None
+        return self._grpc_port
+
+    @property
+    def rest_port(self) -> int:
+        """The port that REST listens on."""
+        assert self._rest_port is not None
+        return self._rest_port
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """
+        Start, and return when the ports are open.
+
+        Raises:
+            StartupError: It cannot start, in TensorFlow Serving's words, or `request_stop` came first.
+        """
+        self._reserve_ports()
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            if isinstance(self._error, HotswapError):
+                raise self._error
+            raise StartupError(f"INTERNAL: {self._error}") from self._error
+
+    def request_stop(self) -> None:
+        """Begin to stop; safe from any thread and from a signal handler, also before the server has started."""
+        self._stop_requested = True
+        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def wait(self) -> None:
+        """Return when the server has stopped; a signal handler may run meanwhile."""
+        self._stopped.wait()
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Let the requests in flight end, then free everything."""
+        self.request_stop()
+        self.wait()
+
+    def _reserve_ports(self) -> None:
+        settings = self.settings
+        if settings.grpc_port:
+            _bind(settings.host, settings.grpc_port, "--port").close()
+        if settings.rest_port is not None:
+            self._rest_socket = _bind(settings.host, settings.rest_port, "--rest_api_port")
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException as exc:
+            self._error = exc
+            if not isinstance(exc, HotswapError):
+                log.exception("server failed")
+        finally:
+            if self._rest_socket is not None:
+                self._rest_socket.close()
+            self._started.set()
+            self._stopped.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        if self._stop_requested:
+            self._stop.set()
+        self._data_plane = DataPlane(self.settings)
+        try:
+            await self._load_models()
+            await self._serve()
+        finally:
+            await self._close_data_plane()
+
+    async def _load_models(self) -> None:
+        """Wait until every configured model is available, or the server is told to stop."""
+        assert self._stop is not None
+        try:
+            entries, has_config = configured_models(self.settings)
+            loading = asyncio.ensure_future(self.data_plane.start(entries, has_config))
+            stopping = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not loading.done():
+                loading.cancel()
+                await asyncio.wait([loading])
+                raise StartupError("CANCELLED: told to stop before every model was available")
+            loading.result()
+        except ServingError as exc:
+            raise StartupError(f"{exc.code.name}: {exc}") from exc
+
+    async def _serve(self) -> None:
+        assert self._stop is not None
+        grpc_server = await self._open_grpc()
+        rest_server, rest_loop = await self._open_rest()
+        log.info("serving grpc_port=%s rest_port=%s", self._grpc_port, self._rest_port)
+        config_poll = asyncio.create_task(self._poll_config())
+        self._started.set()
+        await self._stop.wait()
+        log.info("draining")
+        self.data_plane.draining = True
+        config_poll.cancel()
+        closing = []
+        if rest_server is not None and rest_loop is not None:
+            rest_server.should_exit = True
+            closing.append(_close_rest(rest_server, rest_loop, self._rest_socket))
+        if grpc_server is not None:
+            closing.append(grpc_server.stop(self.settings.drain_seconds))
+        await asyncio.gather(*closing)
+
+    async def _open_grpc(self) -> Any:
+        if self.settings.grpc_port is None:
+            return None
+        server = create_server(self.settings)
+        add_services(server, self.data_plane, self.settings)
+        try:
+            port = server.add_insecure_port(_address(self.settings.host, self.settings.grpc_port))
+        except RuntimeError as exc:
+            raise _port_in_use(self.settings.grpc_port, "--port") from exc
+        if not port:
+            raise _port_in_use(self.settings.grpc_port, "--port")
+        await server.start()
+        self._grpc_port = port
+        return server
+
+    async def _open_rest(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
+        if self._rest_socket is None:
+            return None, None
+        config = uvicorn.Config(
+            create_app(self.data_plane, self.settings),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(self.settings.drain_seconds) or 1,
+        )
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        self._rest_port = self._rest_socket.getsockname()[1]
+        try:
+            await server.startup(sockets=[self._rest_socket])
+        except OSError as exc:
+            raise _port_in_use(self._rest_port, "--rest_api_port") from exc
+        return server, asyncio.create_task(server.main_loop())
+
+    async def _poll_config(self) -> None:
+        """Apply the config file again and again; what is wrong with it is logged and changes nothing."""
+        seconds = self.settings.model_config_file_poll_wait_seconds
+        path = self.settings.model_config_file
+        while seconds > 0 and path is not None:
+            await asyncio.sleep(seconds)
+            try:
+                await self.data_plane.reload(read_config(path))
+            except (ServingError, StartupError) as exc:
+                log.warning("config file not applied path=%s: %s", path, exc)
+
+    async def _close_data_plane(self) -> None:
+        try:
+            await asyncio.wait_for(self.data_plane.close(), self.settings.drain_seconds)
+        except TimeoutError:
+            log.warning("some requests had not ended after %g seconds", self.settings.drain_seconds)
+
+
+def configured_models(settings: ServerSettings) -> tuple[Sequence[ModelEntry], bool]:
+    """The models that the settings ask for, and whether there is a list of them at all."""
+    if settings.batching_parameters_file is not None and not settings.enable_batching:
+        raise StartupError(
+            "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "
+            "server_options.enable_batching to true."
+        )
+    if settings.model_config_file is not None:
+        config = read_config(settings.model_config_file)
+        return entries_of(config), config.HasField("model_config_list")
+    if settings.model_base_path:
+        return [ModelEntry(settings.model_name, settings.model_base_path)], True
+    raise StartupError(
+        "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"
+    )
+
+
+def read_config(path: Path) -> Any:
+    """The ``ModelServerConfig`` in a file."""
+    try:
+        text = path.read_text()
+    except OSError as exc:
+        raise StartupError(f"NOT_FOUND: {path}; {exc.strerror}") from exc
+    if not text:
+        raise StartupError(f"INVALID_ARGUMENT: {path}; Invalid argument")
+    try:
+        return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise StartupError(f"INVALID_ARGUMENT: Invalid protobuf file: '{path}': {exc}") from exc
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # uvloop does not exist for every platform
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def _bind(host: str, port: int, flag: str) -> socket.socket:
+    """A socket bound to the port, not listening yet: connections are refused until the models are available."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as exc:
+        bound.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise _port_in_use(port, flag) from exc
+        raise StartupError(
+            f"Cannot listen on {_address(host, port)}: {exc.strerror}; change --host or {flag}."
+        ) from exc
+    return bound
+
+
+def _port_in_use(port: int, flag: str) -> PortInUse:
+    return PortInUse(f"Port {port} is in use; stop the process that listens on it or choose another with {flag}.")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _close_rest(server: uvicorn.Server, loop: asyncio.Task[None], bound: socket.socket | None) -> None:
+    await loop
+    await server.shutdown(sockets=[bound] if bound is not None else None)
