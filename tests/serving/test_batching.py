@@ -151,9 +151,7 @@ def test_names_and_types_are_checked(servable: Servable, inputs: dict[str, Array
 def test_outputs_are_checked(servable: Servable) -> None:
     """An unknown or repeated output is refused."""
     signature = servable.signatures["serving_default"]
-    with pytest.raises(
-        InvalidRequest, match=r"not found in signature: out Outputs expected to be in the set \{output\}\."
-    ):
+    with pytest.raises(InvalidRequest, match="output tensor alias not found in signature: out"):
         servable.bind(signature, {"input": rows(1)}, ["out"])
     with pytest.raises(InvalidRequest, match="duplicate output tensor alias: output"):
         servable.bind(signature, {"input": rows(1)}, ["output", "output"])
