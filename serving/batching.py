@@ -15,11 +15,14 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serving.errors import FailedPrecondition, InvalidRequest
 from serving.servable import Array, Call
+from serving.text_format import parse_message, scalar
 
 LARGEST_INLINE_SECONDS = 0.003
 LARGEST_INLINE_ELEMENTS = 65_536
@@ -34,6 +37,67 @@ class _Request:
     arrays: list[Array]
     rows: int | None
     future: asyncio.Future[list[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingLimits:
+    """What a request must keep to where TensorFlow Serving's batching is asked for."""
+
+    max_batch_size: int = 1000
+    split_large: bool = False
+
+    def check_inputs(self, arrays: Sequence[Array]) -> int:
+        """
+        The number of rows of a request.
+
+        Raises:
+            InvalidRequest: The inputs are not batches of one size, or are too large.
+        """
+        if any(array.ndim == 0 for array in arrays):
+            raise InvalidRequest("Batching Run() input tensors must have at least one dimension")
+        rows = {len(array) for array in arrays}
+        if len(rows) > 1:
+            raise InvalidRequest("Batching Run() input tensors must have equal 0th-dimension size")
+        size = rows.pop() if rows else 0
+        if size > self.max_batch_size and not self.split_large:
+            raise InvalidRequest(f"Task size {size} is larger than maximum input batch size {self.max_batch_size}")
+        return size
+
+    def check_outputs(self, rows: int, arrays: Sequence[Array]) -> None:
+        """
+        Check that an answer has one row for each row of its request.
+
+        Raises:
+            FailedPrecondition: It has not.
+        """
+        for array in arrays:
+            if array.ndim == 0:
+                raise FailedPrecondition("Batched output tensor has 0 dimensions")
+            if len(array) != rows:
+                raise FailedPrecondition(
+                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                    "input tensors"
+                )
+
+
+def read_batching_limits(path: Path) -> BatchingLimits:
+    """
+    The limits in a ``BatchingParameters`` file.
+
+    Raises:
+        InvalidRequest: It is not one, or contradicts itself.
+    """
+    message = parse_message(path.read_text())
+    size = scalar(message, "max_batch_size", "1000")
+    allowed = message.get("allowed_batch_sizes", [])
+    if not size.isdecimal() or not all(isinstance(each, str) and each.isdecimal() for each in allowed):
+        raise InvalidRequest(f"Invalid protobuf file: '{path}'")
+    if allowed and allowed[-1] != size:
+        raise InvalidRequest(
+            "Last entry in allowed_batch_sizes must match max_batch_size; "
+            f"last entry was {allowed[-1]!s}; expected {size}"
+        )
+    return BatchingLimits(int(size), scalar(message, "enable_large_batch_splitting", "false") in ("true", "1"))
 
 
 class Merger:

@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from serving.batching import Merger, runs_inline
+from serving.batching import BatchingLimits, Merger, read_batching_limits, runs_inline
 from serving.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -32,7 +32,7 @@ from serving.errors import (
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
-from serving.monitoring import Metrics
+from serving.monitoring import Metrics, read_metrics_path
 from serving.servable import Array, Call, LoadOptions, Servable, ServableHandle, Signature, load
 from serving.settings import ServerSettings
 from serving.source import Source, Watched
@@ -52,6 +52,8 @@ class DataPlane:
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
+        self.metrics_path = settings.monitoring_config_file and read_metrics_path(settings.monitoring_config_file)
+        self._limits = _batching_limits(settings)
         self._load_options = LoadOptions(
             tags=frozenset(settings.saved_model_tags.split(",")),
             intra_op_threads=settings.tensorflow_intra_op_parallelism,
@@ -125,7 +127,10 @@ class DataPlane:
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
         call, arrays = handle.servable.bind(signature, inputs, outputs)
+        rows = self._limits.check_inputs(arrays) if self._limits else 0
         results = await self.submit(call, arrays, timeout_seconds)
+        if self._limits:
+            self._limits.check_outputs(rows, results)
         return dict(zip(call.outputs, results, strict=True))
 
     async def submit(self, call: Call, arrays: list[Array], timeout_seconds: float | None = None) -> list[Array]:
@@ -292,6 +297,12 @@ def entries_of(config: Any) -> list[ModelEntry]:
         )
         for each in config.model_config_list.config
     ]
+
+
+def _batching_limits(settings: ServerSettings) -> BatchingLimits | None:
+    if settings.batching_parameters_file is not None:
+        return read_batching_limits(settings.batching_parameters_file)
+    return BatchingLimits() if settings.enable_batching else None
 
 
 def _policy(policy: Any) -> VersionPolicy:

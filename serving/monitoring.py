@@ -12,7 +12,12 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from serving.errors import InvalidRequest
+from serving.text_format import parse_message, scalar
+
+DEFAULT_PATH = "/monitoring/prometheus/metrics"
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 
 _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
@@ -26,6 +31,21 @@ _HISTOGRAMS = {
     "runtime_latency": ("model_name", "API", "runtime"),
     "model_warmup_latency": ("model_path", "status"),
 }
+
+
+def read_metrics_path(config_file: Path) -> str | None:
+    """
+    The path that a ``MonitoringConfig`` file gives the page, or None where it is not turned on.
+
+    Raises:
+        InvalidRequest: It is not such a file.
+    """
+    message = parse_message(config_file.read_text()).get("prometheus_config", [{}])[-1]
+    if not isinstance(message, dict):
+        raise InvalidRequest("prometheus_config must be a message")
+    if scalar(message, "enable", "false") not in ("true", "1"):
+        return None
+    return scalar(message, "path", "") or DEFAULT_PATH
 
 
 class Histogram:

@@ -141,12 +141,20 @@ class Server:
         self._stop = asyncio.Event()
         if self._stop_requested:
             self._stop.set()
-        self._data_plane = DataPlane(self.settings)
+        self._data_plane = self._create_data_plane()
         try:
             await self._load_models()
             await self._serve()
         finally:
             await self._close_data_plane()
+
+    def _create_data_plane(self) -> DataPlane:
+        try:
+            return DataPlane(self.settings)
+        except (OSError, UnicodeDecodeError) as exc:
+            raise StartupError(f"NOT_FOUND: {exc}") from exc
+        except ServingError as exc:
+            raise StartupError(f"{exc.code.name}: {exc}") from exc
 
     async def _load_models(self) -> None:
         """Wait until every configured model is available, or the server is told to stop."""

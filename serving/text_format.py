@@ -32,6 +32,14 @@ def parse_message(text: str) -> Message:
     return _Parser(text).message(end="")
 
 
+def scalar(message: Message, name: str, default: str) -> str:
+    """A number, boolean or string in a message, written plainly or wrapped in a message with a ``value``."""
+    value = message.get(name, [default])[-1]
+    if isinstance(value, dict):
+        return scalar(value, "value", default)
+    return value.decode() if isinstance(value, bytes) else value
+
+
 class _Parser:
     """Reads protobuf's text format into nested dictionaries of lists; strings are bytes, other scalars text."""
 
