@@ -48,7 +48,11 @@ def load_dataset(recipe: Recipe) -> Dataset:
     Raises:
         UnusableData: The data has no rows, NaN, one class, or another shape than the recipe says.
     """
-    rows = check(*recipe.load(), recipe)
+    try:
+        examples, classes = recipe.load()
+    except Exception as exc:  # a recipe is the user's code
+        raise UnusableData(f"The data of {recipe.name!r} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    rows = check(examples, classes, recipe)
     train, test = split(rows)
     names = (recipe.feature_names, recipe.class_names)
     return Dataset(train, test, *names, digest=_digest(rows, *names))

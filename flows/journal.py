@@ -23,6 +23,7 @@ from serving.repository import validate_model_name
 
 _START = "0" * 64
 _NUMBERS = ("version", "previous")
+_ENVELOPE = ("time", "who", "action", "before")
 
 
 class BrokenJournal(RepositoryError):
@@ -66,12 +67,11 @@ class Journal:
                 claimed = record.pop("hash")
                 if record["before"] != previous or claimed != _hash(record):
                     raise ValueError("hash differs")
-                facts = {key: value for key, value in record.items() if key not in ("time", "who", "action", "before")}
+                facts = {key: value for key, value in record.items() if key not in _ENVELOPE}
                 entries.append(Entry(record["time"], record["who"], record["action"], facts, claimed))
             except (ValueError, KeyError, TypeError, AttributeError) as exc:
-                raise BrokenJournal(
-                    f"Line {number} of {self.path} is not what was written: put the file back from a copy, or move it away"
-                ) from exc
+                hint = "put a copy of the file back, or move it away"
+                raise BrokenJournal(f"Line {number} of {self.path} is not what was written: {hint}") from exc
         return entries
 
     def append(self, action: str, **facts: Any) -> None:

@@ -25,7 +25,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,28 +88,18 @@ class Repository:
                 return stamp if isinstance(stamp, dict) else {}
         return {}
 
-    @contextmanager
-    def lock(self, model: str, timeout_seconds: float = 60.0) -> Iterator[None]:
+    def lock(self, model: str, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
         """
         Keep every other process from changing `model`.
 
         Raises:
             RepositoryError: Someone else held the lock for `timeout_seconds`, or the repository cannot be written.
         """
-        path = self.root / ".locks" / f"{validate_model_name(model)}.lock"
-        with self._writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=timeout_seconds)
-            except Timeout as exc:
-                raise RepositoryError(
-                    f"Another process has been changing {model!r} for {timeout_seconds:g} s: try again when it is done"
-                ) from exc
-        try:
-            yield
-        finally:
-            lock.release()
+        return self._locked(f"{validate_model_name(model)}.lock", f"model {model!r}", timeout_seconds)
+
+    def lock_config(self, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
+        """Keep every other process from changing ``models.config``, which all models share."""
+        return self._locked(".models.config.lock", "models.config", timeout_seconds)
 
     def check_writable(self) -> None:
         """Raise the error that a later publish would meet, before any work is done."""
@@ -133,7 +123,7 @@ class Repository:
             with self._writing():
                 # Whoever staged here before held the lock and is gone.
                 shutil.rmtree(staged.parent, ignore_errors=True)
-                shutil.copytree(source, staged, copy_function=shutil.copyfile)
+                _copy_tree(source, staged)
                 (staged / STAMP).parent.mkdir(exist_ok=True)
                 (staged / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", "utf-8")
                 _fsync_tree(staged)
@@ -204,6 +194,23 @@ class Repository:
         """Replace ``models.config`` as a whole: a reader sees the old text or the new."""
         with self._writing():
             write_atomically(self.config_path, text)
+
+    @contextmanager
+    def _locked(self, name: str, what: str, timeout_seconds: float) -> Iterator[None]:
+        with self._writing():
+            path = self.root / ".locks" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=timeout_seconds)
+            except Timeout as exc:
+                raise RepositoryError(
+                    f"Another process has been changing {what} for {timeout_seconds:g} s: try again when it is done"
+                ) from exc
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _staging(self, model: str) -> Path:
         return self.root / ".staging" / validate_model_name(model)
@@ -307,6 +314,17 @@ def _numbers(directory: Path) -> list[int]:
     # int() alone would take '1_000', '+7' and other scripts' digits; we only ever write plain ones.
     names = (name for name in _names(directory) if name.isascii() and name.isdecimal())
     return sorted(int(name) for name in names if name == str(int(name)))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    # shutil.copytree would go on after the first error and gather them all.
+    target.mkdir(parents=True)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        else:
+            shutil.copyfile(path, copy)
 
 
 def _fsync_tree(root: Path) -> None:

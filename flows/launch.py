@@ -1,0 +1,165 @@
+"""
+How does a training start without waiting for one thing after the other?
+
+A flow needs a Prefect server. Where none is configured, a temporary one is started here before anything else, on the
+other core, while this process imports TensorFlow and MLflow. It keeps its records in ``PREFECT_HOME``, so a later
+Prefect server shows the run, and it ends with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.settings import Settings, apply_environment
+from serving.errors import HotswapError
+from serving.repository import Repository
+
+if TYPE_CHECKING:
+    from flows.train_and_promote import TrainOutcome
+
+log = logging.getLogger(__name__)
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+
+
+class PrefectUnavailable(HotswapError):
+    """The Prefect server cannot be used."""
+
+
+class InvalidParameter(HotswapError):
+    """A training cannot run with this parameter."""
+
+
+def train(
+    settings: Settings,
+    recipe: str = "iris",
+    seed: int = 42,
+    epochs: int | None = None,
+    min_accuracy: float = 0.90,
+) -> TrainOutcome:
+    """
+    Run the flow `train_and_promote` in this process.
+
+    Raises:
+        HotswapError: It failed; nothing of what was live has changed.
+    """
+    check_parameters(recipe, seed, epochs, min_accuracy)
+    Repository(settings.models_repo).check_writable()
+    apply_environment(settings)
+    server = None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
+    import tensorflow  # noqa: F401  (first and alone: the slowest, while the server starts)
+
+    from flows.train_and_promote import TrainOutcome, train_and_promote
+
+    if server is not None:
+        server.wait()
+    else:
+        _check_prefect(os.environ["PREFECT_API_URL"])
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy)
+    assert isinstance(outcome, TrainOutcome)
+    return outcome
+
+
+def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float) -> None:
+    """
+    Raises:
+        HotswapError: The flow would refuse one of these; found before anything is started.
+    """
+    from flows.recipes import find_recipe
+
+    if not 0 <= seed < 2**32:
+        raise InvalidParameter(f"The seed must be from 0 to {2**32 - 1}, not {seed}")
+    if epochs is not None and not 1 <= epochs <= 100_000:
+        raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
+    if not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
+        raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
+    find_recipe(recipe)
+
+
+class TemporaryPrefect:
+    """A Prefect server for the length of this process; `PREFECT_API_URL` points to it from the start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.log_path = settings.home.absolute() / "logs" / "prefect-temporary.log"
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.api_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            self._process = self._start(listening)
+        os.environ["PREFECT_API_URL"] = self.api_url
+        # Where the run can be looked at later, when this server is gone.
+        os.environ.setdefault("PREFECT_UI_URL", f"http://{settings.host}:{settings.prefect_port}")
+        # Registered before Prefect is imported, so that it runs after Prefect has sent its last records.
+        atexit.register(self.stop)
+
+    def wait(self) -> None:
+        """
+        Return when it answers.
+
+        Raises:
+            PrefectUnavailable: It ended, or took too long; the message names its log.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(self.api_url):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise PrefectUnavailable(f"The temporary Prefect server did not start: see {self.log_path}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if os.environ.get("PREFECT_API_URL") == self.api_url:
+            del os.environ["PREFECT_API_URL"]
+
+    def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_UI_ENABLED": "0"}
+        command = [sys.executable, "-m", "flows.temporary_prefect", str(listening.fileno())]
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_path.open("wb") as output:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=Path(__file__).parent.parent,
+                    pass_fds=[listening.fileno()],
+                    start_new_session=True,
+                )
+        except OSError as exc:
+            raise PrefectUnavailable(
+                f"Prefect cannot write below {self.log_path.parent} ({os.strerror(exc.errno or 0)}): "
+                "set HOTSWAP_HOME to a directory that can be written"
+            ) from exc
+
+
+def _check_prefect(api_url: str) -> None:
+    if not _answers(api_url):
+        raise PrefectUnavailable(
+            f"No Prefect server answers at PREFECT_API_URL={api_url}: start it with `hotswap up`, or unset the variable"
+        )
+
+
+def _answers(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,527 @@
+"""
+How does a version go live, and how does it leave again?
+
+Publish, wait until the server has it, ask it the golden rows by number over REST and gRPC, move the label and the
+registry's alias; and when any of this fails, put everything back. Without a running server a published version is
+checked on a server of our own, and labels wait in ``models.config`` for the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.journal import Journal
+from flows.live_server import LiveServer, own_server, running_server
+from flows.settings import Settings
+from serving.errors import (
+    FailedPrecondition,
+    HotswapError,
+    InvalidRequest,
+    LabelNotAssignable,
+    VersionNotFound,
+)
+from serving.model_config import ModelEntry, parse, render
+from serving.repository import Repository
+from serving.version_policy import All
+
+if TYPE_CHECKING:
+    from flows.registry import Registry
+
+log = logging.getLogger(__name__)
+
+STABLE = "stable"
+_ALIASES = {STABLE: "champion", "canary": "challenger"}
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class PromotionUndone(HotswapError):
+    """The new version did not prove itself and was taken out again."""
+
+    exit_code = 5
+
+
+class Protected(FailedPrecondition):
+    """This version is in use: it is retired only with a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Who answered for a version, and how many seconds after the question started it was available."""
+
+    server: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one command changed."""
+
+    action: str
+    model: str
+    version: int
+    label: str | None = None
+    previous: int | None = None
+    """the version that `label` pointed to before"""
+    retired: tuple[int, ...] = ()
+    server: str | None = None
+    """the server that has taken it over; None: it waits for the next start"""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version, as disk, server and registry see it."""
+
+    model: str
+    version: int
+    state: str
+    """the server's state, or RETIRED, or NOT SERVED"""
+    labels: tuple[str, ...]
+    aliases: tuple[str, ...]
+    accuracy: float | None
+    run_id: str | None
+    digest: str | None
+    published_at: str | None
+
+
+def alias_of(label: str) -> str:
+    """The registry's name for a label."""
+    return _ALIASES.get(label, label)
+
+
+def validate_label(label: str) -> str:
+    """
+    `label`, when both the server and the registry can carry it.
+
+    Raises:
+        InvalidRequest: One of them cannot.
+    """
+    if not _LABEL.fullmatch(label) or label == "latest" or re.fullmatch(r"[vV]\d+", label):
+        raise InvalidRequest(
+            f"{label!r} cannot be a label: use letters, digits and '_', first a letter, and neither 'latest' nor 'v<N>'"
+        )
+    return label
+
+
+def golden_rows(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:
+    """Rows [rows, features] and the answers to them [rows, classes], as publish keeps them with a version."""
+    return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
+
+
+def highest_version_seen(settings: Settings, model: str) -> int:
+    """The highest version number that disk, labels or journal know of."""
+    repository = Repository(settings.models_repo)
+    labelled = _labels(repository, model).values()
+    return max(
+        repository.highest_version_seen(model), Journal(settings.models_repo, model).highest_version(), *labelled, 0
+    )
+
+
+def publish(settings: Settings, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
+    """
+    Make `source` visible as a version that no label points to yet, and make a running server know the model.
+
+    Args:
+        settings: Where the repository and the server are.
+        model: The model's name; its lock is held.
+        version: A number never used before.
+        source: A SavedModel.
+        stamp: What to keep with it: ``digest``, ``run_id``, ``metrics``, ``golden`` …
+    """
+    repository = Repository(settings.models_repo)
+    staged = repository.stage(model, version, source, stamp)
+    Journal(settings.models_repo, model).append(
+        "publish", version=version, run_id=stamp.get("run_id"), digest=stamp.get("digest")
+    )
+    path = repository.publish(model, version, staged)
+    _write_labels(repository, model, _labels(repository, model))
+    return path
+
+
+def verify(settings: Settings, model: str, version: int) -> Verified:
+    """
+    Wait until `version` is available and ask it its golden rows over REST and gRPC.
+
+    Raises:
+        HotswapError: It did not become available in time, or gave other answers.
+    """
+    repository = Repository(settings.models_repo)
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(settings))
+        if server is not None:
+            server.reload(repository)
+        else:
+            log.info("no server runs at %s: checking on one of our own model=%s", settings.rest_url, model)
+            server = stack.enter_context(own_server(settings, repository, model, version))
+        server.wait_available(model, version)
+        seconds = time.perf_counter() - started
+        server.check_answers(model, version, repository.stamp(model, version))
+        name = server.name
+    log.info("version verified model=%s version=%d server=%s seconds=%.3f", model, version, name, seconds)
+    return Verified(name, seconds)
+
+
+def promote(settings: Settings, registry: Registry, model: str, version: int, run_id: str, digest: str) -> Change:
+    """Point label ``stable`` and alias ``champion`` to a verified version; the model's lock is held."""
+    change = _move_label(settings, model, STABLE, version)
+    registry.set_alias(model, alias_of(STABLE), version)
+    registry.tag_version(model, version, {"promotion": "promoted"})
+    Journal(settings.models_repo, model).append(
+        "promote", version=version, previous=change.previous, label=STABLE, run_id=run_id, digest=digest
+    )
+    return replace(change, action="promote")
+
+
+@contextmanager
+def undone_on_failure(settings: Settings, registry: Registry, model: str, version: int) -> Iterator[None]:
+    """
+    Put labels, alias and directory back when the block fails; the model's lock is held.
+
+    Raises:
+        PromotionUndone: The block failed after the version was visible; the message says why.
+    """
+    repository = Repository(settings.models_repo)
+    labels, aliases = _labels(repository, model), registry.aliases(model)
+    try:
+        yield
+    except BaseException as exc:
+        published = version in repository.versions(model)
+        reason = str(exc) or type(exc).__name__
+        _undo(settings, registry, model, version, labels, aliases, reason)
+        if published and isinstance(exc, Exception):
+            raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}") from exc
+        raise
+
+
+def tidy(settings: Settings, registry: Registry, model: str) -> None:
+    """Finish what a killed promotion left: a labelled version was verified and stays, any other goes."""
+    journal = Journal(settings.models_repo, model)
+    entries = journal.read()
+    if not entries or entries[-1].action != "publish" or entries[-1].version is None:
+        return
+    repository = Repository(settings.models_repo)
+    version, labels = entries[-1].version, _labels(repository, model)
+    if labels.get(STABLE) == version:
+        registry.set_alias(model, alias_of(STABLE), version)
+        registry.tag_version(model, version, {"promotion": "promoted"})
+        journal.append("promote", version=version, label=STABLE, why="an interrupted promotion was finished")
+    else:
+        _undo(settings, registry, model, version, labels, registry.aliases(model), "its promotion was interrupted")
+
+
+def set_label(settings: Settings, model: str, label: str, version: int) -> Change:
+    """
+    Point `label`, and the registry's alias with it, to a published version.
+
+    Raises:
+        VersionNotFound: It is not published.
+        LabelNotAssignable: The running server does not have it available.
+    """
+    validate_label(label)
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        _published(repository, model, version)
+        before = _labels(repository, model)
+        registry = _registry(settings)
+        change = _move_label(settings, model, label, version)
+        try:
+            _set_alias(registry, model, alias_of(label), version)
+        except BaseException:
+            _restore_labels(settings, model, before)
+            raise
+        _journal(settings, change)
+    return change
+
+
+def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
+    """
+    Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
+
+    All later ones go, because requests without a label are answered by the highest version.
+
+    Raises:
+        VersionNotFound: There is no earlier version, or `to` is not published.
+        Protected: A later version carries another label.
+    """
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        current = _current(repository, model)
+        target = _target(repository, model, current, to)
+        later = [version for version in repository.versions(model) if version > target]
+        for label, version in _labels(repository, model).items():
+            if label != STABLE and version in later:
+                raise Protected(
+                    f"Version {version} of {model!r} carries label {label!r}: "
+                    f"move it first with `hotswap label {model} {label} {target}`"
+                )
+        change = _move_label(settings, model, STABLE, target)
+        for version in later:
+            repository.retire(model, version)
+        _wait(settings, model, lambda server: server.wait_gone(model, later))
+        change = replace(change, action="rollback", previous=current, retired=tuple(later))
+        _journal(settings, change)
+        _follow_in_registry(settings, model, change)
+    return change
+
+
+def retire(settings: Settings, model: str, version: int, force: str | None = None) -> Change:
+    """
+    Take a version out of the polled directory.
+
+    Args:
+        settings: Where the repository and the server are.
+        model: The model's name.
+        version: A published version.
+        force: Why to retire it although it is the last one or carries a label, which is then taken away.
+
+    Raises:
+        Protected: It is the last one or carries a label, and `force` is not given.
+    """
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        _published(repository, model, version)
+        before = _labels(repository, model)
+        carried = tuple(label for label, labelled in before.items() if labelled == version)
+        rest = [other for other in repository.versions(model) if other != version]
+        if not force and (carried or not rest):
+            use = f"carries label {', '.join(map(repr, carried))}" if carried else "is the last one published"
+            raise Protected(f"Version {version} of {model!r} {use}: to retire it all the same, add --force REASON")
+        if carried:
+            _restore_labels(settings, model, {label: at for label, at in before.items() if label not in carried})
+            registry = _registry(settings)
+            for label in carried:
+                registry.set_alias(model, alias_of(label), None)
+        repository.retire(model, version)
+        server = _wait(settings, model, lambda server: server.wait_gone(model, [version]))
+        change = Change("retire", model, version, retired=(version,), server=server)
+        _journal(settings, change, why=force)
+    return change
+
+
+def restore(settings: Settings, model: str, version: int) -> Change:
+    """
+    Put a retired version back where the server sees it; no label moves.
+
+    Raises:
+        HotswapError: The running server could not bring it up; it is retired again.
+    """
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        repository.restore(model, version)
+        try:
+            server = _wait(settings, model, lambda server: server.check_back(repository, model, version))
+        except BaseException:
+            repository.retire(model, version)
+            raise
+        change = Change("restore", model, version, server=server)
+        _journal(settings, change)
+    return change
+
+
+def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
+    """
+    Every version of `model`, or of all models, newest first.
+
+    Raises:
+        VersionNotFound: There is no such model.
+    """
+    repository = Repository(settings.models_repo)
+    if model is not None and model not in repository.models():
+        known = ", ".join(repository.models()) or "none yet"
+        raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
+    with running_server(settings) as server:
+        models = repository.models() if model is None else [model]
+        return [row for each in models for row in _rows(settings, repository, server, each)]
+
+
+def _rows(settings: Settings, repository: Repository, server: LiveServer | None, model: str) -> list[VersionRow]:
+    states = {} if server is None else server.states(model)
+    labels, aliases = _labels(repository, model), _aliases(settings, model)
+    published, retired = repository.versions(model), repository.retired(model)
+    rows = []
+    for version in sorted({*published, *retired}, reverse=True):
+        stamp = repository.stamp(model, version)
+        rows.append(
+            VersionRow(
+                model=model,
+                version=version,
+                state=states.get(version, "NOT SERVED") if version in published else "RETIRED",
+                labels=tuple(sorted(label for label, at in labels.items() if at == version)),
+                aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
+                accuracy=stamp.get("metrics", {}).get("test_accuracy"),
+                run_id=stamp.get("run_id"),
+                digest=stamp.get("digest"),
+                published_at=stamp.get("published_at"),
+            )
+        )
+    return rows
+
+
+def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
+    """Let a running server catch up; its name, or None where there is none."""
+    with running_server(settings) as server:
+        if server is None:
+            return None
+        ask(server)
+        return server.name
+
+
+def _move_label(settings: Settings, model: str, label: str, version: int) -> Change:
+    """Write the label, make a running server take it over, and see that the right version answers to it."""
+    repository = Repository(settings.models_repo)
+    before = _labels(repository, model)
+    with running_server(settings) as server:
+        if server is not None and (state := server.states(model).get(version, "not served")) != "AVAILABLE":
+            raise LabelNotAssignable(
+                f"Label {label!r} cannot move to version {version} of {model!r}: it is {state} at {server.name}"
+            )
+        try:
+            _write_labels(repository, model, {**before, label: version})
+            if server is not None:
+                server.reload(repository)
+                server.check_label(model, label, version, repository.stamp(model, version))
+        except BaseException:
+            _restore_labels(settings, model, before)
+            raise
+    log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
+    return Change("label", model, version, label, before.get(label), server=server.name if server else None)
+
+
+def _undo(
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    version: int,
+    labels: Mapping[str, int],
+    aliases: Mapping[str, int],
+    reason: str,
+) -> None:
+    repository = Repository(settings.models_repo)
+    champion = alias_of(STABLE)
+    # Each step is tried, whatever became of the others: what can be put back is put back.
+    if version in repository.versions(model):
+        _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
+        _attempt("retire", lambda: repository.retire(model, version))
+    if _attempt("read alias", lambda: registry.aliases(model).get(champion)) == version:
+        _attempt("restore alias", lambda: registry.set_alias(model, champion, aliases.get(champion)))
+    tags = {"promotion": "undone", "promotion_reason": reason[:500]}
+    _attempt("tag", lambda: registry.tag_version(model, version, tags))
+    _attempt("journal", lambda: Journal(settings.models_repo, model).append("undo", version=version, why=reason))
+    log.warning("promotion undone model=%s version=%d reason=%s", model, version, reason)
+
+
+def _attempt(step: str, action: Callable[[], Any]) -> Any:
+    try:
+        return action()
+    except HotswapError as exc:
+        log.error("undo step failed step=%s error=%s", step, exc)
+        return None
+
+
+def _restore_labels(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
+    repository = Repository(settings.models_repo)
+    _write_labels(repository, model, labels)
+    _wait(settings, model, lambda server: server.reload(repository))
+
+
+def _labels(repository: Repository, model: str) -> dict[str, int]:
+    found = [entry for entry in parse(repository.read_config()) if entry.name == model]
+    return dict(found[0].labels) if found else {}
+
+
+def _write_labels(repository: Repository, model: str, labels: Mapping[str, int]) -> None:
+    with repository.lock_config():
+        entries = {entry.name: entry for entry in parse(repository.read_config())}
+        base_path = str(repository.base_path(model))
+        known = entries.get(model) or ModelEntry(model, base_path, All())
+        entries[model] = replace(known, base_path=base_path, labels=dict(labels))
+        repository.write_config(render(list(entries.values())))
+
+
+def _published(repository: Repository, model: str, version: int) -> None:
+    if version in repository.versions(model):
+        return
+    published = ", ".join(map(str, repository.versions(model))) or "none"
+    hint = f"; put it back with `hotswap restore {model} {version}`" if version in repository.retired(model) else ""
+    raise VersionNotFound(f"Version {version} of {model!r} is not published; published are: {published}{hint}")
+
+
+def _current(repository: Repository, model: str) -> int:
+    versions = repository.versions(model)
+    if not versions:
+        raise VersionNotFound(f"No version of {model!r} is published in {repository.root}")
+    return _labels(repository, model).get(STABLE, versions[-1])
+
+
+def _target(repository: Repository, model: str, current: int, to: int | None) -> int:
+    earlier = [version for version in repository.versions(model) if version < current]
+    if to is None:
+        if not earlier:
+            raise VersionNotFound(
+                f"{model!r} has no version before {current} to roll back to; "
+                f"`hotswap status {model}` shows what can be restored"
+            )
+        return earlier[-1]
+    _published(repository, model, to)
+    if to not in earlier:
+        raise VersionNotFound(f"Version {to} of {model!r} is not earlier than {current}, the one that is live")
+    return to
+
+
+def _registry(settings: Settings) -> Registry:
+    from flows.registry import Registry  # MLflow takes seconds to import
+
+    registry = Registry(settings.home / "artifacts")
+    registry.check()
+    return registry
+
+
+def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None:
+    if version in registry.versions(model):
+        registry.set_alias(model, alias, version)
+    else:
+        log.warning("alias not set: version is not registered model=%s version=%d alias=%s", model, version, alias)
+
+
+def _aliases(settings: Settings, model: str) -> dict[str, int]:
+    try:
+        return _registry(settings).aliases(model)
+    except HotswapError as exc:
+        log.warning("aliases unknown model=%s error=%s", model, exc)
+        return {}
+
+
+def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:
+    """Tell the registry of a rollback. The way back must not wait for MLflow, so a failure here is only reported."""
+    try:
+        registry = _registry(settings)
+        _set_alias(registry, model, alias_of(STABLE), change.version)
+        for version in set(change.retired).intersection(registry.versions(model)):
+            registry.tag_version(model, version, {"promotion": "rolled back"})
+    except HotswapError as exc:
+        hint = f"hotswap label {model} {STABLE} {change.version}"
+        log.warning("rolled back, but the registry does not know yet: repeat `%s` later error=%s", hint, exc)
+
+
+def _journal(settings: Settings, change: Change, why: str | None = None) -> None:
+    stamp = Repository(settings.models_repo).stamp(change.model, change.version)
+    Journal(settings.models_repo, change.model).append(
+        change.action,
+        version=change.version,
+        label=change.label,
+        previous=change.previous,
+        retired=list(change.retired) or None,
+        run_id=stamp.get("run_id"),
+        digest=stamp.get("digest"),
+        why=why,
+    )

@@ -1,0 +1,29 @@
+"""The way back as a flow, for those who start it from Prefect."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import promotion
+from flows.settings import Settings, apply_environment, load_settings
+
+
+@flow(name="roll-back", flow_run_name="roll back {model}")
+def roll_back(model: str, to: int | None = None) -> promotion.Change:
+    """
+    Point label and alias of `model` to an earlier version and retire the later ones.
+
+    Args:
+        model: The model's name.
+        to: The version to go back to; the one before the live one when not given.
+    """
+    settings = load_settings()
+    apply_environment(settings)
+    return move_back(settings, model, to)
+
+
+@task(cache_policy=NO_CACHE)
+def move_back(settings: Settings, model: str, to: int | None) -> promotion.Change:
+    """Move label, directories and alias."""
+    return promotion.rollback(settings, model, to)

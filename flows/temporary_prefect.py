@@ -1,0 +1,34 @@
+"""
+A Prefect server that ends with the process that started it.
+
+Started by `flows.launch` as ``python -m flows.temporary_prefect FD``: FD is a socket that listens already, and standard
+input a pipe that closes when the other process ends, even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+import uvicorn
+
+
+def main() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    config = uvicorn.Config(
+        "prefect.server.api.server:create_app", factory=True, lifespan="on", log_level="warning", access_log=False
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""From training data to live traffic: the whole way, one task a step."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import State, flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import Field
+
+from flows import promotion, training
+from flows.dataset import Dataset, load_dataset
+from flows.evaluation import Evaluation
+from flows.evaluation import evaluate as evaluate_saved_model
+from flows.gates import GateDecision, Verdict, judge
+from flows.recipes import Recipe, find_recipe
+from flows.registry import Registered, Registry, RegistryError
+from flows.settings import Settings, apply_environment, load_settings
+from serving.errors import DeadlineExceeded, ServerUnavailable
+from serving.repository import Repository, digest
+
+log = logging.getLogger(__name__)
+
+_GOLDEN_ROWS = 5
+_PROGRESS_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """What one training came to."""
+
+    decision: str
+    """``passed`` or ``rejected``"""
+    model: str
+    version: int | None
+    """None when it was rejected"""
+    run_id: str
+    metrics: dict[str, float]
+    reason: str = ""
+    """why it was rejected"""
+    digest: str | None = None
+    """of the published SavedModel"""
+    server: str | None = None
+    """the server that verified it"""
+    live: bool = False
+    """whether a running server serves it; else it waits for the next start"""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """by step"""
+
+
+@flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
+def train_and_promote(
+    recipe: str = "iris",
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.90,
+) -> TrainOutcome | State[TrainOutcome]:
+    """
+    Train `recipe`, judge it, record it, and promote what passes the gate.
+
+    Args:
+        recipe: ``iris``, ``digits``, or the dotted path of a recipe of your own.
+        seed: Of the weights and of the order of the rows; the held-out rows are always the same.
+        epochs: How often every row is seen; the recipe's own number when not given.
+        min_accuracy: The share of held-out rows that must be recognised.
+
+    Returns:
+        The outcome; a rejected one as the state ``Rejected`` of a completed run.
+    """
+    settings = load_settings()
+    apply_environment(settings)
+    chosen = find_recipe(recipe)
+    Repository(settings.models_repo).check_writable()
+    registry = Registry(settings.home / "artifacts")
+    registry.check()
+    clock = _Clock()
+    epochs = epochs or chosen.epochs
+    params = {
+        "recipe": recipe,
+        "seed": seed,
+        "epochs": epochs,
+        "min_accuracy": min_accuracy,
+        "batch_size": chosen.batch_size,
+        "learning_rate": chosen.learning_rate,
+    }
+    with _workspace() as directory, _recorded(registry, chosen, params, clock) as run_id:
+        with clock("load"):
+            dataset = load(chosen, registry, run_id)
+        with clock("train"):
+            saved_model = train(chosen, dataset, registry, run_id, seed, epochs, directory)
+        with clock("evaluate"):
+            evaluation = evaluate(saved_model, dataset, registry, run_id)
+        with clock("gate"):
+            decision = gate(evaluation, min_accuracy, chosen.name, registry, run_id)
+        outcome = TrainOutcome(
+            decision.verdict.value,
+            chosen.name,
+            None,
+            run_id,
+            evaluation.metrics,
+            decision.reason,
+            seconds=clock.seconds,
+        )
+        if decision.verdict is Verdict.REJECTED:
+            log.warning("candidate rejected model=%s reason=%s", chosen.name, decision.reason)
+            return Completed(name="Rejected", message=decision.reason, data=outcome)
+        # One promotion of a model at a time: its number, its directory and its labels belong together.
+        with Repository(settings.models_repo).lock(chosen.name):
+            promotion.tidy(settings, registry, chosen.name)
+            with clock("register"):
+                registered = register(settings, chosen.name, saved_model, dataset, evaluation, registry, run_id)
+            version = registered.version
+            with promotion.undone_on_failure(settings, registry, chosen.name, version):
+                with clock("publish"):
+                    publish(settings, chosen.name, registered, _stamp(registered, run_id, dataset, evaluation))
+                with clock("verify"):
+                    verified = verify(settings, chosen.name, version)
+                with clock("label"):
+                    change = label(settings, registry, chosen.name, registered, run_id)
+    return replace(
+        outcome,
+        version=version,
+        digest=registered.digest,
+        server=verified.server,
+        live=change.server is not None,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def load(recipe: Recipe, registry: Registry, run_id: str) -> Dataset:
+    """Load, check and split the recipe's data."""
+    dataset = load_dataset(recipe)
+    registry.log_dataset(run_id, recipe.name, dataset)
+    log.info("data loaded recipe=%s train=%d test=%d", recipe.name, len(dataset.train), len(dataset.test))
+    return dataset
+
+
+@task(cache_policy=NO_CACHE)
+def train(
+    recipe: Recipe, dataset: Dataset, registry: Registry, run_id: str, seed: int, epochs: int, directory: Path
+) -> Path:
+    """Fit the recipe's model and export it; the SavedModel's directory."""
+    every = max(1, epochs // _PROGRESS_LINES)
+
+    def progress(epoch: int, metrics: Mapping[str, float]) -> None:
+        if epoch % every == 0 or epoch == epochs:
+            numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
+            log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
+
+    fitted = training.fit(recipe, dataset, seed, epochs, progress)
+    registry.log_history(run_id, fitted.history)
+    saved_model = directory / "saved_model"
+    training.export(fitted.model, dataset, recipe.name, saved_model)
+    return saved_model
+
+
+@task(cache_policy=NO_CACHE)
+def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: str) -> Evaluation:
+    """Run the exported SavedModel over the held-out rows."""
+    evaluation = evaluate_saved_model(saved_model, dataset.test)
+    registry.log_evaluation(run_id, evaluation, dataset.class_names)
+    log.info("candidate evaluated accuracy=%.4f rows=%d", evaluation.accuracy, len(dataset.test))
+    return evaluation
+
+
+@task(cache_policy=NO_CACHE)
+def gate(evaluation: Evaluation, min_accuracy: float, model: str, registry: Registry, run_id: str) -> GateDecision:
+    """Judge the evaluation, and show the report in Prefect and MLflow."""
+    decision = judge(evaluation, min_accuracy)
+    registry.log_decision(run_id, decision)
+    key = "gate-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")
+    create_table_artifact(decision.table, key=f"{key}-checks", description=f"Gate of {model}, check by check")
+    log.info("gate decided model=%s verdict=%s", model, decision.verdict)
+    return decision
+
+
+def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
+    result = state.result(raise_on_failure=False)
+    return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def register(
+    settings: Settings,
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    registry: Registry,
+    run_id: str,
+) -> Registered:
+    """Give the SavedModel to MLflow, which gives it a number; a repetition only makes the number higher."""
+    example, output = dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS]
+    model_uri = registry.log_model(run_id, saved_model, example, output)
+    above = promotion.highest_version_seen(settings, model)
+    registered = registry.register(run_id, model, model_uri, above, saved_model.with_name("registered"))
+    if registered.digest != digest(saved_model):
+        raise RegistryError(f"MLflow at {registry.uri} holds other files than were exported: check its artifact store")
+    return registered
+
+
+@task(cache_policy=NO_CACHE)
+def publish(settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any]) -> Path:
+    """Make the registered files visible to the server, by one rename."""
+    return promotion.publish(settings, model, registered.version, registered.saved_model, stamp)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
+    """Wait until the version answers by number, and as it was judged."""
+    return promotion.verify(settings, model, version)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> promotion.Change:
+    """Move label ``stable`` and alias ``champion``."""
+    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
+
+
+def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+    rows = slice(_GOLDEN_ROWS)
+    return {
+        "version": registered.version,
+        "digest": registered.digest,
+        "run_id": run_id,
+        "dataset_digest": dataset.digest,
+        "metrics": evaluation.metrics,
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "golden": promotion.golden_rows(dataset.test.examples[rows], evaluation.probabilities[rows]),
+    }
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
+        yield Path(directory)
+
+
+class _Clock:
+    """Measures the steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.perf_counter() - started, 3)
+
+
+@contextmanager
+def _recorded(registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
+    """An MLflow run for the length of the block: FINISHED, FAILED or, by Ctrl-C, KILLED."""
+    tags = {"prefect_flow_run_id": str(flow_run.id or ""), "prefect_flow_run_url": str(flow_run.ui_url or "")}
+    run_id = registry.start_run(recipe.name, str(flow_run.name or recipe.name), params, tags)
+    try:
+        yield run_id
+    except BaseException as exc:
+        _close(registry, run_id, "FAILED" if isinstance(exc, Exception) else "KILLED", clock, str(exc))
+        raise
+    _close(registry, run_id, "FINISHED", clock)
+
+
+def _close(registry: Registry, run_id: str, status: str, clock: _Clock, error: str = "") -> None:
+    try:
+        registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})
+        if error:
+            registry.tag_run(run_id, {"error": error[:500]})
+        registry.end_run(run_id, status)
+    except RegistryError as exc:
+        # What is live does not depend on it any more.
+        log.warning("run not closed run=%s status=%s error=%s", run_id, status, exc)
