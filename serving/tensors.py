@@ -1,0 +1,223 @@
+"""
+How do arrays travel in a ``TensorProto``?
+
+Works on TensorFlow's own message class and on any other with the same fields. Strings are object arrays of bytes.
+
+Source: tensorflow/core/framework/tensor.cc, tensor.proto, types.proto
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+STRING = 7
+BOOL = 10
+MOST_DIMENSIONS = 64
+LARGEST_FILL_BYTES = 256 * 2**20
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.float64),
+    3: np.dtype(np.int32),
+    4: np.dtype(np.uint8),
+    5: np.dtype(np.int16),
+    6: np.dtype(np.int8),
+    STRING: np.dtype(object),
+    8: np.dtype(np.complex64),
+    9: np.dtype(np.int64),
+    BOOL: np.dtype(np.bool_),
+    14: np.dtype(ml_dtypes.bfloat16),
+    17: np.dtype(np.uint16),
+    18: np.dtype(np.complex128),
+    19: np.dtype(np.float16),
+    22: np.dtype(np.uint32),
+    23: np.dtype(np.uint64),
+}
+_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_TYPE_NAMES = {
+    1: "float",
+    2: "double",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    STRING: "string",
+    8: "complex64",
+    9: "int64",
+    BOOL: "bool",
+    14: "bfloat16",
+    17: "uint16",
+    18: "complex128",
+    19: "half",
+    22: "uint32",
+    23: "uint64",
+}
+# The field that holds the values of a type, and how they stand in it.
+_FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
+    1: ("float_val", np.dtype(np.float32)),
+    2: ("double_val", np.dtype(np.float64)),
+    3: ("int_val", np.dtype(np.int64)),
+    4: ("int_val", np.dtype(np.int64)),
+    5: ("int_val", np.dtype(np.int64)),
+    6: ("int_val", np.dtype(np.int64)),
+    STRING: ("string_val", np.dtype(object)),
+    8: ("scomplex_val", np.dtype(np.float32)),
+    9: ("int64_val", np.dtype(np.int64)),
+    BOOL: ("bool_val", np.dtype(np.bool_)),
+    14: ("half_val", np.dtype(np.uint16)),
+    17: ("int_val", np.dtype(np.int64)),
+    18: ("dcomplex_val", np.dtype(np.float64)),
+    19: ("half_val", np.dtype(np.uint16)),
+    22: ("uint32_val", np.dtype(np.uint32)),
+    23: ("uint64_val", np.dtype(np.uint64)),
+}
+_BIT_PATTERNS = {14, 19}
+
+
+def dtype_of(data_type: int) -> np.dtype[Any] | None:
+    """The array type for a ``DataType`` number, or None for one that no array can hold."""
+    return _DTYPES.get(data_type)
+
+
+def data_type_of(dtype: np.dtype[Any]) -> int:
+    """
+    The ``DataType`` number for an array type.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if dtype.kind in "OSU":
+        return STRING
+    number = _NUMBERS.get(dtype)
+    if number is None:
+        raise ValueError(f"Arrays of type {dtype} cannot be sent")
+    return number
+
+
+def type_name(data_type: int) -> str:
+    """TensorFlow's short name for a ``DataType`` number: ``float``, ``half``, ``string`` …"""
+    return _TYPE_NAMES.get(data_type, "unknown")
+
+
+def decode(proto: Any) -> Array:
+    """
+    The array in a ``TensorProto``.
+
+    ``tensor_content`` must have the exact length. Of the typed fields, too few values repeat the last one, none at all
+    means zeros, and what is too much is ignored.
+
+    Raises:
+        ValueError: The message holds no tensor.
+    """
+    dtype = _DTYPES.get(proto.dtype)
+    if dtype is None:
+        raise ValueError(f"unknown type {proto.dtype}")
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
+        raise ValueError(f"bad shape {shape}")
+    count = math.prod(shape)
+    content = proto.tensor_content
+    values = _from_content(content, proto.dtype, dtype, count) if content else _from_field(proto, dtype, count)
+    return values.reshape(shape)
+
+
+def encode(array: Array, proto: Any, as_content: bool = False) -> None:
+    """
+    Write an array into an empty ``TensorProto``, into its typed field or as ``tensor_content``.
+
+    Raises:
+        ValueError: Its type cannot be sent.
+    """
+    data_type = data_type_of(array.dtype)
+    proto.dtype = data_type
+    dims = proto.tensor_shape.dim
+    for size in array.shape:
+        dims.add().size = size
+    if data_type == STRING:
+        proto.string_val.extend(as_bytes(value) for value in array.ravel())
+    elif as_content:
+        proto.tensor_content = np.ascontiguousarray(array).tobytes()
+    else:
+        field, kind = _FIELDS[data_type]
+        getattr(proto, field).extend(_flat(array, data_type, kind).tolist())
+
+
+def as_bytes(value: Any) -> bytes:
+    """One element of a string array as bytes."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _from_content(content: bytes, data_type: int, dtype: np.dtype[Any], count: int) -> Array:
+    if data_type == STRING:
+        return _strings_from_content(content, count)
+    values = np.frombuffer(content, dtype)
+    if len(values) != count:
+        raise ValueError(f"{len(values)} values for {count}")
+    if data_type == BOOL and values.view(np.uint8).max(initial=0) > 1:
+        raise ValueError("a bool that is neither 0 nor 1")
+    return values
+
+
+def _strings_from_content(content: bytes, count: int) -> Array:
+    """Strings as TensorFlow packs them: all lengths as varints, then all bytes."""
+    lengths: list[int] = []
+    position = 0
+    while len(lengths) < count:
+        length, shift = 0, 0
+        while True:
+            if position >= len(content) or shift > 63:
+                raise ValueError("string lengths are cut off")
+            byte = content[position]
+            position += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if position + sum(lengths) != len(content):
+        raise ValueError("strings do not fill the content")
+    values = np.empty(count, object)
+    for index, length in enumerate(lengths):
+        values[index] = content[position : position + length]
+        position += length
+    return values
+
+
+def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
+    field, kind = _FIELDS[proto.dtype]
+    given = getattr(proto, field)
+    if dtype.kind == "c":
+        values = np.array(given, kind)[: len(given) // 2 * 2].view(dtype)
+    elif proto.dtype in _BIT_PATTERNS:
+        values = np.array(given, np.int64).astype(kind).view(dtype)
+    elif proto.dtype == STRING:
+        values = np.empty(min(len(given), count), object)
+        values[:] = given[:count]
+    else:
+        values = np.array(given, kind).astype(dtype, copy=False)
+    if len(values) >= count:
+        return values[:count]
+    if count * dtype.itemsize > LARGEST_FILL_BYTES:
+        raise ValueError(f"{len(given)} values for {count}")
+    filled = np.empty(count, dtype)
+    filled[: len(values)] = values
+    filled[len(values) :] = values[-1] if len(values) else _zero(proto.dtype, dtype)
+    return filled
+
+
+def _zero(data_type: int, dtype: np.dtype[Any]) -> Any:
+    return b"" if data_type == STRING else dtype.type(0)
+
+
+def _flat(array: Array, data_type: int, kind: np.dtype[Any]) -> Array:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if data_type in _BIT_PATTERNS or flat.dtype.kind == "c":
+        return flat.view(kind)
+    return flat
