@@ -28,6 +28,7 @@ from serving.errors import (
     LabelNotAssignable,
     ServableNotFound,
     ServerUnavailable,
+    ServingError,
 )
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
@@ -40,6 +41,8 @@ from serving.version_policy import All, Latest, Specific, VersionPolicy
 from serving.warmup import warm_up
 
 __all__ = ["DataPlane", "State", "VersionStatus"]
+
+PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +150,19 @@ class DataPlane:
         if time.perf_counter() - started > timeout_seconds:
             raise DeadlineExceeded("Timed out waiting for notification")
         return results
+
+    def check_predict_method(self, signature: Signature) -> None:
+        """
+        Where the settings ask for it, refuse to predict with a signature made for something else.
+
+        Raises:
+            ServingError: Its method name is none of TensorFlow Serving's.
+        """
+        if self.settings.enable_signature_method_name_check and signature.method_name not in PREDICT_METHODS:
+            raise ServingError(
+                "Expected prediction signature method_name to be one of "
+                f"{{{', '.join(PREDICT_METHODS)}}}. Was: {signature.method_name}"
+            )
 
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
         """

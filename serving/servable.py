@@ -172,9 +172,7 @@ class Servable:
         self.path = path
         self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
         self.signatures: Mapping[str, Signature] = {
-            name: _signature(name, signature)
-            for name, signature in self.signature_defs.items()
-            if name != INIT_SIGNATURE
+            name: _signature(name, signature) for name, signature in self.signature_defs.items()
         }
         self.requests = 0
         self._session = session
@@ -213,7 +211,7 @@ class Servable:
             InvalidRequest: A name or a type differs from the signature.
         """
         if inputs.keys() != signature.inputs.keys():
-            inputs = _with_defaults(signature, inputs)
+            inputs = with_defaults(signature, inputs)
         wanted = tuple(outputs) or tuple(signature.outputs)
         key = (signature.name, wanted)
         call = self._calls.get(key)
@@ -471,8 +469,13 @@ def _tensor_info(info: Any) -> TensorInfo:
     return TensorInfo(info.name, info.dtype, None if unknown else tuple(dim.size for dim in info.tensor_shape.dim))
 
 
-def _with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The inputs with the signature's defaults added, or the error that TensorFlow Serving gives."""
+def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """
+    The inputs with the signature's defaults added.
+
+    Raises:
+        InvalidRequest: A name is missing, or is none of the signature's.
+    """
     missing = [alias for alias in signature.inputs if alias not in inputs]
     too_few_for_defaults = len(inputs) < len(signature.inputs) and not signature.defaults
     if len(inputs) > len(signature.inputs) or too_few_for_defaults:

@@ -196,7 +196,7 @@ class Server:
         if self.settings.grpc_port is None:
             return None
         server = create_server(self.settings)
-        add_services(server, self.data_plane, self.settings)
+        await add_services(server, self.data_plane, self.settings)
         try:
             port = server.add_insecure_port(_address(self.settings.host, self.settings.grpc_port))
         except RuntimeError as exc:

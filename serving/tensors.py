@@ -137,11 +137,16 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
     """
     data_type = data_type_of(array.dtype)
     proto.dtype = data_type
+    proto.tensor_shape.SetInParent()
     dims = proto.tensor_shape.dim
     for size in array.shape:
         dims.add().size = size
     if data_type == STRING:
-        proto.string_val.extend(as_bytes(value) for value in array.ravel())
+        values = [as_bytes(value) for value in array.ravel()]
+        if as_content:
+            proto.tensor_content = b"".join([*(_varint(len(value)) for value in values), *values])
+        else:
+            proto.string_val.extend(values)
     elif as_content:
         proto.tensor_content = np.ascontiguousarray(array).tobytes()
     else:
@@ -188,6 +193,14 @@ def _strings_from_content(content: bytes, count: int) -> Array:
         values[index] = content[position : position + length]
         position += length
     return values
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:

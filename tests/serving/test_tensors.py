@@ -89,6 +89,7 @@ def test_surplus_values_are_ignored_and_small_integers_wrap(tensor_proto: Any) -
         (1, [1] * 65, b"\0\0\0\0"),
         (1, [2**40], b""),
         (7, [2], b"\x01\x05a"),
+        (7, [1], b"\x81"),
         (999, [1], b""),
     ],
 )

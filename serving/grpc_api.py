@@ -1,0 +1,290 @@
+"""
+How is the data plane spoken to over gRPC?
+
+Each method decodes its request, asks the data plane, and encodes the answer; what goes wrong becomes a status. Every
+answer to an inference carries the version that gave it in the trailer ``model-version``.
+
+Source: tensorflow_serving/apis/*.proto, tensorflow_serving/model_servers/prediction_service_impl.cc
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving import examples
+from serving.data_plane import DataPlane
+from serving.errors import FailedPrecondition, InvalidRequest, ServingError
+from serving.model_spec import ModelSpec
+from serving.servable import DEFAULT_SIGNATURE, Array, ServableHandle, Signature, with_defaults
+from serving.settings import ServerSettings
+from serving.tensors import decode, encode
+
+LONGEST_MESSAGE = 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+]
+_HEALTH_NAMES = ("", "ModelService", "PredictionService")
+
+_NOTHING: Array = np.empty(0)
+
+Method = Callable[[Any, Any], Awaitable[Any]]
+
+
+def create_server(settings: ServerSettings) -> Any:
+    """An empty gRPC server, on the fastest transport that is there and can do what is asked for."""
+    try:
+        import pygrpc_native.aio
+    except ImportError:  # an extra, not built for every platform
+        return aio.server(options=_OPTIONS)
+    return pygrpc_native.aio.server(options=_OPTIONS)
+
+
+async def add_services(server: Any, data_plane: DataPlane, settings: ServerSettings) -> None:
+    """Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``."""
+    prediction = _PredictionService(data_plane, settings)
+    model = _ModelService(data_plane)
+    _add(
+        server,
+        "tensorflow.serving.PredictionService",
+        {
+            "Predict": (prediction.predict, predict_pb2.PredictRequest),
+            "Classify": (prediction.classify, classification_pb2.ClassificationRequest),
+            "Regress": (prediction.regress, regression_pb2.RegressionRequest),
+            "MultiInference": (prediction.multi_inference, inference_pb2.MultiInferenceRequest),
+            "GetModelMetadata": (prediction.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+        },
+    )
+    _add(
+        server,
+        "tensorflow.serving.ModelService",
+        {
+            "GetModelStatus": (model.status, get_model_status_pb2.GetModelStatusRequest),
+            "HandleReloadConfigRequest": (model.reload, model_management_pb2.ReloadConfigRequest),
+        },
+    )
+    if settings.enable_grpc_healthcheck_service:
+        servicer = _Health()
+        for name in _HEALTH_NAMES:
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+
+
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  (the name in health.proto)
+        if request.service not in _HEALTH_NAMES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return await super().Check(request, context)
+
+
+class _PredictionService:
+    def __init__(self, data_plane: DataPlane, settings: ServerSettings) -> None:
+        self._data_plane = data_plane
+        self._settings = settings
+
+    async def predict(self, request: Any, context: Any) -> Any:
+        with self._acquire(request, context) as handle:
+            signature = self._predict_signature(handle, request.model_spec.signature_name)
+            inputs = _decode_inputs(signature, request.inputs)
+            started = time.perf_counter()
+            outputs = await self._data_plane.run(handle, signature, inputs, request.output_filter)
+            self._data_plane.metrics.observe_runtime(handle.servable.model, "Predict", time.perf_counter() - started)
+            response = predict_pb2.PredictResponse()
+            for alias, array in outputs.items():
+                encode(array, response.outputs[alias], self._settings.enable_serialization_as_tensor_content)
+            _fill_spec(response.model_spec, handle, signature.name)
+            return response
+
+    async def classify(self, request: Any, context: Any) -> Any:
+        with self._acquire(request, context) as handle:
+            name = request.model_spec.signature_name
+            found = await examples.classify(self._data_plane, handle, name, request.input)
+            response = classification_pb2.ClassificationResponse()
+            _fill_classifications(response.result, found)
+            _fill_spec(response.model_spec, handle, name or DEFAULT_SIGNATURE)
+            return response
+
+    async def regress(self, request: Any, context: Any) -> Any:
+        with self._acquire(request, context) as handle:
+            name = request.model_spec.signature_name
+            found = await examples.regress(self._data_plane, handle, name, request.input)
+            response = regression_pb2.RegressionResponse()
+            _fill_regressions(response.result, found)
+            _fill_spec(response.model_spec, handle, name or DEFAULT_SIGNATURE)
+            return response
+
+    async def multi_inference(self, request: Any, context: Any) -> Any:
+        if not request.tasks:
+            raise InvalidRequest("Inference request must have at least one task")
+        with self._acquire(request.tasks[0], context, needs_spec=False) as handle:
+            answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
+            response = inference_pb2.MultiInferenceResponse()
+            for task, (name, found) in zip(request.tasks, answers, strict=True):
+                result = response.results.add()
+                _fill_spec(result.model_spec, handle, name)
+                if task.method_name == examples.CLASSIFY:
+                    _fill_classifications(result.classification_result, found)
+                else:
+                    _fill_regressions(result.regression_result, found)
+            return response
+
+    async def metadata(self, request: Any, context: Any) -> Any:
+        _require_spec(request)
+        if not request.metadata_field:
+            raise InvalidRequest("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise InvalidRequest(f"Metadata field {field} is not supported")
+        with self._acquire(request, context) as handle:
+            response = get_model_metadata_pb2.GetModelMetadataResponse()
+            response.model_spec.name = handle.servable.model
+            response.model_spec.version.value = handle.version
+            response.metadata["signature_def"].Pack(signature_map(handle))
+            return response
+
+    def _acquire(self, request: Any, context: Any, needs_spec: bool = True) -> ServableHandle:
+        if needs_spec:
+            _require_spec(request)
+        if not request.model_spec.name:
+            raise InvalidRequest("ModelSpec has no name specified.")
+        handle = self._data_plane.acquire(_spec(request.model_spec))
+        context.set_trailing_metadata((("model-version", str(handle.version)),))
+        return handle
+
+    def _predict_signature(self, handle: ServableHandle, name: str) -> Signature:
+        signature = handle.servable.signatures.get(name or DEFAULT_SIGNATURE)
+        if signature is None:
+            raise FailedPrecondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+        self._data_plane.check_predict_method(signature)
+        return signature
+
+
+class _ModelService:
+    def __init__(self, data_plane: DataPlane) -> None:
+        self._data_plane = data_plane
+
+    async def status(self, request: Any, context: Any) -> Any:
+        _require_spec(request)
+        return status_response(self._data_plane, _spec(request.model_spec))
+
+    async def reload(self, request: Any, context: Any) -> Any:
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise InvalidRequest(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        await self._data_plane.reload(request.config)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
+
+
+def status_response(data_plane: DataPlane, spec: ModelSpec) -> Any:
+    """
+    The ``GetModelStatusResponse`` for a model.
+
+    Raises:
+        ServableNotFound: The server has never seen this model or version.
+    """
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for status in data_plane.status(spec):
+        each = response.model_version_status.add(version=status.version, state=int(status.state))
+        each.status.error_code = status.code.value[0]
+        each.status.error_message = status.message
+    return response
+
+
+def signature_map(handle: ServableHandle) -> Any:
+    """The ``SignatureDefMap`` of a servable."""
+    found = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in handle.servable.signature_defs.items():
+        found.signature_def[name].CopyFrom(definition)
+    return found
+
+
+def _add(server: Any, service: str, methods: dict[str, tuple[Method, Any]]) -> None:
+    handlers: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(
+            _answered(method, message), response_serializer=lambda response: response.SerializeToString()
+        )
+        for name, (method, message) in methods.items()
+    }
+    server.add_registered_method_handlers(service, handlers)
+
+
+def _answered(method: Method, message: Any) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """A handler that decodes the request itself and turns errors into the status that TensorFlow Serving gives."""
+
+    async def handle(content: bytes, context: Any) -> Any:
+        try:
+            return await method(message.FromString(content), context)
+        except ServingError as exc:
+            code, text = exc.code, exc.message
+        except DecodeError:
+            code, text = grpc.StatusCode.INTERNAL, ""
+        if len(text) > LONGEST_MESSAGE:
+            text = text[:LONGEST_MESSAGE] + "...TRUNCATED"
+        return await context.abort(code, text)
+
+    return handle
+
+
+def _require_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise InvalidRequest("Missing ModelSpec")
+
+
+def _spec(proto: Any) -> ModelSpec:
+    choice = proto.WhichOneof("version_choice")
+    if choice == "version":
+        return ModelSpec(proto.name, version=proto.version.value)
+    if choice == "version_label":
+        return ModelSpec(proto.name, label=proto.version_label)
+    return ModelSpec(proto.name)
+
+
+def _decode_inputs(signature: Signature, protos: Any) -> dict[str, Array]:
+    inputs: dict[str, Array] = {}
+    for alias, proto in protos.items():
+        try:
+            inputs[alias] = decode(proto)
+        except ValueError as exc:
+            with_defaults(signature, dict.fromkeys(protos, _NOTHING))
+            raise InvalidRequest(f"tensor parsing error: {alias}") from exc
+    return inputs
+
+
+def _fill_spec(spec: Any, handle: ServableHandle, signature_name: str) -> None:
+    spec.name = handle.servable.model
+    spec.version.value = handle.version
+    spec.signature_name = signature_name
+
+
+def _fill_classifications(result: Any, found: Any) -> None:
+    for row in found:
+        classes = result.classifications.add().classes
+        for label, score in row:
+            classes.add(label=label.decode("utf-8", "replace"), score=score)
+
+
+def _fill_regressions(result: Any, found: Any) -> None:
+    for value in found:
+        result.regressions.add(value=value)
