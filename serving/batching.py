@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import text_format
 
+from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
 from serving.servable import Array, Call
-from serving.text_format import parse_message, scalar
 
 LARGEST_INLINE_SECONDS = 0.003
 LARGEST_INLINE_ELEMENTS = 65_536
@@ -87,17 +88,21 @@ def read_batching_limits(path: Path) -> BatchingLimits:
     Raises:
         InvalidRequest: It is not one, or contradicts itself.
     """
-    message = parse_message(path.read_text())
-    size = scalar(message, "max_batch_size", "1000")
-    allowed = message.get("allowed_batch_sizes", [])
-    if not size.isdecimal() or not all(isinstance(each, str) and each.isdecimal() for each in allowed):
-        raise InvalidRequest(f"Invalid protobuf file: '{path}'")
+    try:
+        parameters = text_format.Parse(path.read_text(), wire.BatchingParameters())
+    except text_format.ParseError as exc:
+        raise InvalidRequest(f"Invalid protobuf file: '{path}': {exc}") from exc
+    given = parameters.HasField("max_batch_size")
+    size = parameters.max_batch_size.value if given else BatchingLimits().max_batch_size
+    if size < 1:
+        raise InvalidRequest(f"max_batch_size must be positive; was {size}")
+    allowed = parameters.allowed_batch_sizes
     if allowed and allowed[-1] != size:
         raise InvalidRequest(
             "Last entry in allowed_batch_sizes must match max_batch_size; "
-            f"last entry was {allowed[-1]!s}; expected {size}"
+            f"last entry was {allowed[-1]}; expected {size}"
         )
-    return BatchingLimits(int(size), scalar(message, "enable_large_batch_splitting", "false") in ("true", "1"))
+    return BatchingLimits(size, parameters.enable_large_batch_splitting.value)
 
 
 class Merger:

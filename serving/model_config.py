@@ -1,31 +1,24 @@
 """
 What does models.config say?
 
-`models.config` is a ``ModelServerConfig`` in protobuf's text format. The part of the format that this one message needs
-is read and written here without TensorFlow, so that the command line can do it in milliseconds.
+`models.config` is a ``ModelServerConfig`` in protobuf's text format. It is read and written here without TensorFlow, so
+that the command line can do it in milliseconds.
 
 Source: tensorflow_serving/config/model_server_config.proto
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf import text_format
+
+from serving import wire_pb2 as wire
 from serving.errors import InvalidRequest
-from serving.text_format import Message, Value, parse_message
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 
-_CONFIG_FIELDS = {
-    "name",
-    "base_path",
-    "model_platform",
-    "model_type",
-    "model_version_policy",
-    "version_labels",
-    "logging_config",
-}
-_MODEL_TYPES = {"MODEL_TYPE_UNSPECIFIED": 0, "TENSORFLOW": 1, "OTHER": 2, "0": 0, "1": 1, "2": 2}
+_Policy = wire.FileSystemStoragePathSourceConfig.ServableVersionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +36,7 @@ class ModelEntry:
 
 def render(models: Sequence[ModelEntry]) -> str:
     """The text of a whole ``models.config``; `parse` reads it back."""
-    return "model_config_list {\n" + "".join(_render_entry(entry) for entry in models) + "}\n"
+    return text_format.MessageToString(to_message(models), as_utf8=True)
 
 
 def parse(text: str) -> list[ModelEntry]:
@@ -54,121 +47,52 @@ def parse(text: str) -> list[ModelEntry]:
         InvalidRequest: The text is not a ``ModelServerConfig`` with a ``model_config_list``.
     """
     try:
-        message = parse_message(text)
-    except InvalidRequest as exc:
+        message = text_format.Parse(text, wire.ModelServerConfig())
+    except text_format.ParseError as exc:
         raise InvalidRequest(f"models.config: {exc}") from exc
-    unknown = set(message) - {"model_config_list"}
-    if unknown:
-        raise InvalidRequest(f"models.config: unknown field {min(unknown)!r}, expected model_config_list")
-    lists = [_as_message(value) for value in message.get("model_config_list", [])]
-    return [_entry(_as_message(config)) for each in lists for config in _known(each, {"config"}).get("config", [])]
+    return [_entry(config) for config in message.model_config_list.config]
 
 
-def _render_entry(entry: ModelEntry) -> str:
-    lines = [f"    name: {_quote(entry.name)}", f"    base_path: {_quote(entry.base_path)}"]
-    if entry.platform:
-        lines.append(f"    model_platform: {_quote(entry.platform)}")
-    if entry.model_type:
-        lines.append(f"    model_type: {entry.model_type}")
-    lines.append(f"    model_version_policy {{ {_render_policy(entry.policy)} }}")
-    for label, version in sorted(entry.labels.items()):
-        lines.append(f"    version_labels {{ key: {_quote(label)} value: {version} }}")
-    return "  config {\n" + "\n".join(lines) + "\n  }\n"
+def to_message(models: Sequence[ModelEntry]) -> wire.ModelServerConfig:
+    """A whole ``models.config`` as the message that a reload sends."""
+    return wire.ModelServerConfig(model_config_list=wire.ModelConfigList(config=[_config(entry) for entry in models]))
 
 
-def _render_policy(policy: VersionPolicy) -> str:
+def _config(entry: ModelEntry) -> wire.ModelConfig:
+    return wire.ModelConfig(
+        name=entry.name,
+        base_path=entry.base_path,
+        model_type=entry.model_type,  # type: ignore[arg-type]  # numbers are fine, the stub leaves them out
+        model_platform=entry.platform,
+        model_version_policy=_policy_message(entry.policy),
+        version_labels=entry.labels,
+        logging_config=wire.LoggingConfig() if entry.logging else None,
+    )
+
+
+def _policy_message(policy: VersionPolicy) -> _Policy:
     if isinstance(policy, All):
-        return "all {}"
+        return _Policy(all=_Policy.All())
     if isinstance(policy, Specific):
-        return "specific {" + "".join(f" versions: {version}" for version in policy.versions) + " }"
-    return f"latest {{ num_versions: {policy.count} }}"
+        return _Policy(specific=_Policy.Specific(versions=policy.versions))
+    return _Policy(latest=_Policy.Latest(num_versions=policy.count))
 
 
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'"{escaped}"'
-
-
-def _entry(config: Message) -> ModelEntry:
-    _known(
-        config,
-        {
-            "name",
-            "base_path",
-            "model_platform",
-            "model_type",
-            "model_version_policy",
-            "version_labels",
-            "logging_config",
-        },
-    )
+def _entry(config: wire.ModelConfig) -> ModelEntry:
     return ModelEntry(
-        name=_text(config, "name"),
-        base_path=_text(config, "base_path"),
-        policy=_policy(_last_message(config, "model_version_policy")),
-        labels=dict(_label(_as_message(label)) for label in config.get("version_labels", [])),
-        platform=_text(config, "model_platform"),
-        model_type=_model_type(config),
-        logging="logging_config" in config,
+        name=config.name,
+        base_path=config.base_path,
+        policy=_policy(config.model_version_policy),
+        labels=dict(config.version_labels),
+        platform=config.model_platform,
+        model_type=config.model_type,
+        logging=config.HasField("logging_config"),
     )
 
 
-def _policy(message: Message) -> VersionPolicy:
-    _known(message, {"latest", "all", "specific"})
-    if "all" in message:
+def _policy(policy: _Policy) -> VersionPolicy:
+    if policy.HasField("all"):
         return All()
-    if "specific" in message:
-        versions = _last_message(message, "specific").get("versions", [])
-        return Specific(tuple(_as_int(version) for version in versions))
-    return Latest(_int(_last_message(message, "latest"), "num_versions", 1))
-
-
-def _label(message: Message) -> tuple[str, int]:
-    return _text(_known(message, {"key", "value"}), "key"), _int(message, "value", 0)
-
-
-def _model_type(message: Message) -> int:
-    value = message.get("model_type", ["0"])[-1]
-    if not isinstance(value, str) or value not in _MODEL_TYPES:
-        raise InvalidRequest(f"models.config: unknown model_type {value!r}")
-    return _MODEL_TYPES[value]
-
-
-def _known(message: Message, names: Collection[str]) -> Message:
-    unknown = set(message).difference(names)
-    if unknown:
-        raise InvalidRequest(f"models.config: unknown field {min(unknown)!r}")
-    return message
-
-
-def _as_message(value: Value) -> Message:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"models.config: expected {{ … }}, found {value!r}")
-    return value
-
-
-def _last_message(message: Message, name: str) -> Message:
-    return _as_message(message.get(name, [{}])[-1])
-
-
-def _text(message: Message, name: str) -> str:
-    value = message.get(name, [b""])[-1]
-    if not isinstance(value, bytes):
-        raise InvalidRequest(f"models.config: {name} must be a string")
-    try:
-        return value.decode()
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest(f"models.config: {name} is not UTF-8") from exc
-
-
-def _int(message: Message, name: str, default: int) -> int:
-    return _as_int(message[name][-1]) if name in message else default
-
-
-def _as_int(value: Value) -> int:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"models.config: expected a number, found {value!r}")
-    try:
-        return int(value, 16 if value.lower().startswith("0x") else 10)
-    except ValueError as exc:
-        raise InvalidRequest(f"models.config: expected a number, found {value!r}") from exc
+    if policy.HasField("specific"):
+        return Specific(tuple(policy.specific.versions))
+    return Latest(policy.latest.num_versions) if policy.HasField("latest") else Latest()

@@ -14,8 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from google.protobuf import text_format
+
+from serving import wire_pb2 as wire
 from serving.errors import InvalidRequest
-from serving.text_format import parse_message, scalar
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
@@ -40,12 +42,11 @@ def read_metrics_path(config_file: Path) -> str | None:
     Raises:
         InvalidRequest: It is not such a file.
     """
-    message = parse_message(config_file.read_text()).get("prometheus_config", [{}])[-1]
-    if not isinstance(message, dict):
-        raise InvalidRequest("prometheus_config must be a message")
-    if scalar(message, "enable", "false") not in ("true", "1"):
-        return None
-    return scalar(message, "path", "") or DEFAULT_PATH
+    try:
+        config = text_format.Parse(config_file.read_text(), wire.MonitoringConfig()).prometheus_config
+    except text_format.ParseError as exc:
+        raise InvalidRequest(f"Invalid protobuf file: '{config_file}': {exc}") from exc
+    return (config.path or DEFAULT_PATH) if config.enable else None
 
 
 class Histogram:

@@ -1,0 +1,138 @@
+"""Our messages have TensorFlow Serving's numbers, and its configuration files are read as it reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from serving import wire_pb2 as wire
+from serving.batching import BatchingLimits, read_batching_limits
+from serving.errors import InvalidRequest
+from serving.monitoring import DEFAULT_PATH, read_metrics_path
+
+TEXT_ONLY = {"PrometheusConfig", "MonitoringConfig", "BatchingParameters"}
+
+
+@pytest.fixture(scope="module")
+def originals() -> dict[str, Descriptor]:
+    """TensorFlow Serving's messages by name without package, those they use included."""
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        model_management_pb2,
+        predict_pb2,
+    )
+
+    found: dict[str, Descriptor] = {}
+
+    def add(message: Descriptor) -> None:
+        name = _local_name(message)
+        if name not in found:
+            found[name] = message
+            for field in message.fields:
+                if field.message_type:
+                    add(field.message_type)
+
+    for module in (get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2):
+        for message in module.DESCRIPTOR.message_types_by_name.values():
+            add(message)
+    return found
+
+
+def test_messages_have_the_numbers_of_tensorflow_serving(originals: dict[str, Descriptor]) -> None:
+    """Each field has the name, number, type and oneof that it has in TensorFlow Serving."""
+    ours = {
+        (name, *_wire_form(field))
+        for name, message in _messages(wire.DESCRIPTOR.message_types_by_name.values())
+        if name.split(".")[0] not in TEXT_ONLY
+        for field in message.fields
+    }
+    theirs = {(name, *_wire_form(field)) for name, message in originals.items() for field in message.fields}
+    assert ours
+    assert ours - theirs == set()
+
+
+def test_enums_have_the_numbers_of_tensorflow_serving(originals: dict[str, Descriptor]) -> None:
+    """Each value of an enum has the number that it has in TensorFlow Serving."""
+    for name, field in [("TensorProto", "dtype"), ("ModelVersionStatus", "state"), ("ModelConfig", "model_type")]:
+        ours = _numbers(wire.DESCRIPTOR.message_types_by_name[name].fields_by_name[field])
+        theirs = _numbers(originals[name].fields_by_name[field])
+        assert ours.items() <= theirs.items()
+
+
+def test_batching_parameters(tmp_path: Path) -> None:
+    """Of a batching file the largest batch and whether larger ones are split are taken; the rest is known."""
+    file = tmp_path / "batching.txt"
+    file.write_text(
+        "max_batch_size { value: 8 } batch_timeout_micros { value: 0 } max_enqueued_batches { value: 100 }\n"
+        "num_batch_threads { value: 2 } thread_pool_name { value: 'pool' } pad_variable_length_inputs: true\n"
+        "allowed_batch_sizes: [4, 8] enable_large_batch_splitting { value: true }"
+    )
+    assert read_batching_limits(file) == BatchingLimits(8, split_large=True)
+    file.write_text("")
+    assert read_batching_limits(file) == BatchingLimits()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size: 8", "Invalid protobuf file"),
+        ("max_batch_size { value: many }", "Invalid protobuf file"),
+        ("max_batch_size { value: 0 }", "must be positive; was 0"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "last entry was 4; expected 8"),
+    ],
+)
+def test_batching_parameters_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """A batching file that is not one, or contradicts itself, is refused."""
+    file = tmp_path / "batching.txt"
+    file.write_text(text)
+    with pytest.raises(InvalidRequest, match=message):
+        read_batching_limits(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("prometheus_config { enable: true path: '/metrics' }", "/metrics"),
+        ("prometheus_config { enable: true }", DEFAULT_PATH),
+        ("prometheus_config { path: '/metrics' }", None),
+        ("", None),
+    ],
+)
+def test_metrics_path(tmp_path: Path, text: str, path: str | None) -> None:
+    """The metrics page has a path only where it is turned on."""
+    file = tmp_path / "monitoring.txt"
+    file.write_text(text)
+    assert read_metrics_path(file) == path
+
+
+def test_monitoring_config_that_is_refused(tmp_path: Path) -> None:
+    """A monitoring file that is not one is refused by name."""
+    file = tmp_path / "monitoring.txt"
+    file.write_text("prometheus { }")
+    with pytest.raises(InvalidRequest, match=r"monitoring\.txt"):
+        read_metrics_path(file)
+
+
+def _messages(messages: Any) -> list[tuple[str, Descriptor]]:
+    found = [(_local_name(message), message) for message in messages]
+    return found + [each for message in messages for each in _messages(message.nested_types)]
+
+
+def _wire_form(field: FieldDescriptor) -> tuple[Any, ...]:
+    """What decides how a field is written; an enum is written as its number."""
+    kind = FieldDescriptor.TYPE_INT32 if field.type == FieldDescriptor.TYPE_ENUM else field.type
+    message = _local_name(field.message_type) if field.message_type else None
+    return field.name, field.number, kind, message, field.is_repeated, field.is_packed
+
+
+def _numbers(field: FieldDescriptor) -> dict[str, int]:
+    assert field.enum_type is not None
+    return {value.name: value.number for value in field.enum_type.values}
+
+
+def _local_name(message: Descriptor) -> str:
+    return message.full_name.removeprefix("hotswap.wire.").removeprefix("tensorflow.").removeprefix("serving.")
