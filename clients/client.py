@@ -1,0 +1,195 @@
+"""What can be asked of a model server, and what does it answer, whichever protocol carries it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serving import errors
+from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError
+from serving.model_spec import ModelSpec
+from serving.version_policy import INT64_MAX
+
+DEFAULT_SIGNATURE = "serving_default"
+INITIALIZER_SIGNATURE = "__saved_model_init_op"  # stands among the signatures, but nobody can ask for it
+
+Inputs = Mapping[str, ArrayLike] | ArrayLike
+
+_FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
+    each.code: each
+    for each in (
+        errors.InvalidRequest,
+        errors.ServableNotFound,
+        errors.FailedPrecondition,
+        errors.Unsupported,
+        errors.Exhausted,
+        errors.DeadlineExceeded,
+        errors.ServerUnavailable,
+    )
+}
+
+
+class State(IntEnum):
+    """Where a version is in its life on the server."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One array per signature output, and the version that answered where the server tells it."""
+
+    outputs: dict[str, NDArray[Any]]
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """The state of one version; `code` and `message` say why a version could not be loaded."""
+
+    version: int
+    state: State
+    code: grpc.StatusCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output: the graph's name for it, its type if an array can hold it, and its shape (-1: any size)."""
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The inputs and outputs of one way to ask a model."""
+
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """The signatures of one version of a model."""
+
+    model: str
+    version: int
+    signatures: Mapping[str, Signature]
+
+    def signature(self, name: str) -> Signature:
+        """
+        The signature of this name; the default one for an empty name.
+
+        Raises:
+            InvalidRequest: There is none.
+        """
+        found = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if found is None:
+            raise InvalidRequest(
+                f"Version {self.version} of {self.model!r} has no signature {name or DEFAULT_SIGNATURE!r}; "
+                f"it has {', '.join(sorted(self.signatures))}"
+            )
+        return found
+
+
+class PredictClient(Protocol):
+    """
+    Asks one model server.
+
+    Every method raises an error of `serving.errors`: `ServerUnavailable` where nobody answers, `DeadlineExceeded` where
+    the answer takes too long, else what the server says is wrong. A call is made again only while the server is
+    unavailable.
+    """
+
+    def predict(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature_name: str = "",
+    ) -> Prediction:
+        """
+        Run a signature once.
+
+        Args:
+            inputs: One array per signature input, or a bare array for the only input. NumPy arrays are sent as they
+                are, lists as the type that the signature asks for.
+            version: With neither `version` nor `label`, the highest available version answers.
+            signature_name: Empty for ``serving_default``.
+
+        Returns:
+            Arrays of the signature's types; strings are object arrays of bytes.
+        """
+        ...
+
+    def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
+        """All versions that the server knows, or the one asked for, highest first."""
+        ...
+
+    def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        """The signatures of the version that `predict` would ask."""
+        ...
+
+    def close(self) -> None:
+        """Free the connection."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def model_spec(model: str, version: int | None = None, label: str | None = None) -> ModelSpec:
+    """
+    Which servable is asked for.
+
+    Raises:
+        InvalidRequest: Nothing can have this address.
+    """
+    if not model:
+        raise InvalidRequest("The name of a model is needed")
+    if version is not None and label is not None:
+        raise InvalidRequest(f"Ask for version {version} or for label {label!r}, not for both")
+    if version is not None and not 0 <= version <= INT64_MAX:
+        raise InvalidRequest(f"A version is a number from 0 to {INT64_MAX}, not {version}")
+    return ModelSpec(model, version, label)
+
+
+def error_of(code: grpc.StatusCode, message: str) -> ServingError:
+    """The error of our family for a status that a server gave."""
+    if code in _FAMILY:
+        return _FAMILY[code](message)
+    error = ServingError(message)
+    error.code = code
+    return error
+
+
+def unreachable(server: str) -> ServerUnavailable:
+    """Nobody listens at the address `server`."""
+    return ServerUnavailable(
+        f"The model server at {server} cannot be reached; start it with `hotswap serve` or `hotswap up`."
+    )
+
+
+def too_late(server: str, timeout_seconds: float) -> DeadlineExceeded:
+    """The server at the address `server` did not answer in time."""
+    return DeadlineExceeded(f"The model server at {server} did not answer within {timeout_seconds:g} s.")

@@ -1,0 +1,232 @@
+"""
+How is a model server asked over gRPC?
+
+``python -m clients.grpc_client --host 127.0.0.1 --port 8500`` asks a server for iris and prints what it says.
+
+Source: tensorflow_serving/apis/prediction_service.proto, model_service.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import ArrayLike, NDArray
+
+from clients.client import (
+    INITIALIZER_SIGNATURE,
+    Inputs,
+    ModelMetadata,
+    PredictClient,
+    Prediction,
+    Signature,
+    State,
+    TensorInfo,
+    VersionStatus,
+    error_of,
+    model_spec,
+    too_late,
+    unreachable,
+)
+from clients.retries import call_with_retries
+from serving import wire_pb2 as wire
+from serving.errors import FailedPrecondition, InvalidRequest, ServingError
+from serving.model_config import ModelEntry, to_message
+from serving.model_spec import ModelSpec
+from serving.tensors import decode, dtype_of, encode
+
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+_RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # a proxy for the internet does not lead to a model server
+    ("grpc.use_local_subchannel_pool", 1),  # a new client tries at once, whatever an earlier one met
+    ("grpc.initial_reconnect_backoff_ms", 100),  # shorter than the pause before a call is made again
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# The kinds of NumPy type that a list may have where the signature asks for the kind on the left.
+_ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "V": "iuf", "c": "iufc"}
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class GrpcClient(PredictClient):
+    """Asks the server at a target such as ``127.0.0.1:8500``."""
+
+    def __init__(self, target: str, timeout_seconds: float = 10.0) -> None:
+        self._target = target
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._metadata: dict[ModelSpec, ModelMetadata] = {}
+
+    def predict(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature_name: str = "",
+    ) -> Prediction:
+        spec = model_spec(model, version, label)
+        request = wire.PredictRequest(model_spec=_spec_message(spec, signature_name))
+        for name, array in self._arrays(spec, signature_name, inputs).items():
+            _encode(name, array, request)
+        try:
+            response = self._call(_PREDICT, request, wire.PredictResponse)
+        except FailedPrecondition:
+            self._known_metadata(spec).signature(signature_name)  # REST calls an unknown signature an invalid request
+            raise
+        outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
+        answered = response.model_spec.version.value if response.model_spec.HasField("version") else version
+        return Prediction(outputs, answered)
+
+    def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
+        request = wire.GetModelStatusRequest(model_spec=_spec_message(model_spec(model, version)))
+        response = self._call(_STATUS, request, wire.GetModelStatusResponse)
+        return [
+            VersionStatus(
+                each.version,
+                State(each.state),
+                _CODES.get(each.status.error_code, grpc.StatusCode.UNKNOWN),
+                each.status.error_message,
+            )
+            for each in response.model_version_status
+        ]
+
+    def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        spec = model_spec(model, version, label)
+        request = wire.GetModelMetadataRequest(model_spec=_spec_message(spec), metadata_field=["signature_def"])
+        response = self._call(_METADATA, request, wire.GetModelMetadataResponse)
+        signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+        found = ModelMetadata(
+            response.model_spec.name,
+            response.model_spec.version.value,
+            {name: _signature(each) for name, each in signatures.items() if name != INITIALIZER_SIGNATURE},
+        )
+        self._metadata[spec] = found
+        return found
+
+    def reload(self, entries: Sequence[ModelEntry]) -> None:
+        """
+        Make the server serve these models and labels, and no others.
+
+        Raises:
+            ServingError: The server did not take the configuration over; it goes on with the one it has.
+        """
+        request = wire.ReloadConfigRequest(config=to_message(entries))
+        self._call_once(_RELOAD, request, wire.ReloadConfigResponse, self._timeout_seconds)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _arrays(self, spec: ModelSpec, signature_name: str, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        """The inputs by name; the server is asked for names and types only where they are not known."""
+        if isinstance(inputs, Mapping):
+            arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
+            if len(arrays) == len(inputs):
+                return arrays
+        infos = self._known_metadata(spec).signature(signature_name).inputs
+        if not isinstance(inputs, Mapping):
+            if len(infos) != 1:
+                raise InvalidRequest(f"The signature has {len(infos)} inputs, give them by name: {', '.join(infos)}")
+            inputs = dict.fromkeys(infos, inputs)
+        return {name: _as_array(name, value, infos.get(name)) for name, value in inputs.items()}
+
+    def _known_metadata(self, spec: ModelSpec) -> ModelMetadata:
+        """The metadata of a servable, asked for once."""
+        return self._metadata.get(spec) or self.metadata(spec.name, version=spec.version, label=spec.label)
+
+    def _call(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+        return call_with_retries(
+            lambda seconds: self._call_once(method, request, answer, seconds), self._timeout_seconds
+        )
+
+    def _call_once(self, method: str, request: Message, answer: type[Answer], timeout_seconds: float) -> Answer:
+        call: Callable[..., Answer] = self._channel.unary_unary(method, _serialize, answer.FromString)
+        try:
+            return call(request, timeout=timeout_seconds)
+        except grpc.RpcError as exc:
+            raise self._error(exc.code(), exc.details() or "") from exc
+
+    def _error(self, code: grpc.StatusCode, details: str) -> ServingError:
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return too_late(self._target, self._timeout_seconds)
+        if code is grpc.StatusCode.UNAVAILABLE and details.startswith("failed to connect"):
+            return unreachable(self._target)
+        return error_of(code, details)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _spec_message(spec: ModelSpec, signature_name: str = "") -> wire.ModelSpec:
+    message = wire.ModelSpec(name=spec.name, signature_name=signature_name)
+    if spec.version is not None:
+        message.version.value = spec.version
+    if spec.label is not None:
+        message.version_label = spec.label
+    return message
+
+
+def _encode(name: str, array: NDArray[Any], request: wire.PredictRequest) -> None:
+    try:
+        encode(array, request.inputs[name], as_content=True)
+    except ValueError as exc:
+        raise InvalidRequest(f"Input {name!r}: {exc}") from exc
+
+
+def _as_array(name: str, value: ArrayLike, info: TensorInfo | None) -> NDArray[Any]:
+    """
+    An input as an array; what is no array yet becomes one of the signature's type.
+
+    Raises:
+        InvalidRequest: Its values are not of that kind, as REST would say too.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        if info is None or info.dtype is None:
+            return np.asarray(value)
+        if info.dtype == object:
+            return _as_strings(value)
+        given = np.asarray(value)
+        if given.size and given.dtype.kind not in _ACCEPTED_KINDS[info.dtype.kind]:
+            raise ValueError(f"expected {info.dtype}, found {given.dtype}")
+        with np.errstate(over="ignore"):  # beyond the largest float is infinity, as over REST
+            return np.asarray(value, info.dtype)
+    except (ValueError, OverflowError, TypeError) as exc:
+        raise InvalidRequest(f"Input {name!r}: {exc}") from exc
+
+
+def _as_strings(value: ArrayLike) -> NDArray[Any]:
+    strings = np.asarray(value, object)
+    if not all(isinstance(each, (str, bytes)) for each in strings.flat):
+        raise ValueError("expected strings")
+    return strings
+
+
+def _signature(signature: wire.SignatureDef) -> Signature:
+    return Signature(_tensor_infos(signature.inputs), _tensor_infos(signature.outputs))
+
+
+def _tensor_infos(infos: Mapping[str, wire.TensorInfo]) -> dict[str, TensorInfo]:
+    return {name: _tensor_info(each) for name, each in infos.items()}
+
+
+def _tensor_info(info: wire.TensorInfo) -> TensorInfo:
+    shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
+    return TensorInfo(info.name, dtype_of(info.dtype), shape)
+
+
+if __name__ == "__main__":
+    from clients.cli import main
+
+    main(lambda host, port: GrpcClient(f"{host}:{port}"), default_port=8500)

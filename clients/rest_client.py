@@ -1,0 +1,207 @@
+"""
+How is a model server asked over REST?
+
+``python -m clients.rest_client --host 127.0.0.1 --port 8501`` asks a server for iris and prints what it says.
+
+Source: https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import numpy as np
+import requests
+from numpy.typing import NDArray
+
+from clients.client import (
+    INITIALIZER_SIGNATURE,
+    Inputs,
+    ModelMetadata,
+    PredictClient,
+    Prediction,
+    Signature,
+    State,
+    TensorInfo,
+    VersionStatus,
+    error_of,
+    model_spec,
+    too_late,
+    unreachable,
+)
+from clients.retries import call_with_retries
+from serving import wire_pb2 as wire
+from serving.errors import InvalidRequest, ServingError
+from serving.model_spec import ModelSpec
+from serving.tensors import dtype_of
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ABORTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class RestClient(PredictClient):
+    """Asks the server at a URL such as ``http://127.0.0.1:8501``."""
+
+    def __init__(self, base_url: str, timeout_seconds: float = 10.0) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy for the internet does not lead to a model server
+        self._metadata: dict[ModelSpec, ModelMetadata] = {}
+
+    def predict(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature_name: str = "",
+    ) -> Prediction:
+        spec = model_spec(model, version, label)
+        body: dict[str, Any] = {"inputs": dict(inputs) if isinstance(inputs, Mapping) else inputs}
+        if signature_name:
+            body["signature_name"] = signature_name
+        response = self._call("POST", f"{_path(spec)}:predict", json.dumps(body, default=_as_json))
+        answered = int(response.headers["model-version"]) if "model-version" in response.headers else version
+        asked = spec if answered is None else ModelSpec(model, answered)
+        signature = self._known_metadata(asked).signature(signature_name)
+        return Prediction(_named_arrays(_json(response)["outputs"], signature), answered)
+
+    def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
+        answer = _json(self._call("GET", _path(model_spec(model, version))))
+        return [
+            VersionStatus(
+                int(each["version"]),
+                State[each["state"]],
+                grpc.StatusCode[each["status"]["error_code"]],
+                each["status"]["error_message"],
+            )
+            for each in answer["model_version_status"]
+        ]
+
+    def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        spec = model_spec(model, version, label)
+        answer = _json(self._call("GET", f"{_path(spec)}/metadata"))
+        signatures = answer["metadata"]["signature_def"]["signature_def"]
+        found = ModelMetadata(
+            answer["model_spec"]["name"],
+            int(answer["model_spec"]["version"]),
+            {name: _signature(each) for name, each in signatures.items() if name != INITIALIZER_SIGNATURE},
+        )
+        self._metadata[spec] = self._metadata[ModelSpec(model, found.version)] = found
+        return found
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _known_metadata(self, spec: ModelSpec) -> ModelMetadata:
+        """The metadata of a servable, asked for once: an answer with one output does not name it, nor any type."""
+        return self._metadata.get(spec) or self.metadata(spec.name, version=spec.version, label=spec.label)
+
+    def _call(self, method: str, path: str, body: str | None = None) -> requests.Response:
+        return call_with_retries(lambda seconds: self._call_once(method, path, body, seconds), self._timeout_seconds)
+
+    def _call_once(self, method: str, path: str, body: str | None, timeout_seconds: float) -> requests.Response:
+        try:
+            response = self._session.request(method, self._base_url + path, data=body, timeout=timeout_seconds)
+        except requests.Timeout as exc:
+            raise too_late(self._base_url, self._timeout_seconds) from exc
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as exc:
+            raise unreachable(self._base_url) from exc
+        except requests.RequestException as exc:
+            raise InvalidRequest(f"{self._base_url} cannot be asked: {exc}") from exc
+        if not response.ok:
+            raise self._error(response)
+        return response
+
+    def _error(self, response: requests.Response) -> ServingError:
+        try:
+            message = _json(response)["error"]
+        except (ServingError, KeyError):
+            return ServingError(f"{response.url} answered {response.status_code} {response.reason}")
+        return error_of(_CODES.get(response.status_code, grpc.StatusCode.INTERNAL), message)
+
+
+def _path(spec: ModelSpec) -> str:
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.version is not None:
+        return f"{path}/versions/{spec.version}"
+    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
+
+
+def _as_json(value: Any) -> Any:
+    """What ``json`` itself cannot write."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    raise InvalidRequest(f"A value of type {type(value).__name__} cannot be sent over REST")
+
+
+def _json(response: requests.Response) -> dict[str, Any]:
+    """The object in an answer; bytes that are not UTF-8 survive in its strings."""
+    try:
+        answer = json.loads(response.content.decode("utf-8", "surrogateescape"))
+    except ValueError as exc:
+        raise ServingError(f"{response.url} did not answer in JSON") from exc
+    if not isinstance(answer, dict):
+        raise ServingError(f"{response.url} did not answer with a JSON object")
+    return answer
+
+
+def _named_arrays(outputs: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+    if len(signature.outputs) == 1:
+        (name,) = signature.outputs
+        outputs = {name: outputs}
+    return {name: _array(outputs[name], info) for name, info in signature.outputs.items()}
+
+
+def _array(value: Any, info: TensorInfo) -> NDArray[Any]:
+    if info.dtype == object:
+        return np.array(_as_bytes(value), object)
+    return np.array(value, info.dtype)
+
+
+def _as_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_bytes(each) for each in value]
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _signature(signature: Mapping[str, Any]) -> Signature:
+    return Signature(_tensor_infos(signature["inputs"]), _tensor_infos(signature["outputs"]))
+
+
+def _tensor_infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {name: _tensor_info(each) for name, each in infos.items()}
+
+
+def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
+    shape = info["tensor_shape"]
+    dims = None if shape["unknown_rank"] else tuple(int(dim["size"]) for dim in shape["dim"])
+    known = info["dtype"] in wire.DataType.keys()  # noqa: SIM118  (the enum is no dictionary)
+    return TensorInfo(info["name"], dtype_of(wire.DataType.Value(info["dtype"])) if known else None, dims)
+
+
+if __name__ == "__main__":
+    from clients.cli import main
+
+    main(lambda host, port: RestClient(f"http://{host}:{port}"), default_port=8501)

@@ -1,0 +1,44 @@
+"""When is a call made again?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
+
+from serving.errors import ServerUnavailable
+
+log = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 3
+SHORTEST_TIMEOUT_SECONDS = 0.001
+
+T = TypeVar("T")
+
+
+def call_with_retries(call: Callable[[float], T], timeout_seconds: float) -> T:
+    """
+    Call, and again while the server is unavailable: at most three times, and never beyond the timeout.
+
+    Args:
+        call: Is told how many seconds are left.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    retrying = Retrying(
+        retry=retry_if_exception_type(ServerUnavailable),
+        stop=stop_after_attempt(MOST_ATTEMPTS) | stop_before_delay(timeout_seconds),
+        wait=wait_exponential_jitter(initial=0.2, jitter=0.1),
+        before_sleep=before_sleep_log(log, logging.INFO),
+        reraise=True,
+    )
+    return retrying(lambda: call(max(deadline - time.monotonic(), SHORTEST_TIMEOUT_SECONDS)))
