@@ -116,7 +116,7 @@ class Call:
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         try:
-            return self._graph(*arrays)
+            return [_as_array(result) for result in self._graph(*arrays)]
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
@@ -356,6 +356,11 @@ def type_name(dtype: np.dtype[Any]) -> str:
     if dtype.kind in "OSU":
         return "string"
     return _cpp_name(dtypes.as_dtype(dtype).name)
+
+
+def _as_array(result: Any) -> Array:
+    """What a session gave for one tensor; a scalar string comes as bytes."""
+    return result if isinstance(result, np.ndarray) else np.array(result, None if hasattr(result, "dtype") else object)
 
 
 def _cpp_name(name: str) -> str:

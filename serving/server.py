@@ -25,7 +25,7 @@ from serving.data_plane import DataPlane, entries_of
 from serving.errors import HotswapError, ServingError
 from serving.grpc_api import add_services, create_server
 from serving.model_config import ModelEntry
-from serving.rest_api import create_app
+from serving.rest_api import HttpProtocol, create_app
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Server:
             return None, None
         config = uvicorn.Config(
             create_app(self.data_plane, self.settings),
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,0 +1,386 @@
+"""
+How is the data plane spoken to over REST?
+
+Each request is matched, decoded, put to the data plane, and its answer encoded; what goes wrong becomes a status and a
+JSON error. Besides TensorFlow Serving's paths there are ``/healthz``, ``/readyz`` and ``/hotswap/models``, and answers
+to inferences carry the version that gave them in the header ``model-version``.
+
+Source: tensorflow_serving/model_servers/http_server.cc, http_rest_api_handler.cc
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import grpc
+import numpy as np
+import orjson
+from google.protobuf import json_format
+from tensorflow.core.framework import types_pb2
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving import examples
+from serving.data_plane import DataPlane, State
+from serving.errors import InvalidRequest, ServingError
+from serving.grpc_api import signature_map, status_response
+from serving.json_dialect import array, dump, parse, quoted
+from serving.json_examples import read_examples
+from serving.json_tensors import float_texts, read_inputs, write_columns, write_rows
+from serving.model_spec import ModelSpec
+from serving.repository import STAMP
+from serving.servable import DEFAULT_SIGNATURE
+from serving.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+LARGEST_INFLATED_BYTES = 100 * 2**20
+LARGEST_INLINE_BYTES = 2**18
+
+_HTTP_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    grpc.StatusCode.ABORTED: HTTPStatus.CONFLICT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+}
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
+_LONGEST_METHOD = 32
+_JSON, _HTML, _TEXT = b"application/json", b"text/html", b"text/plain"
+_CORS_HEADERS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+]
+_VERSION = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
+_INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)", re.I | re.A)
+_INFORMATION = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I | re.A)
+_V1 = re.compile(r"/v1/.*", re.I | re.S)
+_BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2})|[\x80-\xff]")
+_INT64_MAX = 2**63 - 1
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+    content_type: bytes = _JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class _VersionTooBig(Exception):
+    """A version number beyond int64, which TensorFlow Serving answers with an empty body."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 on one connection; an unknown method is answered by 501 where uvicorn has 400."""
+
+    def data_received(self, data: bytes) -> None:
+        self._started_with = data[:_LONGEST_METHOD]
+        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        method = re.match(rb"([A-Za-z]+) ", self._started_with)
+        if method is None or method[1].decode() in _METHODS:
+            super().send_400_response(msg)
+            return
+        page = _html(HTTPStatus.NOT_IMPLEMENTED).body
+        head = f"HTTP/1.1 501 Not Implemented\r\ncontent-type: text/html\r\ncontent-length: {len(page)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + page)
+        self.transport.close()
+
+
+def create_app(data_plane: DataPlane, settings: ServerSettings) -> Any:
+    """The ASGI application."""
+    return _RestApi(data_plane, settings)
+
+
+class _RestApi:
+    def __init__(self, data_plane: DataPlane, settings: ServerSettings) -> None:
+        self._data_plane = data_plane
+        self._settings = settings
+        milliseconds = settings.rest_api_timeout_in_ms
+        self._timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
+        self._own_paths: dict[str, Callable[[], _Answer]] = {
+            "/healthz": lambda: _Answer(HTTPStatus.OK, b"ok\n", _TEXT),
+            "/readyz": self._readiness,
+            "/hotswap/models": self._models,
+        }
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        body = await _read_body(receive)
+        if body is None:
+            return
+        answer = await self._answer(scope, body)
+        headers = [
+            (b"content-type", answer.content_type),
+            (b"content-length", str(len(answer.body)).encode()),
+            *answer.headers,
+        ]
+        await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: dict[str, Any], body: bytes) -> _Answer:
+        method: str = scope["method"]
+        raw_path: bytes = scope["raw_path"]
+        if method not in _METHODS:
+            return _html(HTTPStatus.NOT_IMPLEMENTED)
+        if _BAD_PERCENT.search(raw_path):
+            return _html(HTTPStatus.BAD_REQUEST)
+        path = raw_path.decode("ascii")
+        target = f"{path}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else path
+        metrics_path = self._data_plane.metrics_path
+        if metrics_path and path == metrics_path:
+            return self._metrics(target, metrics_path)
+        if path in self._own_paths and method == "GET":
+            return self._own_paths[path]()
+        if not _V1.fullmatch(target):
+            return _html(HTTPStatus.NOT_FOUND)
+        answer = await self._v1(method, target, scope["headers"], body)
+        if self._settings.rest_api_enable_cors_support:
+            return _Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
+        return answer
+
+    async def _v1(self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes) -> _Answer:
+        if method == "OPTIONS":
+            return _preflight(headers)
+        pattern = {"POST": _INFERENCE, "GET": _INFORMATION}.get(method)
+        match = pattern.fullmatch(target) if pattern else None
+        verb = match["verb"] if match and method == "POST" else ""
+        started = time.perf_counter()
+        name = ""
+        try:
+            if match is None or (method == "POST" and verb not in ("predict", "classify", "regress")):
+                raise InvalidRequest(f"Malformed request: {method} {target}")
+            spec = _spec(match)
+            name = spec.name
+            if method == "POST":
+                answer = await self._infer(verb, spec, _content(headers, body))
+            else:
+                answer = self._inform(spec, with_metadata=match["metadata"] == "metadata")
+        except ServingError as exc:
+            self._data_plane.metrics.count_request(name, exc.code.name)
+            return _error(exc)
+        except _VersionTooBig:
+            self._data_plane.metrics.count_request("", "INVALID_ARGUMENT")
+            return _Answer(HTTPStatus.BAD_REQUEST, b"")
+        self._data_plane.metrics.count_request(name, "OK")
+        self._data_plane.metrics.observe_request(name, verb, "REST", time.perf_counter() - started)
+        return answer
+
+    async def _infer(self, verb: str, spec: ModelSpec, body: bytes) -> _Answer:
+        request = await _run(len(body), parse, body)
+        if not isinstance(request, dict):
+            raise InvalidRequest(f"JSON Value: {dump(request)} Is not object")
+        signature_name = request.get("signature_name", "")
+        if not isinstance(signature_name, str):
+            raise InvalidRequest(
+                f"JSON Value: {dump(request)} not formatted correctly. 'signature_name' key must be a string value."
+            )
+        if verb == "predict":
+            return await self._predict(spec, signature_name, request, body)
+        source = read_examples(request)
+        with self._data_plane.acquire(spec) as handle:
+            arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
+            if verb == "classify":
+                results = _classifications(await examples.classify(*arguments))
+            else:
+                results = _regressions(await examples.regress(*arguments))
+            return _inferred("results", results, handle.version)
+
+    async def _predict(self, spec: ModelSpec, signature_name: str, request: dict[str, Any], body: bytes) -> _Answer:
+        with self._data_plane.acquire(spec) as handle:
+            signature = handle.servable.signatures.get(signature_name or DEFAULT_SIGNATURE)
+            if signature is None:
+                name = signature_name or DEFAULT_SIGNATURE
+                raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def')
+            self._data_plane.check_predict_method(signature)
+            if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values()):
+                request = await _run(len(body), parse, body, False)
+            has_bools = b"true" in body or b"false" in body
+            inputs, by_rows = await _run(len(body), read_inputs, request, signature, has_bools)
+            started = time.perf_counter()
+            outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
+            self._data_plane.metrics.observe_runtime(spec.name, "predict", time.perf_counter() - started)
+            if by_rows:
+                return _inferred("predictions", await _run(len(body), write_rows, outputs), handle.version)
+            return _inferred("outputs", await _run(len(body), write_columns, outputs), handle.version)
+
+    def _inform(self, spec: ModelSpec, with_metadata: bool) -> _Answer:
+        if not with_metadata:
+            status = _proto_json(status_response(self._data_plane, spec))
+            return _Answer(HTTPStatus.OK, f"{status}\n".encode())
+        with self._data_plane.acquire(spec) as handle:
+            model_spec = {"name": handle.servable.model, "version": str(handle.version), "signature_name": ""}
+            text = (
+                f'{{\n"model_spec":{_indented(model_spec)}\n,\n'
+                f'"metadata": {{"signature_def": {_proto_json(signature_map(handle))}\n}}\n}}\n'
+            )
+            return _Answer(HTTPStatus.OK, text.encode())
+
+    def _metrics(self, target: str, path: str) -> _Answer:
+        if target != path:
+            return _Answer(HTTPStatus.BAD_REQUEST, f"Unexpected path: {target}. Should be {path}".encode(), _TEXT)
+        return _Answer(HTTPStatus.OK, self._data_plane.metrics_page().encode(), _TEXT)
+
+    def _readiness(self) -> _Answer:
+        if self._data_plane.ready():
+            return _Answer(HTTPStatus.OK, b"ready\n", _TEXT)
+        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", _TEXT)
+
+    def _models(self) -> _Answer:
+        rows = [row for name in self._data_plane.models() for row in self._versions(name)]
+        return _Answer(HTTPStatus.OK, orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def _versions(self, model: str) -> list[dict[str, Any]]:
+        labels = self._data_plane.labels(model)
+        rows = []
+        for status in self._data_plane.status(ModelSpec(model)):
+            servable = self._data_plane.servable(model, status.version)
+            stamp = _stamp(servable) if servable is not None else {}
+            rows.append(
+                {
+                    "model": model,
+                    "version": status.version,
+                    "state": State(status.state).name,
+                    "error": status.message,
+                    "labels": sorted(label for label, version in labels.items() if version == status.version),
+                    "digest": stamp.get("digest"),
+                    "run_id": stamp.get("run_id"),
+                    "requests": servable.requests if servable is not None else 0,
+                }
+            )
+        return rows
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body, or None when the client has gone."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        return body
+    chunks = []
+    while message["type"] == "http.request":
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+    return None
+
+
+async def _run(size_bytes: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, for a large request in a thread, so that others need not wait for all of it."""
+    if size_bytes <= LARGEST_INLINE_BYTES:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _content(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
+    if not any(name == b"content-encoding" and b"gzip" in value for name, value in headers):
+        return body
+    inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        content = inflate.decompress(body, LARGEST_INFLATED_BYTES + 1)
+    except zlib.error:
+        return b""
+    complete = inflate.eof and not inflate.unused_data and len(content) <= LARGEST_INFLATED_BYTES
+    return content if complete else b""
+
+
+def _spec(match: re.Match[str]) -> ModelSpec:
+    if match["name"] is None:
+        raise InvalidRequest("Missing model name in request.")
+    version = int(match["version"]) if match["version"] is not None else None
+    if version is not None and version > _INT64_MAX:
+        raise _VersionTooBig
+    label = None if match["label"] is None else _unquote(match["label"])
+    return ModelSpec(_unquote(match["name"]), version, label)
+
+
+def _unquote(text: str) -> str:
+    return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
+
+
+def _preflight(headers: list[tuple[bytes, bytes]]) -> _Answer:
+    origin = next((value for name, value in headers if name == b"origin"), b"")
+    allowed = b"http://" in origin or b"https://" in origin
+    status = HTTPStatus.OK if allowed else HTTPStatus.BAD_REQUEST
+    return _Answer(status, b"", b"text/html; charset=ISO-8859-1")
+
+
+def _error(exc: ServingError) -> _Answer:
+    body = f'{{\n    "error": {quoted(exc.message)}\n}}'.encode("utf-8", "surrogateescape")
+    return _Answer(_HTTP_STATUS.get(exc.code, HTTPStatus.INTERNAL_SERVER_ERROR), body)
+
+
+def _html(status: HTTPStatus) -> _Answer:
+    return _Answer(status, f"<html><body><h1>{status} {status.phrase}</h1></body></html>\n".encode(), _HTML)
+
+
+def _inferred(key: str, value: str, version: int) -> _Answer:
+    body = f'{{\n    "{key}": {value}\n}}'.encode("utf-8", "surrogateescape")
+    return _Answer(HTTPStatus.OK, body, headers=((b"model-version", str(version).encode()),))
+
+
+def _classifications(found: examples.Classifications) -> str:
+    rows = []
+    for row in found:
+        scores = float_texts(np.array([score for _, score in row], np.float32))
+        labels = [quoted(label.decode("utf-8", "surrogateescape")) for label, _ in row]
+        pairs = [f"[{label}, {score}]" for label, score in zip(labels, scores, strict=True)]
+        rows.append(array(pairs, 2, single_line=True))
+    return f"[{', '.join(rows)}\n    ]"
+
+
+def _regressions(found: examples.Regressions) -> str:
+    return array(float_texts(np.array(found, np.float32)), 1, single_line=True)
+
+
+def _proto_json(message: Any) -> str:
+    return _indented(
+        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    )
+
+
+def _indented(value: Any) -> str:
+    text = json.dumps(_without_fractions(value), indent=1, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _without_fractions(value: Any) -> Any:
+    """The value with whole floats as integers, as protobuf's C++ library prints them."""
+    if isinstance(value, dict):
+        return {key: _without_fractions(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_fractions(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _stamp(servable: Any) -> dict[str, Any]:
+    """What publish has written beside the model; nothing where it came another way."""
+    try:
+        stamp = orjson.loads((servable.path / STAMP).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
