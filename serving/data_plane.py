@@ -116,6 +116,7 @@ class DataPlane:
         inputs: Mapping[str, Array],
         outputs: Sequence[str] = (),
         timeout_seconds: float | None = None,
+        api: str = "Predict",
     ) -> dict[str, Array]:
         """
         Run a signature; requests that arrive in the same turn of the loop are merged.
@@ -123,6 +124,7 @@ class DataPlane:
         Args:
             inputs: One array per input alias; strings are object arrays of bytes.
             outputs: The output aliases wanted; none means all.
+            api: Which kind of inference the metrics count this as.
 
         Raises:
             InvalidRequest: A name or type differs from the signature.
@@ -131,7 +133,9 @@ class DataPlane:
         """
         call, arrays = handle.servable.bind(signature, inputs, outputs)
         rows = self._limits.check_inputs(arrays) if self._limits else 0
+        started = time.perf_counter()
         results = await self.submit(call, arrays, timeout_seconds)
+        self.metrics.observe_runtime(handle.servable.model, api, time.perf_counter() - started)
         if self._limits:
             self._limits.check_outputs(rows, results)
         return dict(zip(call.outputs, results, strict=True))

@@ -48,7 +48,7 @@ async def classify(
     """
     signature = find_signature(handle, signature_name)
     _check_classify(data_plane, handle, signature)
-    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds)
+    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds, "Classify")
     return _classifications(outputs, rows)
 
 
@@ -68,7 +68,7 @@ async def regress(
     """
     signature = find_signature(handle, signature_name)
     _check_regress(data_plane, handle, signature)
-    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds)
+    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds, "Regress")
     return _regressions(outputs, rows)
 
 
@@ -83,7 +83,7 @@ async def multi_inference(
         Unsupported: A task asks for something other than classify or regress.
     """
     signatures = _task_signatures(data_plane, handle, tasks)
-    found, rows = await _run(data_plane, handle, _union(list(signatures.values())), source, None)
+    found, rows = await _run(data_plane, handle, _union(list(signatures.values())), source, None, "MultiInference")
     answers: list[tuple[str, Classifications | Regressions]] = []
     for task, signature in zip(tasks, signatures.values(), strict=True):
         outputs = {alias: found[info.name] for alias, info in signature.outputs.items()}
@@ -141,12 +141,17 @@ def _union(signatures: Sequence[Signature]) -> Signature:
 
 
 async def _run(
-    data_plane: DataPlane, handle: ServableHandle, signature: Signature, source: Any, timeout_seconds: float | None
+    data_plane: DataPlane,
+    handle: ServableHandle,
+    signature: Signature,
+    source: Any,
+    timeout_seconds: float | None,
+    api: str,
 ) -> tuple[dict[str, Array], int]:
     examples = serialized_examples(source)
     if not len(examples):
         raise InvalidRequest("Input is empty.")
-    outputs = await data_plane.run(handle, signature, {_INPUTS: examples}, timeout_seconds=timeout_seconds)
+    outputs = await data_plane.run(handle, signature, {_INPUTS: examples}, (), timeout_seconds, api)
     return outputs, len(examples)
 
 

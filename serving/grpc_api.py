@@ -32,6 +32,7 @@ from serving import examples
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
+from serving.monitoring import Metrics
 from serving.servable import DEFAULT_SIGNATURE, Array, ServableHandle, Signature, with_defaults
 from serving.settings import ServerSettings
 from serving.tensors import decode, encode
@@ -66,9 +67,12 @@ async def add_services(server: Any, data_plane: DataPlane, settings: ServerSetti
         server,
         "tensorflow.serving.PredictionService",
         {
-            "Predict": (prediction.predict, predict_pb2.PredictRequest),
-            "Classify": (prediction.classify, classification_pb2.ClassificationRequest),
-            "Regress": (prediction.regress, regression_pb2.RegressionRequest),
+            "Predict": (_counted("Predict", prediction.predict, data_plane.metrics), predict_pb2.PredictRequest),
+            "Classify": (
+                _counted("Classify", prediction.classify, data_plane.metrics),
+                classification_pb2.ClassificationRequest,
+            ),
+            "Regress": (_counted("Regress", prediction.regress, data_plane.metrics), regression_pb2.RegressionRequest),
             "MultiInference": (prediction.multi_inference, inference_pb2.MultiInferenceRequest),
             "GetModelMetadata": (prediction.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
         },
@@ -104,9 +108,7 @@ class _PredictionService:
         with self._acquire(request, context) as handle:
             signature = self._predict_signature(handle, request.model_spec.signature_name)
             inputs = _decode_inputs(signature, request.inputs)
-            started = time.perf_counter()
             outputs = await self._data_plane.run(handle, signature, inputs, request.output_filter)
-            self._data_plane.metrics.observe_runtime(handle.servable.model, "Predict", time.perf_counter() - started)
             response = predict_pb2.PredictResponse()
             for alias, array in outputs.items():
                 encode(array, response.outputs[alias], self._settings.enable_serialization_as_tensor_content)
@@ -245,6 +247,24 @@ def _answered(method: Method, message: Any) -> Callable[[bytes, Any], Awaitable[
         return await context.abort(code, text)
 
     return handle
+
+
+def _counted(api: str, method: Method, metrics: Metrics) -> Method:
+    """The method, with its outcome and time in the metrics."""
+
+    async def call(request: Any, context: Any) -> Any:
+        model = request.model_spec.name
+        started = time.perf_counter()
+        try:
+            response = await method(request, context)
+        except ServingError as exc:
+            metrics.count_request(model, exc.code.name)
+            raise
+        metrics.count_request(model, "OK")
+        metrics.observe_request(model, api, "GRPC", time.perf_counter() - started)
+        return response
+
+    return call
 
 
 def _require_spec(request: Any) -> None:

@@ -26,12 +26,15 @@ _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
 _COUNTERS = {
     "request_count": ("model_name", "status"),
     "model_warmup_records_read": ("model_path", "status"),
+    "request_example_count_total": ("model",),
+    "request_log_count": ("model_name", "status_code"),
     "version_request_count": ("model_name", "version"),
 }
 _HISTOGRAMS = {
     "request_latency": ("model_name", "API", "entrypoint"),
     "runtime_latency": ("model_name", "API", "runtime"),
     "model_warmup_latency": ("model_path", "status"),
+    "request_example_counts": ("model",),
 }
 
 
@@ -82,7 +85,7 @@ class Metrics:
         self._histograms["request_latency"][model, api, entrypoint].observe(seconds * 1e6)
 
     def observe_runtime(self, model: str, api: str, seconds: float) -> None:
-        """One request spent this long in the graph and waiting for it."""
+        """One request (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
         self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
 
     def observe_warmup(self, path: str, status: str, records: int, seconds: float) -> None:
@@ -116,9 +119,7 @@ def _histogram_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[s
     for key, histogram in sorted(values.items()):
         text = _labels(labels, key)
         cumulative = 0
-        for bound, count in zip(
-            [f"{bound:g}" for bound in BUCKETS_MICROSECONDS] + ["+Inf"], histogram.counts, strict=True
-        ):
+        for bound, count in zip(_BOUNDS, histogram.counts, strict=True):
             cumulative += count
             yield f'{name}_bucket{{{text},le="{bound}"}} {cumulative}'
         yield f"{name}_sum{{{text}}} {histogram.total:g}"

@@ -219,9 +219,7 @@ class _RestApi:
                 request = await _run(len(body), parse, body, False)
             has_bools = b"true" in body or b"false" in body
             inputs, by_rows = await _run(len(body), read_inputs, request, signature, has_bools)
-            started = time.perf_counter()
             outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
-            self._data_plane.metrics.observe_runtime(spec.name, "predict", time.perf_counter() - started)
             if by_rows:
                 return _inferred("predictions", await _run(len(body), write_rows, outputs), handle.version)
             return _inferred("outputs", await _run(len(body), write_columns, outputs), handle.version)
