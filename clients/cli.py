@@ -69,7 +69,8 @@ def _print_probabilities(ask: Callable[[], Prediction]) -> None:
     started = time.perf_counter()
     prediction = ask()
     milliseconds = (time.perf_counter() - started) * 1000
-    print(f"Answer of version {prediction.version or 'unknown'} in {milliseconds:.1f} ms")
+    version = "unknown" if prediction.version is None else prediction.version
+    print(f"Answer of version {version} in {milliseconds:.1f} ms")
     for name, array in prediction.outputs.items():
         for row, answer in zip(SAMPLE_ROWS, array, strict=True):
             print(f"  {row} -> {name} {answer.round(4)}")

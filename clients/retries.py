@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tenacity import (
+    RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
@@ -38,7 +38,11 @@ def call_with_retries(call: Callable[[float], T], timeout_seconds: float) -> T:
         retry=retry_if_exception_type(ServerUnavailable),
         stop=stop_after_attempt(MOST_ATTEMPTS) | stop_before_delay(timeout_seconds),
         wait=wait_exponential_jitter(initial=0.2, jitter=0.1),
-        before_sleep=before_sleep_log(log, logging.INFO),
+        before_sleep=_log_pause,
         reraise=True,
     )
     return retrying(lambda: call(max(deadline - time.monotonic(), SHORTEST_TIMEOUT_SECONDS)))
+
+
+def _log_pause(state: RetryCallState) -> None:
+    log.info("server unavailable attempt=%d wait_seconds=%.2f", state.attempt_number, state.upcoming_sleep)
