@@ -1,0 +1,99 @@
+"""What the server offers beside TensorFlow Serving's answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests
+from tensorflow_serving.apis import predict_pb2
+
+from serving.repository import STAMP
+
+ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
+
+
+@pytest.fixture
+def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
+    """A server with versions 1 and 2 of the tiny model; version 1 is labelled, version 2 stamped."""
+    base_path = tmp_path / "tiny"
+    tiny_model(base_path, 1)
+    stamped = tiny_model(base_path, 2) / STAMP
+    stamped.parent.mkdir(exist_ok=True)
+    stamped.write_text(json.dumps({"digest": "d2", "run_id": "r2"}))
+    config = tmp_path / "models.config"
+    config.write_text(
+        f"model_config_list {{ config {{ name: 'tiny' base_path: '{base_path}' model_platform: 'tensorflow' "
+        "model_version_policy { all {} } version_labels { key: 'stable' value: 1 } } }"
+    )
+    return model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+
+
+@pytest.fixture
+def url(server: Any) -> str:
+    return f"http://127.0.0.1:{server.rest_port}"
+
+
+@pytest.mark.parametrize(("path", "version"), [("", "2"), ("/versions/1", "1"), ("/labels/stable", "1")])
+def test_a_rest_answer_tells_its_version(url: str, path: str, version: str) -> None:
+    """The header ``model-version`` names the version that answered, however it was asked for."""
+    answer = requests.post(f"{url}/v1/models/tiny{path}:predict", json=ROW, timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["model-version"] == version
+
+
+def test_a_grpc_answer_tells_its_version(server: Any) -> None:
+    """The trailer ``model-version`` names the version that answered."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "tiny"
+    request.model_spec.version_label = "stable"
+    tensor = request.inputs["input"]
+    tensor.dtype = 1
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.tensor_shape.dim.add(size=4)
+    tensor.float_val.extend([1, 2, 3, 4])
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        predict: Any = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        content, call = predict.with_call(request.SerializeToString(), timeout=10)
+    assert dict(call.trailing_metadata())["model-version"] == "1"
+    assert predict_pb2.PredictResponse.FromString(content).model_spec.version.value == 1
+
+
+def test_health_readiness_and_versions_have_pages(server: Any, url: str) -> None:
+    """``/healthz`` and ``/readyz`` answer 200, and ``/hotswap/models`` lists every version with label and origin."""
+    assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{url}/readyz", timeout=10).status_code == 200
+    requests.post(f"{url}/v1/models/tiny:predict", json=ROW, timeout=10)
+    rows = {row["version"]: row for row in requests.get(f"{url}/hotswap/models", timeout=10).json()}
+    assert rows[2] == {
+        "model": "tiny",
+        "version": 2,
+        "state": "AVAILABLE",
+        "error": "",
+        "labels": [],
+        "digest": "d2",
+        "run_id": "r2",
+        "requests": 1,
+    }
+    assert rows[1]["labels"] == ["stable"]
+
+
+def test_a_gzipped_body_is_read_and_a_bomb_is_not(url: str) -> None:
+    """A compressed request is inflated up to a limit; beyond it the body counts as empty."""
+    headers = {"Content-Encoding": "gzip"}
+    address = f"{url}/v1/models/tiny:predict"
+    small = requests.post(address, data=gzip.compress(json.dumps(ROW).encode()), headers=headers, timeout=10)
+    assert small.status_code == 200
+    bomb = requests.post(address, data=gzip.compress(b" " * (101 * 2**20)), headers=headers, timeout=30)
+    assert (bomb.status_code, bomb.json()["error"]) == (400, "JSON Parse error: The document is empty")
+
+
+def test_a_large_request_is_answered_like_a_small_one(url: str) -> None:
+    """Requests that are decoded in a thread give the same answers."""
+    rows = [[float(number), 0.0, 0.0, 0.0] for number in range(20_000)]
+    answer = requests.post(f"{url}/v1/models/tiny:predict", json={"instances": rows}, timeout=30)
+    assert [row[0] for row in answer.json()["predictions"]] == [number + 2.0 for number in range(20_000)]

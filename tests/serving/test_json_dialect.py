@@ -1,0 +1,132 @@
+"""JSON is read and written as TensorFlow Serving reads and writes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from serving.errors import InvalidRequest
+from serving.json_dialect import DEEPEST, LONGEST_DUMP, double_text, dump, parse, quoted
+from serving.json_tensors import decode_base64, float_texts
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES)
+def test_plain_json_is_read_as_it_is(value: Any) -> None:
+    """What every JSON parser reads alike is read alike here, numbers as integers or floats as they were written."""
+    text = json.dumps(value).encode()
+    assert repr(parse(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 1, "a": 2}', {"a": 1}),
+        (b'{"a": {"b": 1, "b": 2}, "c": ":"}', {"a": {"b": 1}, "c": ":"}),
+        (b'{"a": 1} and more', {"a": 1}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b"[Infinity, -Inf]", [math.inf, -math.inf]),
+        (b"[18446744073709551616]", [2.0**64]),
+        (b'["\\udc00"]', ["\udced\udcb0\udc80"]),
+        (b'["a\xff"]', ["a\udcff"]),
+        (b'["\\\\udc00"]', ["\\udc00"]),
+        (b'["\\ud83d\\ude00\xff"]', ["\U0001f600\udcff"]),
+    ],
+)
+def test_the_dialect_is_rapidjsons(body: bytes, value: Any) -> None:
+    """Repeated keys, trailing text, odd numbers and bytes that are no UTF-8 are read as RapidJSON reads them."""
+    assert parse(body) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The document is empty"),
+        (b"  ", "The document is empty. at offset: 2"),
+        (b"}", "The document is empty. at offset: 0"),
+        (b"{", "Missing a name for object member. at offset: 1"),
+        (b'{"x": [1,]}', "Invalid value. at offset: 9"),
+        (b'["\xff\xff", 1 2]', "Missing a comma or ']' after an array element. at offset: 9"),
+        (b'["\\udc00", 1 2]', "Missing a comma or ']' after an array element. at offset: 13"),
+        (b'["a\x01"]', "Invalid escape character in string. at offset: 3"),
+        (b'["\\ud800"]', "The surrogate pair in string is invalid. at offset: 2"),
+        (b"[" * 5000, "Invalid value. at offset: 5000"),
+        (b"[" * (DEEPEST + 1), f"nested more than {DEEPEST} levels deep"),
+    ],
+)
+def test_what_is_no_json_is_refused_where_it_ends(body: bytes, message: str) -> None:
+    """The error tells what is missing and at which byte of the body."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(body)
+    assert caught.value.message == f"JSON Parse error: {message}"
+
+
+@given(st.binary(max_size=40))
+def test_no_body_breaks_the_parser(body: bytes) -> None:
+    """Any bytes are either a value or an InvalidRequest."""
+    with suppress(InvalidRequest):
+        parse(body)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_doubles_in_errors_read_back_the_same(value: float) -> None:
+    """The text of a double is exact, whatever its size."""
+    assert float(double_text(value)) == value
+
+
+def test_a_dump_is_cut_off() -> None:
+    """An error never carries a whole request: nothing new is written after 256 bytes."""
+    assert dump([0] * 1000) == "[" + ", ".join(["0"] * 86)[: LONGEST_DUMP - 1]
+    assert dump({"a": [1, math.nan, 2]}) == '{\n    "a": [1, '
+
+
+@given(npst.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32)))
+def test_floats_read_back_the_same(array: Any) -> None:
+    """Every float32 that is not denormal survives the way through its text, and always looks like a float."""
+    texts = float_texts(array)
+    expected = np.where(np.abs(array) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), array), array)
+    back = np.array([float(text) for text in texts], np.float32)
+    np.testing.assert_array_equal(back, expected)
+    assert all("." in text or "e" in text or text.endswith(("NaN", "Infinity")) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(9e6, "9e+06"), (16777216.0, "16777216.0"), (1 / 3, "0.333333343"), (-0.0, "-0.0"), (1e-40, "0.0"), (1.0, "1.0")],
+)
+def test_floats_look_as_tensorflow_serving_writes_them(value: float, text: str) -> None:
+    """``%g``, or ``%.9g`` where that would lose something; ``.0`` where it would look like an integer."""
+    assert float_texts(np.array([value], np.float32)) == [text]
+
+
+@given(st.binary())
+def test_strings_survive_their_escapes(content: bytes) -> None:
+    """What is quoted reads back byte for byte."""
+    body = quoted(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    assert parse(body).encode("utf-8", "surrogateescape") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [("aGk=", b"hi"), ("aGk", b"hi"), ("aG k=\n", b"hi"), ("YR==", b"a"), ("aGk==", None), ("a", None), ("-_", None)],
+)
+def test_base64_may_lack_padding_but_not_sense(text: str, content: bytes | None) -> None:
+    """White space is ignored and padding may be left out; wrong padding and the URL alphabet are refused."""
+    if content is None:
+        with pytest.raises(InvalidRequest, match="Unable to base64 decode"):
+            decode_base64(text)
+    else:
+        assert decode_base64(text) == content
