@@ -50,7 +50,7 @@ def train(
     min_accuracy: float = 0.90,
 ) -> TrainOutcome:
     """
-    Run the flow `train_and_promote` in this process.
+    Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
 
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
@@ -58,6 +58,9 @@ def train(
     check_parameters(recipe, seed, epochs, min_accuracy)
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
+    running = f"http://{settings.host}:{settings.prefect_port}/api"
+    if "PREFECT_API_URL" not in os.environ and _answers(running):
+        os.environ["PREFECT_API_URL"] = running
     server = None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
     import tensorflow  # noqa: F401  (first and alone: the slowest, while the server starts)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import requests
-from clients.grpc_client import GrpcClient
-from clients.rest_client import RestClient
 from numpy.typing import NDArray
 
+from clients.grpc_client import GrpcClient
+from clients.rest_client import RestClient
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable
 from serving.model_config import ModelEntry, parse, render
@@ -45,7 +45,7 @@ class LiveServer:
 
     def reload(self, repository: Repository) -> None:
         """Make the server take over ``models.config``."""
-        self._grpc.reload(parse(repository.read_config()))
+        self._grpc.reload(servable_entries(repository))
 
     def states(self, model: str) -> dict[int, str]:
         try:
@@ -125,6 +125,11 @@ class LiveServer:
             return None
         rows = [row for row in answer.json() if (row["model"], row["version"]) == (model, version)]
         return rows[0].get("digest") if rows else None
+
+
+def servable_entries(repository: Repository) -> list[ModelEntry]:
+    """The models of ``models.config`` that have a published version: a server would wait for any other."""
+    return [entry for entry in parse(repository.read_config()) if repository.versions(entry.name)]
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)
         return EXIT_NOT_STARTED
     if ports_file:
-        _write_ports(Path(ports_file), settings, server)
+        _write_ports(ports_file, settings, server)
     gc.collect()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     server.wait()
@@ -210,12 +210,16 @@ def _shown(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _write_ports(path: Path, settings: ServerSettings, server: Any) -> None:
+def _write_ports(target: str, settings: ServerSettings, server: Any) -> None:
     ports = {
         "grpc_port": server.grpc_port if settings.grpc_port is not None else None,
         "rest_port": server.rest_port if settings.rest_port is not None else None,
         "pid": os.getpid(),
     }
+    if target == "-":
+        print(json.dumps(ports), flush=True)
+        return
+    path = Path(target)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(ports))
     partial.replace(path)

@@ -21,7 +21,7 @@ NEEDED = (
     "tensorflow.python.client.session",
     "tensorflow.python.framework.importer",
     "tensorflow.python.framework.tensor_util",
-    "tensorflow.python.lib.io.tf_record",
+    "tensorflow.python.lib.io._pywrap_record_io",
 )
 
 

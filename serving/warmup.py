@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 from tensorflow.python.framework import errors_impl, tensor_util
-from tensorflow.python.lib.io import tf_record
+from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import GraphError, InvalidRequest
@@ -67,7 +67,7 @@ def serialized_examples(source: Any) -> Array:
 
 def _records(path: Path) -> Iterator[Any]:
     try:
-        for content in tf_record.tf_record_iterator(str(path)):
+        for content in _pywrap_record_io.RecordIterator(str(path), ""):
             yield prediction_log_pb2.PredictionLog.FromString(content)
     except errors_impl.DataLossError as exc:
         error = graph_error(exc)

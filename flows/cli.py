@@ -1,0 +1,322 @@
+"""
+What can be done from the command line?
+
+Data go to standard output, logs and errors to standard error. Everything heavy is imported by the command that needs
+it, so that ``--help`` and ``predict`` answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    from clients.client import Prediction
+    from flows.promotion import Change
+    from flows.settings import Settings
+    from flows.train_and_promote import TrainOutcome
+
+EXIT_ERROR = 1
+EXIT_REJECTED = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="hotswap",
+    help="From training data to live traffic and back: train, judge, publish, swap, roll back.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 error, 2 usage, 3 gate rejected, 5 not verified and undone."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        code = app(args=arguments, prog_name="hotswap", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("hotswap: interrupted; nothing that was live has changed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as exc:
+        return _failed(exc)
+    return code if isinstance(code, int) else 0
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="iris, digits, or the dotted path of a recipe of your own.")] = "iris",
+    seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
+    epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
+    min_accuracy: Annotated[float, typer.Option(help="The share of held-out rows that must be right.")] = 0.90,
+    as_json: Json = False,
+) -> int:
+    """Train, judge, record, and promote what passes the gate."""
+    _log_to_stderr(logging.INFO)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+    from flows import launch
+
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy)
+    _show(dataclasses.asdict(outcome), _told_training(outcome, min_accuracy), as_json)
+    return EXIT_REJECTED if outcome.decision == "rejected" else 0
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="The model's name; all models when not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show versions, states, labels, aliases, accuracy and run ids."""
+    from flows import promotion
+    from flows.version_table import version_table
+
+    settings = _prepared()
+    rows = promotion.status(settings, model)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+    elif rows:
+        _console().print(version_table(rows))
+    else:
+        print(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`")
+
+
+@app.command()
+def predict(
+    model: Model,
+    rows: Annotated[list[str], typer.Argument(help="Rows such as 5.1,3.5,1.4,0.2, or - for JSON rows on stdin.")],
+    version: Annotated[int | None, typer.Option(help="Ask this version.")] = None,
+    label: Annotated[str | None, typer.Option(help="Ask the version that carries this label.")] = None,
+    signature: Annotated[str, typer.Option(help="Ask this signature.")] = "",
+    grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC instead of REST.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the model server."""
+    from clients import GrpcClient, PredictClient, RestClient
+
+    settings = _prepared()
+    inputs = _parsed_rows(rows)
+    client: PredictClient = GrpcClient(settings.grpc_target) if grpc else RestClient(settings.rest_url)
+    try:
+        prediction = client.predict(model, inputs, version=version, label=label, signature_name=signature)
+    finally:
+        client.close()
+    outputs = {name: _plain(array) for name, array in prediction.outputs.items()}
+    data = {"model": model, "version": prediction.version, "outputs": outputs}
+    _show(data, _told_prediction(model, prediction, outputs), as_json)
+
+
+@app.command()
+def label(
+    model: Model,
+    label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
+    version: Annotated[int, typer.Argument(help="A published version.")],
+    as_json: Json = False,
+) -> None:
+    """Point a label, and the registry's alias with it, to a version."""
+    from flows import promotion
+
+    _show_change(promotion.set_label(_prepared(), model, label, version), as_json)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    to: Annotated[int | None, typer.Option(help="The version to go back to; else the one before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Go back to an earlier version and retire the later ones."""
+    from flows import promotion
+
+    _show_change(promotion.rollback(_prepared(), model, to), as_json)
+
+
+@app.command()
+def retire(
+    model: Model,
+    version: Annotated[int, typer.Argument(help="A published version.")],
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Why to retire the last or a labelled version all the same.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take a version out of the polled directory."""
+    from flows import promotion
+
+    _show_change(promotion.retire(_prepared(), model, version, force), as_json)
+
+
+@app.command()
+def restore(
+    model: Model,
+    version: Annotated[int, typer.Argument(help="A retired version.")],
+    as_json: Json = False,
+) -> None:
+    """Put a retired version back."""
+    from flows import promotion
+
+    _show_change(promotion.restore(_prepared(), model, version), as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(context: typer.Context, as_json: Json = False) -> int:
+    """Run the model server alone; takes the flags of tensorflow_model_server."""
+    from flows.stack import server_flags
+    from serving.cli import main as serve_models
+
+    flags = [*server_flags(_settings()), *context.args]
+    return serve_models([*flags, "--ports_file=-"] if as_json else flags)
+
+
+@app.command()
+def up(as_json: Json = False) -> None:
+    """Run model server, MLflow page and Prefect server until Ctrl-C."""
+    _log_to_stderr(logging.WARNING)
+    from flows import stack
+
+    stack.up(_settings(), as_json)
+
+
+def _settings() -> Settings:
+    from flows.settings import load_settings
+
+    return load_settings()
+
+
+def _prepared() -> Settings:
+    """The settings, with MLflow and Prefect told where to keep their state."""
+    from flows.settings import apply_environment
+
+    _log_to_stderr(logging.WARNING)
+    settings = _settings()
+    apply_environment(settings)
+    return settings
+
+
+def _log_to_stderr(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for room in ("flows", "serving", "clients"):
+        logger = logging.getLogger(room)
+        logger.setLevel(level)
+        logger.handlers = [handler]
+
+
+def _failed(exc: Exception) -> int:
+    from serving.errors import HotswapError
+
+    if isinstance(exc, HotswapError):
+        print(f"hotswap: {exc}", file=sys.stderr)
+        return getattr(exc, "exit_code", EXIT_ERROR)
+    path = _settings().home / "logs" / "error.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(traceback.format_exc(), "utf-8")
+    print(f"hotswap: {type(exc).__name__}: {exc} (a fault of hotswap itself: details are in {path})", file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _show(data: dict[str, Any], text: str, as_json: bool) -> None:
+    print(json.dumps(data) if as_json else text)
+
+
+def _show_change(change: Change, as_json: bool) -> None:
+    _show(dataclasses.asdict(change), _told_change(change), as_json)
+
+
+def _told_change(change: Change) -> str:
+    what = f"{change.model} version {change.version}"
+    told = {
+        "label": f"Label {change.label} now points to {what}.",
+        "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
+        "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
+        "restore": f"Restored {what}.",
+    }[change.action]
+    retired = ", ".join(map(str, change.retired))
+    if retired and change.action == "rollback":
+        told += f" Retired: {retired}."
+    waiting = "" if change.server else " No server is running: it counts from the next start."
+    return told + waiting
+
+
+def _told_training(outcome: TrainOutcome, min_accuracy: float) -> str:
+    accuracy = outcome.metrics["test_accuracy"]
+    steps = " ".join(f"{step} {seconds:.1f}" for step, seconds in outcome.seconds.items())
+    if outcome.decision == "rejected":
+        return (
+            f"{outcome.model} was rejected and nothing was published: {outcome.reason}\n"
+            f"MLflow run {outcome.run_id}; seconds: {steps}"
+        )
+    live = f"live at {outcome.server}" if outcome.live else "served from the next start: `hotswap up`"
+    return (
+        f"{outcome.model} version {outcome.version} is promoted: accuracy {accuracy:.4f} (required {min_accuracy}), "
+        f"{live}\nMLflow run {outcome.run_id}; seconds: {steps}"
+    )
+
+
+def _told_prediction(model: str, prediction: Prediction, outputs: dict[str, Any]) -> str:
+    version = "" if prediction.version is None else f" version {prediction.version}"
+    lines = [f"{model}{version}"]
+    for name, values in outputs.items():
+        lines += [f"  {name}: {_told_value(value)}" for value in (values if isinstance(values, list) else [values])]
+    return "\n".join(lines)
+
+
+def _told_value(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_told_value, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _plain(array: Any) -> Any:
+    """An array as JSON can carry it; strings as text."""
+    values = array.tolist()
+
+    def decoded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decoded(each) for each in value]
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+    return decoded(values)
+
+
+def _parsed_rows(rows: list[str]) -> list[Any]:
+    from serving.errors import InvalidRequest
+
+    if rows == ["-"]:
+        try:
+            parsed = json.load(sys.stdin)
+        except ValueError as exc:
+            raise InvalidRequest(f"Standard input is no JSON ({exc}): write [[5.1, 3.5, 1.4, 0.2]]") from exc
+        if not isinstance(parsed, list) or not parsed:
+            raise InvalidRequest("Standard input holds no rows: write [[5.1, 3.5, 1.4, 0.2]]")
+        return parsed
+    found = []
+    for row in rows:
+        try:
+            found.append([float(value) for value in row.split(",")])
+        except ValueError as exc:
+            raise InvalidRequest(f"Row {row!r} is not a list of numbers: write it as 5.1,3.5,1.4,0.2") from exc
+    return found
