@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from flows.settings import Settings
     from flows.train_and_promote import TrainOutcome
 
+_PIPE_WIDTH = 140
+
 EXIT_ERROR = 1
 EXIT_REJECTED = 3
 EXIT_INTERRUPTED = 130
@@ -235,7 +237,7 @@ def _failed(exc: Exception) -> int:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console()
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _show(data: dict[str, Any], text: str, as_json: bool) -> None:

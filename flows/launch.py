@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from flows.settings import Settings, apply_environment
 from serving.errors import HotswapError
+from serving.native_logs import without_start_up_notes
 from serving.repository import Repository
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ def train(
     running = f"http://{settings.host}:{settings.prefect_port}/api"
     if "PREFECT_API_URL" not in os.environ and _answers(running):
         os.environ["PREFECT_API_URL"] = running
+    log.info("starting TensorFlow and Prefect recipe=%s", recipe)
     server = None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
-    import tensorflow  # noqa: F401  (first and alone: the slowest, while the server starts)
+    with without_start_up_notes():
+        # First and alone: the slowest, while the server starts.
+        import tensorflow
+
+        tensorflow.config.list_logical_devices()
 
     from flows.train_and_promote import TrainOutcome, train_and_promote
 

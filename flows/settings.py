@@ -69,6 +69,7 @@ def apply_environment(settings: Settings) -> None:
         "HOTSWAP_MODELS_REPO": str(settings.models_repo.absolute()),
         "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",

@@ -11,7 +11,9 @@ from flows.promotion import VersionRow
 
 def version_table(rows: Sequence[VersionRow]) -> Table:
     """One line per version, newest first."""
-    table = Table("model", "version", "state", "labels", "aliases", "accuracy", "published", "run", box=None)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "version", "state", "labels", "aliases", "accuracy", "published", "run"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("version", "accuracy") else "left")
     for row in rows:
         table.add_row(
             row.model,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serving.native_logs import without_start_up_notes
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving import tensorflow_import
 
-    tensorflow_import.prepare()
+    with without_start_up_notes():
+        tensorflow_import.prepare()
     from serving.server import PortInUse, Server, StartupError
 
     server = Server(settings)
