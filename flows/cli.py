@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 140
 
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 EXIT_REJECTED = 3
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="hotswap",
     help="From training data to live traffic and back: train, judge, publish, swap, roll back.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -50,14 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(args=arguments, prog_name="hotswap", standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("hotswap: interrupted; nothing that was live has changed", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except typer.TyperException as exc:
+        print(f"hotswap: {exc}; see `hotswap --help`", file=sys.stderr)
+        return EXIT_USAGE
     except Exception as exc:
         return _failed(exc)
     return code if isinstance(code, int) else 0

@@ -1,0 +1,161 @@
+"""The command line: exit codes, one document of JSON, one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home and a models repository of the test's own, ports where nobody listens, and the environment as it was."""
+    before = dict(os.environ)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
+    for name in ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT"):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            monkeypatch.setenv(name, str(free.getsockname()[1]))
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def running(tiny_model: Any, model_server: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with version 3 of the tiny model, on the ports of the settings."""
+    tiny_model(home / "models" / "tiny", 3)
+    server = model_server(model_name="tiny", model_base_path=str(home / "models" / "tiny"))
+    monkeypatch.setenv("HOTSWAP_REST_PORT", str(server.rest_port))
+    monkeypatch.setenv("HOTSWAP_GRPC_PORT", str(server.grpc_port))
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """``hotswap --help`` names all commands and ends well."""
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("up", "train", "status", "predict", "label", "rollback", "retire", "restore", "serve"):
+        assert f"  {command} " in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["train", "--seed", "x"], ["label", "iris"], ["retire", "iris", "1.5"]]
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    """What the command line cannot read is a usage error."""
+    assert run(arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "nonsense"], "iris"),
+        (["train", "iris", "--min-accuracy", "1.5"], "from 0 to 1"),
+        (["train", "iris", "--min-accuracy", "nan"], "from 0 to 1"),
+        (["train", "iris", "--epochs", "0"], "epochs"),
+        (["train", "iris", "--seed", "-1"], "seed"),
+        (["status", "nonsense"], "no model 'nonsense'"),
+        (["rollback", "../iris"], "../iris"),
+        (["retire", "a/b", "1"], "a/b"),
+        (["restore", "", "1"], "name"),
+        (["label", "iris", "v7", "1"], "cannot be a label"),
+        (["rollback", "iris"], "No version of 'iris'"),
+        (["predict", "iris", "1,2,x"], "5.1,3.5,1.4,0.2"),
+        (["predict", "iris", "1,2"], "hotswap up"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(
+    arguments: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, one line on standard error that says what to do, nothing on standard output, nothing changed."""
+    assert run(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert told in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("hotswap: ")
+    assert not list((home / "models").glob("*/[0-9]*"))
+
+
+def test_a_setting_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the variable and its value."""
+    monkeypatch.setenv("HOTSWAP_REST_PORT", "eighty")
+    assert run(["status"]) == 1
+    assert "HOTSWAP_REST_PORT='eighty'" in capsys.readouterr().err
+
+
+def test_an_unusable_models_directory_is_told_before_anything_is_trained(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the place of the models repository stops a training at once."""
+    (home / "occupied").write_text("not a directory")
+    monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(home / "occupied"))
+    assert run(["train", "iris"]) == 1
+    assert "occupied" in capsys.readouterr().err
+
+
+def test_an_empty_repository_has_a_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """With no model yet, status says how to begin."""
+    assert run(["status"]) == 0
+    assert "hotswap train" in capsys.readouterr().out
+    assert run(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("protocol", [[], ["--grpc"]])
+@pytest.mark.parametrize("how", [[], ["--version", "3"]])
+def test_predict_answers_over_both_protocols(
+    protocol: list[str], how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The JSON document has the model, the version that answered, and every output."""
+    assert run(["predict", "tiny", "1,2,3,4", "0,0,0,1", "--json", *protocol, *how]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "model": "tiny",
+        "version": 3,
+        "outputs": {"output": [[13.0, 103.0, 1003.0], [4.0, 13.0, 103.0]]},
+    }
+
+
+@pytest.mark.usefixtures("running")
+def test_predict_reads_rows_from_standard_input_and_never_imports_tensorflow() -> None:
+    """A pipe of JSON rows is answered by a process that has no TensorFlow in it."""
+    program = (
+        "import sys; from flows.cli import run; code = run(['predict', 'tiny', '-']); "
+        "sys.exit(code or ('tensorflow' in sys.modules and 99))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="[[1, 2, 3, 4]]", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "tiny version 3\n  output: 13 103 1003\n")
+
+
+@pytest.mark.usefixtures("running")
+def test_an_unknown_version_is_told_as_the_server_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the server refuses arrives as one sentence."""
+    assert run(["predict", "tiny", "1,2,3,4", "--version", "9"]) == 1
+    assert "Specific(tiny, 9)" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_leaves_its_traceback_in_a_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error nobody foresaw is still one sentence, with the file that has the details."""
+    (home / "home" / "logs").mkdir(parents=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
+    (home / "models" / "tiny" / "1").mkdir(parents=True)
+    code = run(["label", "tiny", "stable", "1"])
+    assert code == 1
+    assert capsys.readouterr().err.startswith("hotswap: ")

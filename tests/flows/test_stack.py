@@ -1,0 +1,114 @@
+"""``hotswap up``: everything together, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home of the test's own, and ports that were free a moment ago."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+        ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
+    paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
+    return {**os.environ, **paths, **ports, "PYTHONPATH": str(Path.cwd())}
+
+
+@pytest.fixture
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are killed with all their children when the test fails before it has stopped them."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+        process.communicate()
+
+
+def start_up(environment: dict[str, str], directory: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "up", "--json"],
+        env=environment,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_up_starts_everything_and_sigterm_stops_it(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Every address answers once the JSON line is there; after SIGTERM no process is left and the exit code is 0."""
+    process = start_up(environment, tmp_path)
+    started.append(process)
+    assert process.stdout is not None
+    addresses = json.loads(process.stdout.readline())
+    for address in (
+        f"{addresses['rest']}/readyz",
+        f"{addresses['mlflow']}/health",
+        f"{addresses['prefect']}/api/health",
+    ):
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert answer.status == 200
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert {path.name for path in Path(addresses["logs"]).iterdir()} >= {
+        "model-server.log",
+        "mlflow.log",
+        "prefect.log",
+    }
+
+
+def test_when_one_process_ends_the_others_are_stopped(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """The message names the process and its log, and the exit code is 1."""
+    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    process = start_up({**environment, **elsewhere}, tmp_path)
+    started.append(process)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["mlflow"] == "http://127.0.0.1:1"
+    servers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.cmdline()[1:3] == ["-m", "serving"]
+    ]
+    servers[-1].kill()
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "The model server ended" in errors
+    assert "model-server.log" in errors
+
+
+@pytest.mark.parametrize("setting", PORTS)
+def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is started when a port is taken; the message says which setting changes it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        occupied = {**environment, setting: str(taken.getsockname()[1])}
+        done = subprocess.run(
+            [*COMMAND, "up"], env=occupied, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"set {setting} to another port" in done.stderr
