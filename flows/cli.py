@@ -56,7 +56,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print("hotswap: interrupted; nothing that was live has changed", file=sys.stderr)
         return EXIT_INTERRUPTED
     except typer.TyperException as exc:
-        print(f"hotswap: {exc}; see `hotswap --help`", file=sys.stderr)
+        print(f"hotswap: {str(exc).rstrip('.')}; see `hotswap --help`", file=sys.stderr)
         return EXIT_USAGE
     except Exception as exc:
         return _failed(exc)

@@ -37,8 +37,9 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[list[subpro
     yield processes
     for process in processes:
         if process.poll() is None:
-            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-                each.kill()
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
         process.communicate()
 
 
