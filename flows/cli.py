@@ -322,3 +322,7 @@ def _parsed_rows(rows: list[str]) -> list[Any]:
         except ValueError as exc:
             raise InvalidRequest(f"Row {row!r} is not a list of numbers: write it as 5.1,3.5,1.4,0.2") from exc
     return found
+
+
+if __name__ == "__main__":
+    main()

@@ -223,7 +223,7 @@ def _ports(server: subprocess.Popen[bytes], ports_file: Path, log_path: Path) ->
 def _hotswap(*arguments: str, shown: bool = False) -> str:
     """Run a command as a user does; its standard output."""
     print(f"$ hotswap {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "flows.cli", *arguments]
     done = subprocess.run(command, stdout=None if shown else subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise DemoFailed(f"`hotswap {' '.join(arguments)}` ended with exit code {done.returncode}")

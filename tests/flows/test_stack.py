@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
 @pytest.fixture
