@@ -1,0 +1,96 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from flows.cli import app
+from flows.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+README = (PROJECT / "README.md").read_text("utf-8")
+MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
+    """A server with a model named iris whose version 1 carries the label stable."""
+    base_path = tmp_path / "iris"
+    tiny_model(base_path, 1)
+    config = tmp_path / "models.config"
+    config.write_text(
+        f"model_config_list {{ config {{ name: 'iris' base_path: '{base_path}' model_platform: 'tensorflow' "
+        "version_labels { key: 'stable' value: 1 } } }"
+    )
+    return model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+
+
+@pytest.mark.parametrize(
+    "command", [command.callback.__name__ for command in app.registered_commands if command.callback]
+)
+def test_every_command_is_documented(command: str) -> None:
+    """The table of commands has a row for each."""
+    assert re.search(rf"^\|.*`hotswap {command}[ `]", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    """The table of settings has name, default and meaning of each."""
+    field = Settings.model_fields[name]
+    assert f"| `HOTSWAP_{name.upper()}` | `{field.default}` | {field.description} |" in README
+
+
+def test_every_target_of_make_has_a_line_of_help() -> None:
+    """``make`` alone lists every target with what it does."""
+    listed = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert targets is not None
+    for target in targets[1].split():
+        assert re.search(rf"^  make {target} +\S", listed, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("target", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))
+def test_the_commands_that_the_readme_starts_with_exist(target: str) -> None:
+    """The two commands are targets of the Makefile."""
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_link_leads_somewhere(path: str) -> None:
+    """Files and directories that are linked are there."""
+    assert (PROJECT / path).exists()
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_the_python_examples_run(program: str, server: Any) -> None:
+    """Each example, put to a server on other ports, prints the outputs."""
+    program = program.replace(":8501", f":{server.rest_port}").replace(":8500", f":{server.grpc_port}")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'output': array([[" in done.stdout
+
+
+def test_the_curl_examples_work(server: Any) -> None:
+    """What curl is told to send gets predictions back, by default, by number and by label."""
+    commands = re.findall(r"^\$ (curl .*)$", README, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        _, option, body, address = shlex.split(command)
+        assert option == "-d"
+        answer = requests.post(address.replace(":8501", f":{server.rest_port}"), data=body, timeout=10)
+        assert list(json.loads(answer.text)) == ["predictions"]
