@@ -35,10 +35,9 @@ from clients.client import (
     unreachable,
 )
 from clients.retries import call_with_retries
-from serving import wire_pb2 as wire
 from serving.errors import InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
-from serving.tensors import dtype_of
+from serving.tensors import data_type_named, dtype_of
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -197,8 +196,7 @@ def _tensor_infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
     shape = info["tensor_shape"]
     dims = None if shape["unknown_rank"] else tuple(int(dim["size"]) for dim in shape["dim"])
-    known = info["dtype"] in wire.DataType.keys()  # noqa: SIM118  (the enum is no dictionary)
-    return TensorInfo(info["name"], dtype_of(wire.DataType.Value(info["dtype"])) if known else None, dims)
+    return TensorInfo(info["name"], dtype_of(data_type_named(info["dtype"])), dims)
 
 
 if __name__ == "__main__":

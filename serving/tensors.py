@@ -59,6 +59,7 @@ _TYPE_NAMES = {
     22: "uint32",
     23: "uint64",
 }
+_NUMBERS_BY_NAME = {f"DT_{name.upper()}": number for number, name in _TYPE_NAMES.items()}
 # The field that holds the values of a type, and how they stand in it.
 _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     1: ("float_val", np.dtype(np.float32)),
@@ -104,6 +105,11 @@ def data_type_of(dtype: np.dtype[Any]) -> int:
 def type_name(data_type: int) -> str:
     """TensorFlow's short name for a ``DataType`` number: ``float``, ``half``, ``string`` …"""
     return _TYPE_NAMES.get(data_type, "unknown")
+
+
+def data_type_named(name: str) -> int:
+    """The ``DataType`` number for a name such as ``DT_FLOAT``; 0 (``DT_INVALID``) for one that no array can hold."""
+    return _NUMBERS_BY_NAME.get(name, 0)
 
 
 def decode(proto: Any) -> Array:
