@@ -142,7 +142,7 @@ class Registry:
 
         Args:
             run_id: An open run.
-            saved_model: The exported SavedModel; its files are copied as they are.
+            saved_model: The exported SavedModel, a directory called ``saved_model``; its files are copied as they are.
             example: A few rows of raw features float32 [rows, features].
             output: What the model answers to `example`, float32 [rows, classes].
         """

@@ -1,0 +1,131 @@
+"""What the tests of flows share: one MLflow database a session, and a models repository with a server a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows import promotion
+from flows.journal import Journal
+from flows.registry import Registered, Registry
+from flows.settings import Settings, apply_environment
+from serving.repository import Repository
+
+ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
+BROKEN = -1
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with an MLflow database, which the environment points to while the tests run."""
+    before = dict(os.environ)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "HOTSWAP_HOME", "HOTSWAP_MODELS_REPO"):
+        os.environ.pop(name, None)
+    apply_environment(Settings(home=home, models_repo=home / "unused"))
+    Registry(home / "artifacts").check()
+    yield home
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@dataclass
+class Pipeline:
+    """One model on its way, without the training: the parts that `train_and_promote` puts together."""
+
+    settings: Settings
+    registry: Registry
+    model: str
+    sources: Any
+    directory: Path
+    run_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.run_id = self.registry.start_run(self.model, "run", {}, {})
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.settings.models_repo)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.settings.models_repo, self.model)
+
+    def answers(self, kind: int) -> Any:
+        """What the tiny model of this kind answers to `ROWS`."""
+        return ROWS.sum(axis=1, keepdims=True) * np.array([[1, 10, 100]], np.float32) + np.float32(kind)
+
+    def register(self, kind: int) -> Registered:
+        """Register the tiny model of this kind; `BROKEN` has a graph and variables that do not fit together."""
+        directory = self.directory / f"source-{next(_NUMBERS)}"
+        source = self.sources(directory, 1 if kind == BROKEN else kind, "saved_model")
+        if kind == BROKEN:
+            (source / "variables" / "variables.index").write_bytes(b"no index")
+        uri = self.registry.log_model(self.run_id, source, ROWS, self.answers(kind))
+        above = promotion.highest_version_seen(self.settings, self.model)
+        return self.registry.register(
+            self.run_id, self.model, uri, above, self.directory / f"registered-{next(_NUMBERS)}"
+        )
+
+    def stamp(self, registered: Registered, kind: int) -> dict[str, Any]:
+        return {
+            "version": registered.version,
+            "digest": registered.digest,
+            "run_id": self.run_id,
+            "metrics": {"test_accuracy": 0.5},
+            "golden": promotion.golden_rows(ROWS, self.answers(kind)),
+        }
+
+    def promote(self, kind: int = 1, expected_kind: int | None = None) -> int:
+        """Register, publish, verify and label; the golden rows are those of `expected_kind`."""
+        with self.repository.lock(self.model):
+            promotion.tidy(self.settings, self.registry, self.model)
+            registered = self.register(kind)
+            version = registered.version
+            stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
+            with promotion.undone_on_failure(self.settings, self.registry, self.model, version):
+                promotion.publish(self.settings, self.model, version, registered.saved_model, stamp)
+                promotion.verify(self.settings, self.model, version)
+                promotion.promote(self.settings, self.registry, self.model, version, self.run_id, registered.digest)
+        return version
+
+    def row(self, version: int) -> promotion.VersionRow:
+        """What `status` says of a version."""
+        return next(row for row in promotion.status(self.settings, self.model) if row.version == version)
+
+    def live(self) -> tuple[dict[str, str], dict[str, int], tuple[int, ...]]:
+        """Everything that a failed promotion must leave as it was: states, aliases, versions on disk."""
+        rows = promotion.status(self.settings, self.model)
+        published = tuple(self.repository.versions(self.model))
+        labels = {label: str(row.version) for row in rows for label in row.labels}
+        return labels, self.registry.aliases(self.model), published
+
+
+@pytest.fixture
+def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
+    """A model of its own name, with nobody listening on the ports of the settings."""
+    settings = Settings(home=mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
+    registry = Registry(mlflow_home / "artifacts")
+    return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(_NUMBERS)}", tiny_model, tmp_path)
+
+
+@pytest.fixture
+def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
+    """The same with a running server, which begins without any model."""
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    server = model_server(
+        model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0
+    )
+    offline.settings = offline.settings.model_copy(
+        update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}
+    )
+    return offline
