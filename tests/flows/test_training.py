@@ -1,0 +1,167 @@
+"""The whole flow, as ``hotswap train`` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from flows.settings import Settings, apply_environment
+from serving.repository import Repository, digest
+
+pytestmark = pytest.mark.xdist_group("training")  # one worker trains, once for all of these
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where trainings ran."""
+
+    settings: Settings
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.settings.models_repo)
+
+    def train(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap train``."""
+        ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
+        nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "train", *arguments, "--json"],
+            env={**kept, **ours, **nobody},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home of its own; the environment points to it meanwhile."""
+    before = dict(os.environ)
+    directory = tmp_path_factory.mktemp("training")
+    settings = Settings(home=directory / "home", models_repo=directory / "models")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        os.environ.pop(name, None)
+    apply_environment(settings)
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    yield Home(settings)
+    mlflow.set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def iris(home: Home) -> dict[str, Any]:
+    """The outcome of a training of Iris, with a Prefect server that lives as long as the training."""
+    code, outcome = home.train("iris")
+    assert code == 0
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def run(iris: dict[str, Any]) -> Any:
+    """The MLflow run of `iris`."""
+    return mlflow.MlflowClient().get_run(iris["run_id"])
+
+
+def test_iris_is_good_enough_and_published(home: Home, iris: dict[str, Any]) -> None:
+    """At least 0.93 of the held-out rows are right, and the version is on disk under the registry's number."""
+    assert iris["decision"] == "passed"
+    assert iris["metrics"]["test_accuracy"] >= 0.93
+    assert home.repository.versions("iris") == [iris["version"]]
+    registered = mlflow.MlflowClient().get_model_version_by_alias("iris", "champion")
+    assert int(registered.version) == iris["version"]
+
+
+def test_what_is_published_is_what_is_registered(home: Home, iris: dict[str, Any]) -> None:
+    """Directory, registry tag and outcome have one digest."""
+    registered = mlflow.MlflowClient().get_model_version("iris", str(iris["version"]))
+    assert digest(home.repository.path("iris", iris["version"])) == iris["digest"]
+    assert iris["digest"] in registered.tags.values()
+
+
+@pytest.mark.usefixtures("iris")
+def test_the_champion_answers_in_mlflow_too() -> None:
+    """``mlflow.pyfunc`` loads the alias and gives class probabilities for plain lists."""
+    probabilities = mlflow.pyfunc.load_model("models:/iris@champion").predict(
+        [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
+    )
+    assert np.argmax(probabilities, axis=1).tolist() == [0, 2]
+
+
+def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) -> None:
+    """Parameters, metrics by epoch and at the end, timings, commit, flow run and the gate's verdict are all there."""
+    assert run.info.status == "FINISHED"
+    assert {"recipe", "seed", "epochs", "min_accuracy", "learning_rate", "batch_size"} <= run.data.params.keys()
+    assert {
+        "test_accuracy",
+        "test_macro_f1",
+        "test_log_loss",
+        "seconds_train",
+        "seconds_publish",
+    } <= run.data.metrics.keys()
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
+    tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
+    for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
+        assert told in tags, tags
+    assert iris["seconds"].keys() >= {"load", "train", "evaluate", "gate", "register", "publish", "verify", "label"}
+
+
+def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
+    """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
+    assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
+    files = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"confusion_matrix.png", "confusion_matrix.json", "gate.md", "gate.json"} <= files
+
+
+@pytest.mark.usefixtures("iris")
+def test_a_registered_version_has_signature_and_example() -> None:
+    """MLflow's page shows what goes in and what comes out."""
+    info = mlflow.models.get_model_info("models:/iris@champion")
+    assert info.signature is not None
+    assert info.saved_input_example_info is not None
+
+
+def test_digits_go_the_same_way(home: Home) -> None:
+    """Data of another shape are trained, judged and published as another model."""
+    code, outcome = home.train("digits", "--epochs", "12")
+    assert (code, outcome["decision"], outcome["model"]) == (0, "passed", "digits")
+    assert outcome["metrics"]["test_accuracy"] >= 0.9
+    assert home.repository.versions("digits") == [outcome["version"]]
+
+
+def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 3; the run has everything, the flow run is called Rejected, and what was live stays live."""
+    code, outcome = home.train("iris", "--epochs", "1", "--min-accuracy", "1", "--seed", "3")
+    assert (code, outcome["decision"], outcome["version"]) == (3, "rejected", None)
+    assert home.repository.versions("iris") == [iris["version"]]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.info.status == "FINISHED"
+    assert "rejected" in run.data.tags.values()
+    assert "test_accuracy" in run.data.metrics
+    assert _flow_state(home, run) == "Rejected"
+
+
+def _flow_state(home: Home, run: Any) -> str:
+    """The name of the flow run's state, as Prefect's database keeps it after its server has gone."""
+    flow_run = next(value for key, value in run.data.tags.items() if key.endswith("prefect_flow_run_id"))
+    with sqlite3.connect(home.settings.home / "prefect" / "prefect.db") as database:
+        rows = database.execute("select state_name from flow_run where id = ?", (flow_run,)).fetchall()
+    return str(rows[0][0]) if rows else "unknown"
