@@ -51,7 +51,9 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 def create_server(settings: ServerSettings) -> Any:
-    """An empty gRPC server, on the fastest transport that is there and can do what is asked for."""
+    """An empty gRPC server, on the fastest transport that is there and wanted."""
+    if not settings.native_grpc:
+        return aio.server(options=_OPTIONS)
     try:
         import pygrpc_native.aio
     except ImportError:  # an extra, not built for every platform

@@ -61,6 +61,8 @@ class ServerSettings:
     """Send gRPC tensors as ``tensor_content`` instead of typed fields."""
     grpc_max_threads: int = 4 * (os.cpu_count() or 1)
     """How many runs of slow graphs go on at a time."""
+    native_grpc: bool = True
+    """Speak gRPC by pygrpc-native where it is installed; else by grpcio."""
     tensorflow_intra_op_parallelism: int = 0
     """Threads that one operation may use; 0 lets TensorFlow decide."""
     tensorflow_inter_op_parallelism: int = 0
