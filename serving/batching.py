@@ -23,9 +23,8 @@ from google.protobuf import text_format
 
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.servable import Array, Call
+from serving.servable import LONG_SECONDS, Array, Call
 
-LARGEST_INLINE_SECONDS = 0.003
 LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024
 
@@ -148,7 +147,7 @@ class Merger:
 
 def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
     """Is this run so short that the event loop may wait for it?"""
-    return call.seconds <= LARGEST_INLINE_SECONDS and sum(array.size for array in arrays) <= LARGEST_INLINE_ELEMENTS
+    return call.seconds <= LONG_SECONDS and sum(array.size for array in arrays) <= LARGEST_INLINE_ELEMENTS
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:

@@ -11,7 +11,9 @@ Source: tensorflow_serving/util/json_tensor.cc
 from __future__ import annotations
 
 import base64
+import math
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,8 @@ _INTEGERS = {
 _STRING, _BOOL, _UINT64 = 7, 10, 23
 _WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
 _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
+_FEW = 32
+_FLOAT = struct.Struct("f")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)(=*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
 
@@ -90,7 +94,8 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
         sizes[name] = len(array)
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
-        rows = _lay_out(array.shape, value_texts(name, array, 2), 1, single_line=True, rows_only=True)
+        texts = value_texts(name, array, 2)
+        rows = _lay_out(array.shape, texts, 1, single_line=True, rows_only=True)
         return f"[{', '.join(rows)}\n    ]" if rows else "[]"
     columns = {
         name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
@@ -147,10 +152,8 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     flat = array.reshape(-1)
     values: list[float] = flat.tolist()
     texts = list(map("%g".__mod__, values))
-    with np.errstate(over="ignore"):
-        differs = np.array(list(map(float, texts)), flat.dtype) != flat
     longer = "%.9g" if data_type == 1 else "%.17g"
-    for position in np.flatnonzero(differs).tolist():
+    for position in _inexact(flat, values, texts, data_type):
         texts[position] = longer % values[position]
     for position, text in enumerate(texts):
         if "e" in text or "n" in text:
@@ -158,6 +161,18 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
         elif "." not in text:
             texts[position] = text + ".0"
     return texts
+
+
+def _inexact(flat: Array, values: list[float], texts: list[str], data_type: int) -> list[int]:
+    """Where a text reads back as another number; for a few numbers numpy would take longer than Python."""
+    if len(values) > _FEW or not flat.dtype.isnative:
+        with np.errstate(over="ignore"):
+            differs = np.array(list(map(float, texts)), flat.dtype) != flat
+        return np.flatnonzero(differs).tolist()
+    if data_type == 1:
+        unpack, pack = _FLOAT.unpack, _FLOAT.pack
+        return [position for position, text in enumerate(texts) if unpack(pack(float(text)))[0] != values[position]]
+    return [position for position, text in enumerate(texts) if float(text) != values[position]]
 
 
 def _unusual(value: float, text: str, data_type: int) -> str:
@@ -182,7 +197,7 @@ def _lay_out(
     """Values put into brackets, dimension by dimension from the last one; the outermost one is left out for rows."""
     for depth in range(len(shape) - 1, 0 if rows_only else -1, -1):
         size = shape[depth]
-        count = int(np.prod(shape[:depth], dtype=np.int64))
+        count = math.prod(shape[:depth])
         texts = [
             laid_out_array(texts[start * size : (start + 1) * size], level + depth, single_line)
             for start in range(count)

@@ -26,7 +26,6 @@ import grpc
 import numpy as np
 import orjson
 from google.protobuf import json_format
-from tensorflow.core.framework import types_pb2
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import examples
@@ -45,6 +44,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_INFLATED_BYTES = 100 * 2**20
 LARGEST_INLINE_BYTES = 2**18
+MOST_ROUTES = 1024
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
@@ -63,6 +63,7 @@ _HTTP_STATUS = {
 }
 _METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _LONGEST_METHOD = 32
+_VERBS = ("predict", "classify", "regress")
 _JSON, _HTML, _TEXT = b"application/json", b"text/html", b"text/plain"
 _CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
@@ -88,8 +89,20 @@ class _Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class _VersionTooBig(Exception):
-    """A version number beyond int64, which TensorFlow Serving answers with an empty body."""
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a path below ``/v1/`` asks for; `refusal` says why there is no `spec`."""
+
+    spec: ModelSpec | None = None
+    verb: str = ""
+    with_metadata: bool = False
+    refusal: str = ""
+    is_version_too_big: bool = False
+    """beyond int64, which TensorFlow Serving answers with an empty body"""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name if self.spec else ""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -121,6 +134,7 @@ class _RestApi:
         self._settings = settings
         milliseconds = settings.rest_api_timeout_in_ms
         self._timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
+        self._routes: dict[bytes, _Route] = {}
         self._own_paths: dict[str, Callable[[], _Answer]] = {
             "/healthz": lambda: _Answer(HTTPStatus.OK, b"ok\n", _TEXT),
             "/readyz": self._readiness,
@@ -143,53 +157,57 @@ class _RestApi:
     async def _answer(self, scope: dict[str, Any], body: bytes) -> _Answer:
         method: str = scope["method"]
         raw_path: bytes = scope["raw_path"]
-        if method not in _METHODS:
-            return _html(HTTPStatus.NOT_IMPLEMENTED)
-        if _BAD_PERCENT.search(raw_path):
-            return _html(HTTPStatus.BAD_REQUEST)
-        path = raw_path.decode("ascii")
-        target = f"{path}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else path
-        metrics_path = self._data_plane.metrics_path
-        if metrics_path and path == metrics_path:
-            return self._metrics(target, metrics_path)
-        if path in self._own_paths and method == "GET":
-            return self._own_paths[path]()
-        if not _V1.fullmatch(target):
-            return _html(HTTPStatus.NOT_FOUND)
-        answer = await self._v1(method, target, scope["headers"], body)
-        if self._settings.rest_api_enable_cors_support:
-            return _Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
-        return answer
+        route = self._routes.get(raw_path) if method == "POST" and not scope["query_string"] else None
+        if route is None:
+            if method not in _METHODS:
+                return _html(HTTPStatus.NOT_IMPLEMENTED)
+            if _BAD_PERCENT.search(raw_path):
+                return _html(HTTPStatus.BAD_REQUEST)
+            path = raw_path.decode("ascii")
+            target = f"{path}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else path
+            metrics_path = self._data_plane.metrics_path
+            if metrics_path and path == metrics_path:
+                return self._metrics(target, metrics_path)
+            if path in self._own_paths and method == "GET":
+                return self._own_paths[path]()
+            if not _V1.fullmatch(target):
+                return _html(HTTPStatus.NOT_FOUND)
+            if method == "OPTIONS":
+                return self._with_cors(_preflight(scope["headers"]))
+            route = _route(method, target)
+            if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
+                self._routes[raw_path] = route
+        answer = await self._v1(route, scope["headers"], body)
+        return self._with_cors(answer) if self._settings.rest_api_enable_cors_support else answer
 
-    async def _v1(self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes) -> _Answer:
-        if method == "OPTIONS":
-            return _preflight(headers)
-        pattern = {"POST": _INFERENCE, "GET": _INFORMATION}.get(method)
-        match = pattern.fullmatch(target) if pattern else None
-        verb = match["verb"] if match and method == "POST" else ""
-        started = time.perf_counter()
-        name = ""
-        try:
-            if match is None or (method == "POST" and verb not in ("predict", "classify", "regress")):
-                raise InvalidRequest(f"Malformed request: {method} {target}")
-            spec = _spec(match)
-            name = spec.name
-            if method == "POST":
-                answer = await self._infer(verb, spec, _content(headers, body))
-            else:
-                answer = self._inform(spec, with_metadata=match["metadata"] == "metadata")
-        except ServingError as exc:
-            self._data_plane.metrics.count_request(name, exc.code.name)
-            return _error(exc)
-        except _VersionTooBig:
+    def _with_cors(self, answer: _Answer) -> _Answer:
+        if not self._settings.rest_api_enable_cors_support:
+            return answer
+        return _Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
+
+    async def _v1(self, route: _Route, headers: list[tuple[bytes, bytes]], body: bytes) -> _Answer:
+        if route.is_version_too_big:
             self._data_plane.metrics.count_request("", "INVALID_ARGUMENT")
             return _Answer(HTTPStatus.BAD_REQUEST, b"")
-        self._data_plane.metrics.count_request(name, "OK")
-        self._data_plane.metrics.observe_request(name, verb, "REST", time.perf_counter() - started)
+        started = time.perf_counter()
+        try:
+            if route.spec is None:
+                raise InvalidRequest(route.refusal)
+            if route.verb:
+                answer = await self._infer(route.verb, route.spec, _content(headers, body))
+            else:
+                answer = self._inform(route.spec, route.with_metadata)
+        except ServingError as exc:
+            self._data_plane.metrics.count_request(route.name, exc.code.name)
+            return _error(exc)
+        self._data_plane.metrics.count_request(route.name, "OK")
+        self._data_plane.metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
         return answer
 
     async def _infer(self, verb: str, spec: ModelSpec, body: bytes) -> _Answer:
-        request = await _run(len(body), parse, body)
+        # A large request is read and written in a thread, so that others need not wait for all of it.
+        is_small = len(body) <= LARGEST_INLINE_BYTES
+        request = parse(body) if is_small else await asyncio.to_thread(parse, body)
         if not isinstance(request, dict):
             raise InvalidRequest(f"JSON Value: {dump(request)} Is not object")
         signature_name = request.get("signature_name", "")
@@ -198,7 +216,7 @@ class _RestApi:
                 f"JSON Value: {dump(request)} not formatted correctly. 'signature_name' key must be a string value."
             )
         if verb == "predict":
-            return await self._predict(spec, signature_name, request, body)
+            return await self._predict(spec, signature_name, request, body, is_small)
         source = read_examples(request)
         with self._data_plane.acquire(spec) as handle:
             arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
@@ -208,21 +226,24 @@ class _RestApi:
                 results = _regressions(await examples.regress(*arguments))
             return _inferred("results", results, handle.version)
 
-    async def _predict(self, spec: ModelSpec, signature_name: str, request: dict[str, Any], body: bytes) -> _Answer:
+    async def _predict(
+        self, spec: ModelSpec, signature_name: str, request: dict[str, Any], body: bytes, is_small: bool
+    ) -> _Answer:
         with self._data_plane.acquire(spec) as handle:
             signature = handle.servable.signatures.get(signature_name or DEFAULT_SIGNATURE)
             if signature is None:
                 name = signature_name or DEFAULT_SIGNATURE
                 raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def')
             self._data_plane.check_predict_method(signature)
-            if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values()):
-                request = await _run(len(body), parse, body, False)
+            if signature.name in handle.servable.double_signatures:
+                request = parse(body, False) if is_small else await asyncio.to_thread(parse, body, False)
             has_bools = b"true" in body or b"false" in body
-            inputs, by_rows = await _run(len(body), read_inputs, request, signature, has_bools)
+            arguments = request, signature, has_bools
+            inputs, by_rows = read_inputs(*arguments) if is_small else await asyncio.to_thread(read_inputs, *arguments)
             outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
-            if by_rows:
-                return _inferred("predictions", await _run(len(body), write_rows, outputs), handle.version)
-            return _inferred("outputs", await _run(len(body), write_columns, outputs), handle.version)
+            key, write = ("predictions", write_rows) if by_rows else ("outputs", write_columns)
+            text = write(outputs) if is_small else await asyncio.to_thread(write, outputs)
+            return _inferred(key, text, handle.version)
 
     def _inform(self, spec: ModelSpec, with_metadata: bool) -> _Answer:
         if not with_metadata:
@@ -286,13 +307,6 @@ async def _read_body(receive: Receive) -> bytes | None:
     return None
 
 
-async def _run(size_bytes: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, for a large request in a thread, so that others need not wait for all of it."""
-    if size_bytes <= LARGEST_INLINE_BYTES:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
-
-
 def _content(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
     """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
     if not any(name == b"content-encoding" and b"gzip" in value for name, value in headers):
@@ -306,14 +320,20 @@ def _content(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
     return content if complete else b""
 
 
-def _spec(match: re.Match[str]) -> ModelSpec:
+def _route(method: str, target: str) -> _Route:
+    pattern = {"POST": _INFERENCE, "GET": _INFORMATION}.get(method)
+    match = pattern.fullmatch(target) if pattern else None
+    verb = match["verb"] if match and method == "POST" else ""
+    if match is None or (method == "POST" and verb not in _VERBS):
+        return _Route(refusal=f"Malformed request: {method} {target}")
     if match["name"] is None:
-        raise InvalidRequest("Missing model name in request.")
+        return _Route(refusal="Missing model name in request.")
     version = int(match["version"]) if match["version"] is not None else None
     if version is not None and version > _INT64_MAX:
-        raise _VersionTooBig
+        return _Route(is_version_too_big=True)
     label = None if match["label"] is None else _unquote(match["label"])
-    return ModelSpec(_unquote(match["name"]), version, label)
+    spec = ModelSpec(_unquote(match["name"]), version, label)
+    return _Route(spec, verb, method == "GET" and match["metadata"] == "metadata")
 
 
 def _unquote(text: str) -> str:

@@ -23,6 +23,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
@@ -31,9 +32,12 @@ from serving.errors import GraphError, InvalidRequest
 
 Array = NDArray[Any]
 
+LONG_SECONDS = 0.003
+
 INIT_SIGNATURE = "__saved_model_init_op"
 DEFAULT_SIGNATURE = "serving_default"
 
+_CALLERS_THREAD = -1
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
@@ -94,9 +98,10 @@ class Call:
     """
     One signature called for one set of outputs.
 
-    Calling it runs the graph in the calling thread: arrays in the order of `aliases` in, arrays in the order of
-    `outputs` out. `seconds` estimates how long that takes and is infinite until it has been measured twice: the first
-    run of a graph prepares it and tells nothing.
+    Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
+    runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
+    one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it has been measured
+    twice: the first run of a graph prepares it and tells nothing.
     """
 
     def __init__(self, servable: Servable, signature: Signature, outputs: tuple[str, ...]) -> None:
@@ -112,11 +117,18 @@ class Call:
         self.mergeable = signature.batch_major and not servable.changes_state(fetches)
         self.seconds = float("inf")
         self._runs = 0
+        self._feeds, self._fetches = feeds, fetches
         self._graph = servable.callable(feeds, fetches)
+        self._long_graph: Callable[..., list[Array]] | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        graph = self._graph
+        if LONG_SECONDS < self.seconds < float("inf"):
+            if self._long_graph is None:
+                self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
+            graph = self._long_graph
         try:
-            return [_as_array(result) for result in self._graph(*arrays)]
+            return [_as_array(result) for result in graph(*arrays)]
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
@@ -174,6 +186,12 @@ class Servable:
         self.signatures: Mapping[str, Signature] = {
             name: _signature(name, signature) for name, signature in self.signature_defs.items()
         }
+        self.double_signatures = frozenset(
+            name
+            for name, signature in self.signatures.items()
+            if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
+        )
+        """the signatures that take a double"""
         self.requests = 0
         self._session = session
         self._functions = {
@@ -222,10 +240,13 @@ class Servable:
         call.check_types(arrays)
         return call, arrays
 
-    def callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Array]]:
-        """A function of the fed arrays that returns the fetched ones."""
+    def callable(
+        self, feeds: Sequence[str], fetches: Sequence[str], all_threads: bool = False
+    ) -> Callable[..., list[Array]]:
+        """A function of the fed arrays that returns the fetched ones, run by the caller's thread or by all."""
         distinct = list(dict.fromkeys(fetches))
         options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
+        options.run_options.inter_op_thread_pool = 0 if all_threads else _CALLERS_THREAD
         try:
             function: Callable[..., list[Array]] = self._session._make_callable_from_options(options)
         except errors_impl.OpError as exc:
