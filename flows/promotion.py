@@ -412,6 +412,7 @@ def _undo(
     if version in repository.versions(model):
         _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
         _attempt("retire", lambda: repository.retire(model, version))
+        _attempt("wait", lambda: _wait(settings, model, lambda server: server.wait_gone(model, [version])))
     if _attempt("read alias", lambda: registry.aliases(model).get(champion)) == version:
         _attempt("restore alias", lambda: registry.set_alias(model, champion, aliases.get(champion)))
     tags = {"promotion": "undone", "promotion_reason": reason[:500]}
