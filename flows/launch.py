@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.settings import Settings, apply_environment
+from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
 from serving.repository import Repository
@@ -59,11 +59,8 @@ def train(
     check_parameters(recipe, seed, epochs, min_accuracy)
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
-    running = f"http://{settings.host}:{settings.prefect_port}/api"
-    if "PREFECT_API_URL" not in os.environ and _answers(running):
-        os.environ["PREFECT_API_URL"] = running
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
-    server = None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
+    server = find_prefect(settings)
     with without_start_up_notes():
         # First and alone: the slowest, while the server starts.
         import tensorflow
@@ -97,11 +94,24 @@ def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: f
     find_recipe(recipe)
 
 
+def find_prefect(settings: Settings) -> TemporaryPrefect | None:
+    """
+    Make ``PREFECT_API_URL`` point to a server: the configured one, else that of `hotswap up`, else a temporary one.
+
+    Returns:
+        The temporary one, which may still be starting.
+    """
+    running = f"http://{settings.host}:{settings.prefect_port}/api"
+    if "PREFECT_API_URL" not in os.environ and _answers(running):
+        os.environ["PREFECT_API_URL"] = running
+    return None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
+
+
 class TemporaryPrefect:
     """A Prefect server for the length of this process; `PREFECT_API_URL` points to it from the start."""
 
     def __init__(self, settings: Settings) -> None:
-        self.log_path = settings.home.absolute() / "logs" / "prefect-temporary.log"
+        self.log_path = prepare_home(settings) / "logs" / "prefect-temporary.log"
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.api_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
             self._process = self._start(listening)
@@ -139,24 +149,17 @@ class TemporaryPrefect:
     def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_UI_ENABLED": "0"}
         command = [sys.executable, "-m", "flows.temporary_prefect", str(listening.fileno())]
-        try:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_path.open("wb") as output:
-                return subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd=Path(__file__).parent.parent,
-                    pass_fds=[listening.fileno()],
-                    start_new_session=True,
-                )
-        except OSError as exc:
-            raise PrefectUnavailable(
-                f"Prefect cannot write below {self.log_path.parent} ({os.strerror(exc.errno or 0)}): "
-                "set HOTSWAP_HOME to a directory that can be written"
-            ) from exc
+        with self.log_path.open("wb") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=Path(__file__).parent.parent,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
 
 
 def _check_prefect(api_url: str) -> None:

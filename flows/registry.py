@@ -52,21 +52,27 @@ class Registry:
     """MLflow at ``MLFLOW_TRACKING_URI``."""
 
     def __init__(self, artifact_root: Path) -> None:
-        """`artifact_root` is where files go when the tracking address is a local database, not a server."""
+        """
+        `artifact_root` is where files go when the tracking address is a local database, not a server.
+
+        Raises:
+            RegistryError: There is no such address, or its local database cannot be written.
+        """
         self.uri: str = mlflow.get_tracking_uri()
         self._artifact_root = artifact_root.absolute()
-        self._client = mlflow.MlflowClient()
+        if self.uri.startswith("sqlite:///"):
+            # MLflow would retry for minutes where SQLite cannot open its file.
+            _check_database(Path(self.uri.removeprefix("sqlite:///")))
+        with self._translated():
+            self._client = mlflow.MlflowClient()
 
     def check(self) -> None:
         """
         Connect, and bring a local database up to date.
 
         Raises:
-            RegistryError: MLflow cannot be reached, or its database not written.
+            RegistryError: MLflow cannot be reached.
         """
-        if self.uri.startswith("sqlite:///"):
-            # MLflow would retry for minutes where SQLite cannot open its file.
-            _check_database(Path(self.uri.removeprefix("sqlite:///")))
         with self._translated():
             self._client.search_experiments(max_results=1, view_type=ViewType.ALL)
 

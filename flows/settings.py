@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -61,6 +62,24 @@ def load_settings() -> Settings:
         raise InvalidSettings(f"{name}={first['input']!r} cannot be used: {first['msg']}") from exc
 
 
+def prepare_home(settings: Settings) -> Path:
+    """
+    The directory of the local state, made with its ``logs`` where it is missing.
+
+    Raises:
+        InvalidSettings: It cannot be written.
+    """
+    home = settings.home.absolute()
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home / "logs").close()
+    except OSError as exc:
+        raise InvalidSettings(
+            f"{home} cannot be written ({os.strerror(exc.errno or 0)}): set HOTSWAP_HOME to a directory that can"
+        ) from exc
+    return home
+
+
 def apply_environment(settings: Settings) -> None:
     """Tell MLflow, Prefect and TensorFlow where to keep their state and to stay quiet; what the user has set stays."""
     home = settings.home.absolute()
@@ -73,6 +92,7 @@ def apply_environment(settings: Settings) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
