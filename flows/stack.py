@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -19,24 +20,27 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
-from honcho.manager import Manager
 from rich.console import Console
 from rich.table import Table
 
 from flows.live_server import servable_entries
-from flows.settings import Settings, apply_environment
+from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.model_config import render
 from serving.repository import Repository, write_atomically
 
+_MODEL_SERVER = "model server"
 _READY_SECONDS = 120.0
+_STOP_SECONDS = 35.0  # the model server lets requests in flight end, for at most 30 s
 _POLL_SECONDS = 0.1
 _LAST_LINES = 15
-_STOPPED_BY_SIGNAL = (130, 143)  # what honcho's manager returns after SIGINT and SIGTERM
+
+# Ends the whole group when standard input closes, which it does even when the process that started this is killed.
+_TETHERED = 'exec 3<&0; (read _ <&3; kill -TERM 0) & exec "$@" </dev/null 3<&-'
 
 
 class PortTaken(HotswapError):
@@ -65,25 +69,26 @@ def up(settings: Settings, as_json: bool = False) -> None:
 
     Raises:
         PortTaken: A port is in use; nothing has been started.
-        StackFailed: A process ended; the others have been stopped.
+        StackFailed: A process ended or was not ready in time; the others have been stopped.
     """
     apply_environment(settings)
+    logs = prepare_home(settings) / "logs"
     services = _services(settings)
-    for service in services:
-        _check_ports(settings.host, service)
-    logs = settings.home.absolute() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    printer = _Logs(logs)
-    manager = Manager(printer)
-    for service in services:
-        manager.add_process(service.name, shlex.join(service.command), env=dict(os.environ))
-    watch = _Readiness(services, manager, lambda: _announce(settings, services, logs, as_json))
-    watch.start()
-    manager.loop()
-    watch.stop()
-    printer.close()
-    if manager.returncode not in _STOPPED_BY_SIGNAL:
-        raise StackFailed(printer.why(manager, watch.late))
+    _check_ports(settings.host, services)
+    told_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    processes: list[Process] = []
+    try:
+        for service in services:
+            processes.append(Process(service, logs))
+        _wait_until_ready(processes, told_to_stop)
+        if not told_to_stop.is_set():
+            _announce(settings, services, logs, as_json)
+        while not told_to_stop.wait(_POLL_SECONDS):
+            _check_running(processes)
+    finally:
+        stop(processes)
 
 
 def server_flags(settings: Settings) -> list[str]:
@@ -96,8 +101,7 @@ def server_flags(settings: Settings) -> list[str]:
     repository.check_writable()
     with repository.lock_config():
         repository.write_config(render(servable_entries(repository)))
-    monitoring = settings.home.absolute() / "monitoring.config"
-    monitoring.parent.mkdir(parents=True, exist_ok=True)
+    monitoring = prepare_home(settings) / "monitoring.config"
     write_atomically(monitoring, "prometheus_config { enable: true }\n")
     return [
         f"--host={settings.host}",
@@ -114,7 +118,7 @@ def server_flags(settings: Settings) -> list[str]:
 def _services(settings: Settings) -> list[Service]:
     found = [
         Service(
-            "model server",
+            _MODEL_SERVER,
             [sys.executable, "-m", "serving", *server_flags(settings)],
             settings.rest_url,
             f"{settings.rest_url}/readyz",
@@ -137,27 +141,28 @@ def _services(settings: Settings) -> list[Service]:
     return found
 
 
-def _check_ports(host: str, service: Service) -> None:
-    for setting, port in service.ports.items():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as exc:
-                raise PortTaken(
-                    f"Port {port} of the {service.name} cannot be used ({exc.strerror}): stop the process that "
-                    f"listens there, or set {setting} to another port"
-                ) from exc
+def _check_ports(host: str, services: Sequence[Service]) -> None:
+    """Open every port at once, so that two settings with the same one are found too."""
+    with ExitStack() as probes:
+        for service in services:
+            for setting, port in service.ports.items():
+                try:
+                    probes.enter_context(socket.create_server((host, port)))
+                except OSError as exc:
+                    raise PortTaken(
+                        f"Port {port} of the {service.name} cannot be used: {exc.strerror}; "
+                        f"stop the process that listens there, or set {setting} to another port"
+                    ) from exc
 
 
 def _announce(settings: Settings, services: Sequence[Service], logs: Path, as_json: bool) -> None:
-    urls = {service.name: service.url for service in services}
+    urls = {service.name: service.url for service in services if service.name != _MODEL_SERVER}
+    ports = {setting: port for service in services for setting, port in service.ports.items()}
     urls.setdefault("mlflow", os.environ["MLFLOW_TRACKING_URI"])
     urls.setdefault("prefect", os.environ.get("PREFECT_API_URL", ""))
     if as_json:
-        print(json.dumps({"rest": settings.rest_url, "grpc": settings.grpc_target, **urls, "logs": str(logs)}))
-        sys.stdout.flush()
+        told = {"rest": settings.rest_url, "grpc": settings.grpc_target, **urls, "logs": str(logs), "ports": ports}
+        print(json.dumps(told), flush=True)
         return
     table = Table(box=None)
     table.add_column("up")
@@ -172,72 +177,73 @@ def _announce(settings: Settings, services: Sequence[Service], logs: Path, as_js
     console.print("Train with `hotswap train iris` in another terminal; stop everything with Ctrl-C.")
 
 
-class _Logs:
-    """Where the manager prints: one file per process, and its last lines kept at hand."""
+class Process:
+    """A service that runs, in a session of its own, with all that it starts."""
 
-    def __init__(self, directory: Path) -> None:
-        self.width = 0
-        self._directory = directory
-        self._files: dict[str, TextIO] = {}
-        self._last: dict[str, deque[str]] = {}
+    def __init__(self, service: Service, logs: Path) -> None:
+        self.service = service
+        self.log_path = logs / f"{service.name.replace(' ', '-')}.log"
+        with self.log_path.open("wb") as log:
+            self._leader = subprocess.Popen(
+                ["/bin/sh", "-c", _TETHERED, "sh", *service.command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-    def write(self, message: Any) -> None:
-        line = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else message.data
-        if message.name not in self._files:
-            self._files[message.name] = self.path(message.name).open("w", encoding="utf-8", buffering=1)
-            self._last[message.name] = deque(maxlen=_LAST_LINES)
-        self._files[message.name].write(line)
-        self._last[message.name].append(line)
+    @property
+    def ended(self) -> bool:
+        return self._leader.poll() is not None
 
-    def path(self, name: str) -> Path:
-        return self._directory / f"{name.replace(' ', '-')}.log"
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
 
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+    def end(self, deadline: float) -> None:
+        """Wait until `deadline` of the monotonic clock, then kill what is left of the session."""
+        with suppress(subprocess.TimeoutExpired):
+            self._leader.wait(max(0.0, deadline - time.monotonic()))
+        self._signal(signal.SIGKILL)
+        self._leader.communicate()
 
-    def why(self, manager: Manager, late: str | None) -> str:
-        """Which process failed, and its last words."""
-        name = late or _first_stopped(self._last.get("system", ()))
-        told = "was not ready in time" if late else "ended"
-        lines = "".join(self._last.get(name, ())).rstrip()
-        return f"The {name} {told}, so everything was stopped; its log is {self.path(name)}:\n{lines}"
+    def told(self, what: str) -> str:
+        """A sentence about it, and the last lines of its log."""
+        with self.log_path.open(encoding="utf-8", errors="replace") as log:
+            lines = "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
+        return f"The {self.service.name} {what}, so everything was stopped; its log is {self.log_path}:\n{lines}"
 
-
-def _first_stopped(lines: Sequence[str] | deque[str]) -> str:
-    stopped = [line.partition(" stopped ")[0] for line in lines if " stopped (rc=" in line]
-    return stopped[0] if stopped else "model server"
-
-
-class _Readiness(threading.Thread):
-    """Tells when every service answers, and ends the manager when one takes too long."""
-
-    def __init__(self, services: Sequence[Service], manager: Manager, announce: Any) -> None:
-        super().__init__(name="readiness", daemon=True)
-        self.late: str | None = None
-        self._services = services
-        self._manager = manager
-        self._announce = announce
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        deadline = time.monotonic() + _READY_SECONDS
-        for service in self._services:
-            while not answers(service.ready_url):
-                if self._stopped.wait(_POLL_SECONDS):
-                    return
-                if time.monotonic() > deadline:
-                    self.late = service.name
-                    self._manager.terminate()
-                    return
-        self._announce()
-
-    def stop(self) -> None:
-        self._stopped.set()
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # nobody is left
+            os.killpg(self._leader.pid, number)
 
 
-def answers(url: str) -> bool:
-    """Whether there is a good answer at this address."""
+def _wait_until_ready(processes: Sequence[Process], told_to_stop: threading.Event) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    for process in processes:
+        while not _answers(process.service.ready_url):
+            _check_running(processes)
+            if time.monotonic() > deadline:
+                raise StackFailed(process.told(f"was not ready after {_READY_SECONDS:g} s"))
+            if told_to_stop.wait(_POLL_SECONDS):
+                return
+
+
+def _check_running(processes: Sequence[Process]) -> None:
+    for process in processes:
+        if process.ended:
+            raise StackFailed(process.told("ended"))
+
+
+def stop(processes: Sequence[Process]) -> None:
+    """Tell all of them to end, and kill what has not ended in time."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        process.end(deadline)
+
+
+def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)

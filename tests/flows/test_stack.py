@@ -69,6 +69,7 @@ def test_up_starts_everything_and_sigterm_stops_it(
     ):
         with urllib.request.urlopen(address, timeout=10) as answer:
             assert answer.status == 200
+    assert addresses["ports"] == {name: int(environment[name]) for name in PORTS}
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
     process.send_signal(signal.SIGTERM)
@@ -81,25 +82,39 @@ def test_up_starts_everything_and_sigterm_stops_it(
     }
 
 
-def test_when_one_process_ends_the_others_are_stopped(
+@pytest.fixture
+def model_server_alone(
     environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """The message names the process and its log, and the exit code is 1."""
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """``hotswap up`` where MLflow and Prefect are elsewhere, once it is ready, and its processes."""
     elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
     process = start_up({**environment, **elsewhere}, tmp_path)
     started.append(process)
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["mlflow"] == "http://127.0.0.1:1"
-    servers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.cmdline()[1:3] == ["-m", "serving"]
-    ]
-    servers[-1].kill()
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def test_when_one_process_ends_the_others_are_stopped(
+    model_server_alone: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    """The message names the process and its log, and the exit code is 1."""
+    process, children = model_server_alone
+    children[0].kill()
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert "The model server ended" in errors
     assert "model-server.log" in errors
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_the_processes_end_even_when_up_is_killed(
+    model_server_alone: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    """SIGKILL gives it no time to stop anything, and still nothing is left behind."""
+    process, children = model_server_alone
+    process.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 @pytest.mark.parametrize("setting", PORTS)
@@ -113,3 +128,13 @@ def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, st
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"set {setting} to another port" in done.stderr
+
+
+def test_two_settings_with_one_port_are_told(environment: dict[str, str], tmp_path: Path) -> None:
+    """A port given twice is found before anything is started."""
+    twice = {**environment, "HOTSWAP_GRPC_PORT": environment["HOTSWAP_REST_PORT"]}
+    done = subprocess.run(
+        [*COMMAND, "up"], env=twice, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "set HOTSWAP_GRPC_PORT to another port" in done.stderr
