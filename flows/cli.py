@@ -52,14 +52,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(args=arguments, prog_name="hotswap", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        print("hotswap: interrupted; nothing that was live has changed", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except typer.TyperException as exc:
-        print(f"hotswap: {str(exc).rstrip('.')}; see `hotswap --help`", file=sys.stderr)
+        print(f"hotswap: {exc.format_message().rstrip('.')}; see `hotswap --help`", file=sys.stderr)
         return EXIT_USAGE
     except Exception as exc:
         return _failed(exc)
+    if code == EXIT_INTERRUPTED:
+        print("hotswap: interrupted; `hotswap status` shows what is live", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
@@ -73,11 +72,15 @@ def train(
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
     _log_to_stderr(logging.INFO)
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+    # What goes wrong arrives here as an exception, and is told once.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows import launch
 
     outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy)
-    _show(dataclasses.asdict(outcome), _told_training(outcome, min_accuracy), as_json)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(outcome)))
+    else:
+        _show_training(outcome, min_accuracy)
     return EXIT_REJECTED if outcome.decision == "rejected" else 0
 
 
@@ -88,7 +91,7 @@ def status(
 ) -> None:
     """Show versions, states, labels, aliases, accuracy and run ids."""
     from flows import promotion
-    from flows.version_table import version_table
+    from flows.tables import version_table
 
     settings = _prepared()
     rows = promotion.status(settings, model)
@@ -100,7 +103,7 @@ def status(
         print(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus
 def predict(
     model: Model,
     rows: Annotated[list[str], typer.Argument(help="Rows such as 5.1,3.5,1.4,0.2, or - for JSON rows on stdin.")],
@@ -113,7 +116,7 @@ def predict(
     """Ask the model server."""
     from clients import GrpcClient, PredictClient, RestClient
 
-    settings = _prepared()
+    settings = _settings()
     inputs = _parsed_rows(rows)
     client: PredictClient = GrpcClient(settings.grpc_target) if grpc else RestClient(settings.rest_url)
     try:
@@ -227,11 +230,20 @@ def _failed(exc: Exception) -> int:
     if isinstance(exc, HotswapError):
         print(f"hotswap: {exc}", file=sys.stderr)
         return getattr(exc, "exit_code", EXIT_ERROR)
-    path = _settings().home / "logs" / "error.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc(), "utf-8")
-    print(f"hotswap: {type(exc).__name__}: {exc} (a fault of hotswap itself: details are in {path})", file=sys.stderr)
+    print(f"hotswap: a fault of its own, {type(exc).__name__}: {exc}; {_keep_traceback()}", file=sys.stderr)
     return EXIT_ERROR
+
+
+def _keep_traceback() -> str:
+    from flows.settings import prepare_home
+    from serving.errors import HotswapError
+
+    try:
+        path = prepare_home(_settings()) / "logs" / "error.log"
+        path.write_text(traceback.format_exc(), "utf-8")
+    except (HotswapError, OSError) as exc:
+        return f"the details are lost: {exc}"
+    return f"the details are in {path}"
 
 
 def _console() -> Any:
@@ -263,19 +275,20 @@ def _told_change(change: Change) -> str:
     return told + waiting
 
 
-def _told_training(outcome: TrainOutcome, min_accuracy: float) -> str:
-    accuracy = outcome.metrics["test_accuracy"]
-    steps = " ".join(f"{step} {seconds:.1f}" for step, seconds in outcome.seconds.items())
+def _show_training(outcome: TrainOutcome, min_accuracy: float) -> None:
+    from flows.tables import gate_table
+
     if outcome.decision == "rejected":
-        return (
-            f"{outcome.model} was rejected and nothing was published: {outcome.reason}\n"
-            f"MLflow run {outcome.run_id}; seconds: {steps}"
-        )
-    live = f"live at {outcome.server}" if outcome.live else "served from the next start: `hotswap up`"
-    return (
-        f"{outcome.model} version {outcome.version} is promoted: accuracy {accuracy:.4f} (required {min_accuracy}), "
-        f"{live}\nMLflow run {outcome.run_id}; seconds: {steps}"
-    )
+        print(f"{outcome.model} was rejected, and nothing was published: {outcome.reason}")
+        _console().print(gate_table(outcome.checks))
+    else:
+        accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f} (required {min_accuracy:.4f})"
+        print(f"{outcome.model} version {outcome.version} is promoted: {accuracy}")
+        own = "a server of its own, as none is running: `hotswap up` will serve it"
+        print(f"verified by  {f'the server at {outcome.server}' if outcome.live else own}")
+    print(f"MLflow run   {outcome.run_id}")
+    print(f"seconds      {'  '.join(f'{step} {seconds:.1f}' for step, seconds in outcome.seconds.items())}")
+    print(f"look at it   `hotswap status {outcome.model}`, and the pages of `hotswap up`")
 
 
 def _told_prediction(model: str, prediction: Prediction, outputs: dict[str, Any]) -> str:
@@ -317,6 +330,8 @@ def _parsed_rows(rows: list[str]) -> list[Any]:
         return parsed
     found = []
     for row in rows:
+        if row.startswith("--"):
+            raise typer.BadParameter(f"there is no option {row}")
         try:
             found.append([float(value) for value in row.split(",")])
         except ValueError as exc:

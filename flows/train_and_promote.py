@@ -24,7 +24,7 @@ from flows import promotion, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Evaluation
 from flows.evaluation import evaluate as evaluate_saved_model
-from flows.gates import GateDecision, Verdict, judge
+from flows.gates import Check, GateDecision, Verdict, judge
 from flows.recipes import Recipe, find_recipe
 from flows.registry import Registered, Registry, RegistryError
 from flows.settings import Settings, apply_environment, load_settings
@@ -50,6 +50,8 @@ class TrainOutcome:
     metrics: dict[str, float]
     reason: str = ""
     """why it was rejected"""
+    checks: tuple[Check, ...] = ()
+    """what the gate looked at"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -111,6 +113,7 @@ def train_and_promote(
             run_id,
             evaluation.metrics,
             decision.reason,
+            decision.checks,
             seconds=clock.seconds,
         )
         if decision.verdict is Verdict.REJECTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from flows.cli import run
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home and a models repository of the test's own, ports where nobody listens, and the environment as it was."""
+    """A home and a models repository of the test's own, ports where nobody listens; environment and logs as before."""
     before = dict(os.environ)
+    loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
+    levels = [logger.level for logger in loggers]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
@@ -29,6 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     os.environ.clear()
     os.environ.update(before)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.handlers = []
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -49,7 +55,15 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["train", "--seed", "x"], ["label", "iris"], ["retire", "iris", "1.5"]]
+    "arguments",
+    [
+        ["nonsense"],
+        ["train", "--seed", "x"],
+        ["label", "iris"],
+        ["retire", "iris", "1.5"],
+        ["predict", "iris"],
+        ["predict", "iris", "1,2", "--nonsense"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     """What the command line cannot read is a usage error."""
@@ -72,6 +86,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["rollback", "iris"], "No version of 'iris'"),
         (["predict", "iris", "1,2,x"], "5.1,3.5,1.4,0.2"),
         (["predict", "iris", "1,2"], "hotswap up"),
+        (["predict", "iris", "1,2", "--grpc"], "hotswap up"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(
@@ -121,7 +136,7 @@ def test_predict_answers_over_both_protocols(
     protocol: list[str], how: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The JSON document has the model, the version that answered, and every output."""
-    assert run(["predict", "tiny", "1,2,3,4", "0,0,0,1", "--json", *protocol, *how]) == 0
+    assert run(["predict", "tiny", "1,2,3,4", "-1,0,0,2", "--json", *protocol, *how]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "model": "tiny",
         "version": 3,
@@ -149,13 +164,24 @@ def test_an_unknown_version_is_told_as_the_server_tells_it(capsys: pytest.Captur
     assert "Specific(tiny, 9)" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_leaves_its_traceback_in_a_file(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_of_ours_leaves_its_traceback_in_a_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An error nobody foresaw is still one sentence, with the file that has the details."""
-    (home / "home" / "logs").mkdir(parents=True)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
+    (home / "models" / "models.config").mkdir(parents=True)
     (home / "models" / "tiny" / "1").mkdir(parents=True)
-    code = run(["label", "tiny", "stable", "1"])
-    assert code == 1
-    assert capsys.readouterr().err.startswith("hotswap: ")
+    assert run(["rollback", "tiny"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("hotswap: a fault of its own, IsADirectoryError")
+    assert told.count("\n") == 1
+    assert "Traceback" in (home / "home" / "logs" / "error.log").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["serve"], ["up"], ["label", "tiny", "stable", "1"]])
+def test_a_home_that_cannot_be_written_is_told(
+    arguments: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the place of the home stops every command that needs one; the message names the setting."""
+    (home / "models" / "tiny" / "1").mkdir(parents=True)
+    (home / "occupied").write_text("not a directory")
+    monkeypatch.setenv("HOTSWAP_HOME", str(home / "occupied"))
+    assert run(arguments) == 1
+    assert "HOTSWAP_HOME" in capsys.readouterr().err.splitlines()[-1]
