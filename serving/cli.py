@@ -88,8 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     """Run one server in this process, which does nothing else, until it is told to stop."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # oneDNN makes large matrices faster, and a small model's merged requests eight times slower.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from serving import tensorflow_import
 
     with without_start_up_notes():

@@ -151,10 +151,15 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     """
     flat = array.reshape(-1)
     values: list[float] = flat.tolist()
-    texts = list(map("%g".__mod__, values))
     longer = "%.9g" if data_type == 1 else "%.17g"
-    for position in _inexact(flat, values, texts, data_type):
-        texts[position] = longer % values[position]
+    if len(values) > _FEW:
+        texts = list(map("%g".__mod__, values))
+        with np.errstate(over="ignore"):
+            differs = np.array(list(map(float, texts)), flat.dtype) != flat
+        for position in np.flatnonzero(differs).tolist():
+            texts[position] = longer % values[position]
+    else:  # numpy would take longer
+        texts = [_short_or_long(value, longer, data_type) for value in values]
     for position, text in enumerate(texts):
         if "e" in text or "n" in text:
             texts[position] = _unusual(values[position], text, data_type)
@@ -163,16 +168,12 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     return texts
 
 
-def _inexact(flat: Array, values: list[float], texts: list[str], data_type: int) -> list[int]:
-    """Where a text reads back as another number; for a few numbers numpy would take longer than Python."""
-    if len(values) > _FEW or not flat.dtype.isnative:
-        with np.errstate(over="ignore"):
-            differs = np.array(list(map(float, texts)), flat.dtype) != flat
-        return np.flatnonzero(differs).tolist()
+def _short_or_long(value: float, longer: str, data_type: int) -> str:
+    text = "%g" % value  # noqa: UP031  (twice as fast as a format specifier)
+    number = float(text)
     if data_type == 1:
-        unpack, pack = _FLOAT.unpack, _FLOAT.pack
-        return [position for position, text in enumerate(texts) if unpack(pack(float(text)))[0] != values[position]]
-    return [position for position, text in enumerate(texts) if float(text) != values[position]]
+        (number,) = _FLOAT.unpack(_FLOAT.pack(number))
+    return text if number == value else longer % value
 
 
 def _unusual(value: float, text: str, data_type: int) -> str:
@@ -302,8 +303,7 @@ def _read_quickly(value: Any, data_type: int) -> Array | None:
         return None
     dtype = dtype_of(data_type)
     if data_type in _FLOATS and array.dtype.kind in "fiu":
-        with np.errstate(over="ignore"):
-            return array.astype(dtype, copy=False)
+        return array.astype(dtype, copy=False)
     if data_type in _INTEGERS and (array.dtype.kind == "i" or not array.size):
         lowest, highest = _INTEGERS[data_type]
         if not array.size or (lowest <= array.min() and array.max() <= highest):

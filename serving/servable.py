@@ -12,7 +12,6 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +167,8 @@ class Servable:
     """
     One version of one model, ready to run.
 
-    `acquire` and `release` count its users; once `retire` has been called, the last of them frees the graph.
+    `acquire` and `release` count its users; once `retire` has been called, the last of them frees the graph. All three
+    are called on the event loop's thread alone.
     """
 
     def __init__(
@@ -199,7 +199,6 @@ class Servable:
         }
         self._nodes = {node.name: node for node in meta_graph.graph_def.node}
         self._calls: dict[tuple[str, tuple[str, ...]], Call] = {}
-        self._lock = threading.Lock()
         self._users = 0
         self._free: Callable[[], None] | None = None
 
@@ -274,23 +273,18 @@ class Servable:
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
-        with self._lock:
-            self._users += 1
+        self._users += 1
 
     def release(self) -> None:
         """End one `acquire`."""
-        with self._lock:
-            self._users -= 1
-            free = self._free if self._users == 0 else None
-        if free is not None:
-            free()
+        self._users -= 1
+        if self._users == 0 and self._free is not None:
+            self._free()
 
     def retire(self, free: Callable[[], None]) -> None:
         """Call `free` once nobody uses this servable any more: now, or at the last `release`."""
-        with self._lock:
-            self._free = free
-            idle = self._users == 0
-        if idle:
+        self._free = free
+        if self._users == 0:
             free()
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import uvicorn
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -137,6 +138,7 @@ class Server:
             self._stopped.set()
 
     async def _main(self) -> None:
+        np.seterr(over="ignore")  # a number too large for float32 is infinite, here and in every request's task
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         if self._stop_requested:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
         f"model_config_list {{ config {{ name: 'tiny' base_path: '{base_path}' model_platform: 'tensorflow' "
         "model_version_policy { all {} } version_labels { key: 'stable' value: 1 } } }"
     )
-    return model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+    server = model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+    deadline = time.monotonic() + 10
+    while None in [server.data_plane.servable("tiny", version) for version in (1, 2)]:  # the ports open at the first
+        assert time.monotonic() < deadline
+    return server
 
 
 @pytest.fixture
