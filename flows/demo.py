@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from clients import GrpcClient, PredictClient, RestClient
-from flows.settings import Settings, load_settings
-from flows.stack import server_flags
+from flows import promotion
+from flows.launch import find_prefect
+from flows.settings import Settings, apply_environment, load_settings, prepare_home
+from flows.stack import Process, server_flags, stop
+from flows.tables import version_table
 from serving.errors import HotswapError, ServingError
 from serving.repository import Repository
 
@@ -30,7 +36,9 @@ MODEL = "iris"
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
+_ASK_SECONDS = 0.01
+_PIPE_WIDTH = 140
+EXIT_INTERRUPTED = 130
 
 
 class DemoFailed(HotswapError):
@@ -40,13 +48,17 @@ class DemoFailed(HotswapError):
 def main() -> int:
     """The exit code."""
     started = time.perf_counter()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _model_server(load_settings()) as settings:
-            _run(settings)
+        settings = load_settings()
+        with _servers(settings) as running:
+            _run(running)
     except HotswapError as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
-    settings = load_settings()
+    except KeyboardInterrupt:
+        print("demo: interrupted; `hotswap status` shows what is live", file=sys.stderr)
+        return EXIT_INTERRUPTED
     _say(
         f"All of this took {time.perf_counter() - started:.0f} s. To look at the runs, start everything by "
         f"`.venv/bin/hotswap up`: the MLflow page is http://{settings.host}:{settings.mlflow_port}, the Prefect page "
@@ -60,14 +72,18 @@ def _run(settings: Settings) -> None:
         first = _train(seed=1)
         _check_published(settings, first)
         _check_addressing([rest, grpc], first["version"])
-        second = _swap_under_load(settings, [rest, grpc])
-        _roll_back([rest, grpc], first["version"], second)
-    _say("5. What there is now:")
-    _hotswap("status", MODEL, shown=True)
+        second = _swap_under_load(settings, [rest, grpc], first["version"])
+        _roll_back(settings, [rest, grpc], first["version"], second)
+    _show_versions(settings)
 
 
 def _train(seed: int) -> dict[str, Any]:
-    outcome: dict[str, Any] = json.loads(_hotswap("train", MODEL, "--seed", str(seed), "--json"))
+    """Train as a user does, who sees the progress; the outcome."""
+    arguments = ["train", MODEL, "--seed", str(seed), "--json"]
+    print(f"$ hotswap {' '.join(arguments)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], stdout=subprocess.PIPE, check=False)
+    _prove(done.returncode == 0, f"the training ended with exit code {done.returncode}")
+    outcome: dict[str, Any] = json.loads(done.stdout)
     return outcome
 
 
@@ -91,7 +107,7 @@ def _check_addressing(clients: Sequence[PredictClient], version: int) -> None:
     )
 
 
-def _swap_under_load(settings: Settings, clients: Sequence[PredictClient]) -> int:
+def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], before: int) -> int:
     with _asking(settings) as load:
         outcome = _train(seed=2)
         version: int = outcome["version"]
@@ -99,35 +115,38 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient]) -> in
         _prove(load.wait_for(version), f"version {version} was published, but does not answer")
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
     for client in clients:
-        for number in (version - 1, version):
+        for number in (before, version):
             answered = client.predict(MODEL, ROW, version=number).version
             _prove(answered == number, f"asked for version {number}, version {answered} answers")
     swap_milliseconds, slowest_milliseconds = (load.first_answer[version] - renamed) * 1000, load.slowest * 1000
     _say(
         f"3. Version {version} went live while {load.count} requests came over both protocols: none failed, the first "
         f"answer of it came {swap_milliseconds:.0f} ms after its directory appeared, and the slowest of all took "
-        f"{slowest_milliseconds:.0f} ms. Versions {version - 1} and {version} both answer by number."
+        f"{slowest_milliseconds:.0f} ms. Versions {before} and {version} both answer by number."
     )
     return version
 
 
-def _roll_back(clients: Sequence[PredictClient], version: int, removed: int) -> None:
-    change = json.loads(_hotswap("rollback", MODEL, "--json"))
-    _prove(change["version"] == version, f"rolled back to version {change['version']}, not {version}")
+def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
+    change = promotion.rollback(settings, MODEL)
+    _prove(change.version == version, f"rolled back to version {change.version}, not {version}")
     for client in clients:
-        for how in ({}, {"label": "stable"}):
-            answered = client.predict(MODEL, ROW, **how).version  # type: ignore[arg-type]
+        for label in (None, "stable"):
+            answered = client.predict(MODEL, ROW, label=label).version
             _prove(answered == version, f"after the rollback version {answered} answers, not {version}")
-    rows = {row["version"]: row for row in json.loads(_hotswap("status", MODEL, "--json"))}
-    _prove(
-        (rows[version]["labels"], rows[version]["aliases"]) == (["stable"], ["champion"]),
-        f"label and alias disagree: {rows[version]}",
-    )
-    _prove(rows[removed]["state"] == "RETIRED", f"version {removed} is {rows[removed]['state']}")
+    rows = {row.version: row for row in promotion.status(settings, MODEL)}
+    live = rows[version]
+    _prove((live.labels, live.aliases) == (("stable",), ("champion",)), f"label and alias disagree: {live}")
+    _prove(rows[removed].state == "RETIRED", f"version {removed} is {rows[removed].state}")
     _say(
         f"4. Rolled back: version {removed} is removed, the next answer came from version {version}, and the label "
         "`stable`, the alias `champion` and the registry agree."
     )
+
+
+def _show_versions(settings: Settings) -> None:
+    _say("5. What there is now:")
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(version_table(promotion.status(settings, MODEL)))
 
 
 class _Load:
@@ -158,7 +177,7 @@ class _Load:
 
     def _ask(self, client: PredictClient) -> None:
         # A short pause between requests leaves the processor to the training.
-        while not self._stopped.wait(0.002):
+        while not self._stopped.wait(_ASK_SECONDS):
             started = time.perf_counter()
             try:
                 version = client.predict(MODEL, ROW).version
@@ -186,48 +205,38 @@ def _asking(settings: Settings) -> Iterator[_Load]:
 
 
 @contextmanager
-def _model_server(settings: Settings) -> Iterator[Settings]:
-    """A server of its own process; yields the settings with its ports, which the commands see too."""
-    log_path = settings.home.absolute() / "logs" / "demo-model-server.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory, log_path.open("w") as log:
+def _servers(settings: Settings) -> Iterator[Settings]:
+    """
+    A model server on ports of the kernel's choice, and one Prefect server for all trainings.
+
+    Yields the settings with these ports, which the commands find in the environment.
+    """
+    apply_environment(settings)
+    logs = prepare_home(settings) / "logs"
+    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         ports_file = Path(directory) / "ports.json"
         flags = [*server_flags(settings), "--ephemeral_ports", f"--ports_file={ports_file}"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serving", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
+        _say("Starting a model server, and a Prefect server where none is running.")
+        server = Process("demo model server", [sys.executable, "-m", "serving", *flags], logs)
         try:
-            ports = _ports(server, ports_file, log_path)
+            if (prefect := find_prefect(settings)) is not None:
+                prefect.wait()
+            ports = _ports(server, ports_file)
             os.environ["HOTSWAP_REST_PORT"] = str(ports["rest_port"])
             os.environ["HOTSWAP_GRPC_PORT"] = str(ports["grpc_port"])
             yield load_settings()
         finally:
-            server.terminate()
-            try:
-                server.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            stop([server])
 
 
-def _ports(server: subprocess.Popen[bytes], ports_file: Path, log_path: Path) -> dict[str, int]:
+def _ports(server: Process, ports_file: Path) -> dict[str, int]:
     deadline = time.monotonic() + _START_SECONDS
     while not ports_file.exists():
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise DemoFailed(f"the model server did not start: see {log_path}")
+        if server.ended or time.monotonic() > deadline:
+            raise DemoFailed(server.told("did not start"))
         time.sleep(0.05)
     ports: dict[str, int] = json.loads(ports_file.read_text())
     return ports
-
-
-def _hotswap(*arguments: str, shown: bool = False) -> str:
-    """Run a command as a user does; its standard output."""
-    print(f"$ hotswap {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    done = subprocess.run(command, stdout=None if shown else subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise DemoFailed(f"`hotswap {' '.join(arguments)}` ended with exit code {done.returncode}")
-    return done.stdout or ""
 
 
 def _prove(holds: bool, otherwise: str) -> None:

@@ -81,8 +81,8 @@ def up(settings: Settings, as_json: bool = False) -> None:
     processes: list[Process] = []
     try:
         for service in services:
-            processes.append(Process(service, logs))
-        _wait_until_ready(processes, told_to_stop)
+            processes.append(Process(service.name, service.command, logs))
+        _wait_until_ready(services, processes, told_to_stop)
         if not told_to_stop.is_set():
             _announce(settings, services, logs, as_json)
         while not told_to_stop.wait(_POLL_SECONDS):
@@ -178,14 +178,14 @@ def _announce(settings: Settings, services: Sequence[Service], logs: Path, as_js
 
 
 class Process:
-    """A service that runs, in a session of its own, with all that it starts."""
+    """A command that runs, in a session of its own, with all that it starts; it ends when this process does."""
 
-    def __init__(self, service: Service, logs: Path) -> None:
-        self.service = service
-        self.log_path = logs / f"{service.name.replace(' ', '-')}.log"
+    def __init__(self, name: str, command: Sequence[str], logs: Path) -> None:
+        self.name = name
+        self.log_path = logs / f"{name.replace(' ', '-')}.log"
         with self.log_path.open("wb") as log:
             self._leader = subprocess.Popen(
-                ["/bin/sh", "-c", _TETHERED, "sh", *service.command],
+                ["/bin/sh", "-c", _TETHERED, "sh", *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -210,17 +210,17 @@ class Process:
         """A sentence about it, and the last lines of its log."""
         with self.log_path.open(encoding="utf-8", errors="replace") as log:
             lines = "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
-        return f"The {self.service.name} {what}, so everything was stopped; its log is {self.log_path}:\n{lines}"
+        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{lines}"
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left
             os.killpg(self._leader.pid, number)
 
 
-def _wait_until_ready(processes: Sequence[Process], told_to_stop: threading.Event) -> None:
+def _wait_until_ready(services: Sequence[Service], processes: Sequence[Process], told_to_stop: threading.Event) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    for process in processes:
-        while not _answers(process.service.ready_url):
+    for service, process in zip(services, processes, strict=True):
+        while not _answers(service.ready_url):
             _check_running(processes)
             if time.monotonic() > deadline:
                 raise StackFailed(process.told(f"was not ready after {_READY_SECONDS:g} s"))
