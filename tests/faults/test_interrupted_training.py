@@ -1,0 +1,116 @@
+"""A training that is interrupted leaves nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.launch import TemporaryPrefect
+from flows.promotion import VersionRow, status
+from flows.settings import Settings, apply_environment
+from serving.repository import Repository, digest
+
+pytestmark = pytest.mark.xdist_group("interrupted")  # one home, so that MLflow and Prefect set up their databases once
+
+COMMAND = [sys.executable, "-m", "flows.cli", "train", "iris", "--json"]
+
+
+class Home:
+    """A home whose trainings can be watched and interrupted."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(
+            home=directory / "home",
+            models_repo=directory / "models",
+            rest_port=1,
+            grpc_port=2,
+            prefect_port=3,
+        )
+        self.repository = Repository(self.settings.models_repo)
+        theirs = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
+        ours = {f"HOTSWAP_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()}
+        self.environment = {**kept, **ours}
+
+    def start(self, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            COMMAND, env={**self.environment, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def train(self) -> int:
+        """The version that a training promotes."""
+        training = self.start(PREFECT_API_URL=os.environ["PREFECT_API_URL"])
+        output, errors = training.communicate(timeout=200)
+        assert training.returncode == 0, errors
+        version: int = json.loads(output)["version"]
+        return version
+
+    def status(self) -> dict[int, VersionRow]:
+        return {row.version: row for row in status(self.settings, "iris")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home with a Prefect server, in which one version of Iris is live; MLflow in this process looks there too."""
+    before = dict(os.environ)
+    home = Home(tmp_path_factory.mktemp("interrupted"))
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL"):
+        os.environ.pop(name, None)
+    apply_environment(home.settings)
+    prefect = TemporaryPrefect(home.settings)
+    prefect.wait()
+    home.train()
+    yield home
+    prefect.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize(
+    ("number", "moment", "own_prefect"),
+    [
+        (signal.SIGINT, "training epoch=8", False),
+        (signal.SIGKILL, "version registered", False),
+        (signal.SIGKILL, "version published", True),
+    ],
+)
+def test_an_interrupted_training_changes_nothing_that_is_live(
+    home: Home, number: signal.Signals, moment: str, own_prefect: bool
+) -> None:
+    """No half version, no moved label, no stuck lock, and no process left."""
+    before = home.status()
+    training = home.start(**({} if own_prefect else {"PREFECT_API_URL": os.environ["PREFECT_API_URL"]}))
+    assert training.stderr is not None
+    assert any(moment in line for line in training.stderr)
+    children = psutil.Process(training.pid).children(recursive=True)
+    training.send_signal(number)
+    training.communicate(timeout=60)
+    assert training.returncode == (130 if number is signal.SIGINT else -number)
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    after = home.status()
+    live = [version for version, row in before.items() if row.labels == ("stable",)]
+    assert [version for version, row in after.items() if row.labels == ("stable",)] == live
+    if moment != "version published":
+        assert after == before
+    for version in home.repository.versions("iris"):
+        assert digest(home.repository.path("iris", version)) == after[version].digest
+    with home.repository.lock("iris", timeout_seconds=1):
+        pass
+
+
+def test_the_next_training_tidies_and_goes_on(home: Home) -> None:
+    """After all these interruptions the next version goes live, and one that was published and no more is taken out."""
+    unfinished = [version for version, row in home.status().items() if row.state != "RETIRED" and not row.labels]
+    version = home.train()
+    rows = home.status()
+    assert (rows[version].labels, rows[version].aliases) == (("stable",), ("champion",))
+    assert version > max(unfinished)
+    assert {rows[each].state for each in unfinished} == {"RETIRED"}
