@@ -13,9 +13,13 @@ DATA = Path(__file__).parent / "data"
 MODELS = DATA / "models"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
-    """One request and its recorded answer; ``data/README.md`` tells what the levels and the marks mean."""
+    """
+    One request and its recorded answer; ``data/README.md`` tells what the levels and the marks mean.
+
+    Each equals only itself: pytest puts tests with equal parameters next to each other, away from their server.
+    """
 
     request: Mapping[str, Any]
     expect: Mapping[str, Any]
