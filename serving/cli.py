@@ -213,9 +213,13 @@ def _shown(value: object) -> str:
 
 
 def _write_ports(target: str, settings: ServerSettings, server: Any) -> None:
+    grpc_port = server.grpc_port if settings.grpc_port is not None else None
+    rest_port = server.rest_port if settings.rest_port is not None else None
     ports = {
-        "grpc_port": server.grpc_port if settings.grpc_port is not None else None,
-        "rest_port": server.rest_port if settings.rest_port is not None else None,
+        "grpc_port": grpc_port,
+        "grpc": grpc_port and f"{settings.host}:{grpc_port}",
+        "rest_port": rest_port,
+        "rest": rest_port and f"http://{settings.host}:{rest_port}",
         "pid": os.getpid(),
     }
     if target == "-":

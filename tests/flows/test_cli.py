@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import pytest
 
 from flows.cli import run
+from serving.repository import Repository
+
+COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +28,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
     levels = [logger.level for logger in loggers]
     monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
     for name in ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT"):
@@ -162,6 +168,45 @@ def test_an_unknown_version_is_told_as_the_server_tells_it(capsys: pytest.Captur
     """What the server refuses arrives as one sentence."""
     assert run(["predict", "tiny", "1,2,3,4", "--version", "9"]) == 1
     assert "Specific(tiny, 9)" in capsys.readouterr().err
+
+
+def test_a_version_that_cannot_be_verified_is_undone(
+    home: Path,
+) -> None:
+    """Exit code 5 when what listens on the server's port does not answer; no version and no traceback is left."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = str(deaf.getsockname()[1])
+        settings = {"GRPC_PORT": port, "REST_PORT": port, "PREFECT_PORT": "1", "SERVER_TIMEOUT_SECONDS": "0.2"}
+        done = subprocess.run(
+            [*COMMAND, "train", "iris", "--epochs", "20"],
+            env={**os.environ, **{f"HOTSWAP_{name}": value for name, value in settings.items()}},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (5, ""), done.stderr
+    assert done.stderr.splitlines()[-1].startswith("hotswap: Version 1 of 'iris' was taken out again")
+    assert "Traceback" not in done.stderr
+    repository = Repository(home / "models")
+    assert (repository.versions("iris"), repository.retired("iris")) == ([], [1])
+
+
+def test_serve_starts_with_nothing_to_serve_and_the_last_flag_wins(home: Path) -> None:
+    """One line of JSON tells where it listens; SIGTERM ends it well."""
+    server = subprocess.Popen([*COMMAND, "serve", "--json", "--ephemeral_ports"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        told = json.loads(server.stdout.readline())
+        with urllib.request.urlopen(f"{told['rest']}/readyz", timeout=10) as answer:
+            assert answer.status == 200
+        assert told["grpc"] == f"127.0.0.1:{told['grpc_port']}"
+        assert str(told["rest_port"]) != os.environ["HOTSWAP_REST_PORT"]
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert "model_config_list" in (home / "models" / "models.config").read_text()
 
 
 def test_a_fault_of_ours_leaves_its_traceback_in_a_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
