@@ -23,7 +23,7 @@ from serving.errors import InvalidRequest, ServingError, Unsupported
 from serving.json_dialect import array as laid_out_array
 from serving.json_dialect import dump, mapping, quoted, type_name
 from serving.servable import Signature, TensorInfo
-from serving.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of
+from serving.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.tensors import type_name as tensor_type_name
 
 _FLOATS = {1, 2}
@@ -239,7 +239,8 @@ def _read_plain_rows(rows: Sequence[Any], name: str, data_type: int) -> Array:
             raise InvalidRequest(
                 f"Failed to process element: {position} of 'instances' list. Error: {exc.code.name}: {exc}"
             ) from exc
-    return column.array(len(rows))
+    found: Array = column.array(len(rows))
+    return found
 
 
 def _read_named_rows(rows: Sequence[Any], infos: Mapping[str, TensorInfo]) -> dict[str, Array]:
@@ -288,7 +289,8 @@ def _read_value(value: Any, name: str, data_type: int, quick: _Quick) -> Array:
         return array
     column = _Column(name, data_type)
     column.add(value)
-    return column.array()
+    found: Array = column.array()
+    return found
 
 
 def _read_nothing_quickly(value: Any, data_type: int) -> None:
@@ -330,7 +332,7 @@ class _Column:
         """
         shape = _shape(value)
         before = len(self._values)
-        if len(shape) < MOST_DIMENSIONS:
+        if len(shape) <= MOST_DIMENSIONS:
             self._fill(value, 0, shape)
         size = len(self._values) - before
         if self._shape is None:
@@ -340,7 +342,7 @@ class _Column:
         elif shape != self._shape:
             raise InvalidRequest(f"Expecting shape {_bracketed(self._shape)} but got: {_bracketed(shape)}")
 
-    def array(self, *rows: int) -> Array:
+    def array(self, *rows: int) -> Any:
         """
         All elements, with `rows` as the first dimension.
 
@@ -348,8 +350,6 @@ class _Column:
             InvalidRequest: It has more dimensions than a tensor.
         """
         shape = (*rows, *(self._shape or ()))
-        if len(shape) > MOST_DIMENSIONS:
-            raise InvalidRequest(f"tensor parsing error: {self._name}")
         dtype = dtype_of(self._data_type)
         if self._data_type == _STRING:
             array = np.empty(len(self._values), object)
@@ -359,7 +359,10 @@ class _Column:
         else:
             with np.errstate(over="ignore"):
                 array = np.array(self._values, np.float64 if self._data_type in _FLOATS else dtype).astype(dtype)
-        return array.reshape(shape)
+        try:
+            return shaped(array, shape)
+        except ValueError as exc:
+            raise InvalidRequest(f"tensor parsing error: {self._name}") from exc
 
     def _fill(self, value: Any, level: int, shape: tuple[int, ...]) -> None:
         if not isinstance(value, list):

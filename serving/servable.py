@@ -27,7 +27,9 @@ from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
 
+from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
+from serving.tensors import DeepArray
 
 Array = NDArray[Any]
 
@@ -103,7 +105,9 @@ class Call:
     twice: the first run of a graph prepares it and tells nothing.
     """
 
-    def __init__(self, servable: Servable, signature: Signature, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, servable: Servable, signature: Signature, outputs: tuple[str, ...], is_deep: bool = False
+    ) -> None:
         infos = list(signature.inputs.values())
         feeds = [info.name for info in infos]
         fetches = [signature.outputs[alias].name for alias in outputs]
@@ -113,12 +117,12 @@ class Call:
         self.dtypes = [numpy_dtype(info.dtype) for info in infos]
         self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
-        self.mergeable = signature.batch_major and not servable.changes_state(fetches)
+        self.mergeable = not is_deep and signature.batch_major and not servable.changes_state(fetches)
         self.seconds = float("inf")
         self._runs = 0
         self._feeds, self._fetches = feeds, fetches
-        self._graph = servable.callable(feeds, fetches)
-        self._long_graph: Callable[..., list[Array]] | None = None
+        self._graph = servable.deep_callable(feeds, fetches) if is_deep else servable.callable(feeds, fetches)
+        self._long_graph: Callable[..., list[Array]] | None = self._graph if is_deep else None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         graph = self._graph
@@ -198,7 +202,7 @@ class Servable:
             function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
         }
         self._nodes = {node.name: node for node in meta_graph.graph_def.node}
-        self._calls: dict[tuple[str, tuple[str, ...]], Call] = {}
+        self._calls: dict[tuple[str, tuple[str, ...], bool], Call] = {}
         self._users = 0
         self._free: Callable[[], None] | None = None
 
@@ -230,11 +234,12 @@ class Servable:
         if inputs.keys() != signature.inputs.keys():
             inputs = with_defaults(signature, inputs)
         wanted = tuple(outputs) or tuple(signature.outputs)
-        key = (signature.name, wanted)
+        is_deep = any(isinstance(array, DeepArray) for array in inputs.values())
+        key = (signature.name, wanted, is_deep)
         call = self._calls.get(key)
         if call is None:
             _check_outputs(signature, wanted)
-            call = self._calls[key] = Call(self, signature, wanted)
+            call = self._calls[key] = Call(self, signature, wanted, is_deep)
         arrays = [inputs[alias] for alias in call.aliases]
         call.check_types(arrays)
         return call, arrays
@@ -254,6 +259,15 @@ class Servable:
             return function
         positions = [distinct.index(name) for name in fetches]
         return lambda *arrays: [found[position] for found in [function(*arrays)] for position in positions]
+
+    def deep_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
+        """The same for arrays of more dimensions than numpy can hold."""
+        try:
+            return deep_callable(self._session, feeds, fetches)
+        except errors_impl.OpError as exc:
+            raise graph_error(exc) from exc
+        except ValueError as exc:
+            raise InvalidRequest(str(exc)) from exc
 
     def changes_state(self, fetches: Iterable[str]) -> bool:
         """Does computing these tensors write to a variable or a table? Then every request must run by itself."""
@@ -373,9 +387,13 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return _cpp_name(dtypes.as_dtype(dtype).name)
 
 
-def _as_array(result: Any) -> Array:
+def _as_array(result: Any) -> Any:
     """What a session gave for one tensor; a scalar string comes as bytes."""
-    return result if isinstance(result, np.ndarray) else np.array(result, None if hasattr(result, "dtype") else object)
+    return (
+        result
+        if isinstance(result, (np.ndarray, DeepArray))
+        else np.array(result, None if hasattr(result, "dtype") else object)
+    )
 
 
 def _cpp_name(name: str) -> str:

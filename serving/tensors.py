@@ -19,7 +19,8 @@ Array = NDArray[Any]
 
 STRING = 7
 BOOL = 10
-MOST_DIMENSIONS = 64
+MOST_DIMENSIONS = 254
+MOST_NUMPY_DIMENSIONS = 64
 LARGEST_FILL_BYTES = 256 * 2**20
 
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -82,6 +83,50 @@ _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
 _BIT_PATTERNS = {14, 19}
 
 
+class DeepArray:
+    """A tensor of more dimensions than numpy can hold: its values in a row, and its shape."""
+
+    __slots__ = ("shape", "values")
+
+    def __init__(self, values: Array, shape: tuple[int, ...]) -> None:
+        self.values = values
+        self.shape = shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.values.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def ravel(self) -> Array:
+        return self.values
+
+    def reshape(self, size: int) -> Array:
+        """Only to one dimension."""
+        return self.values.reshape(size)
+
+
+def shaped(values: Array, shape: tuple[int, ...]) -> Any:
+    """
+    The values in this shape, as an array where numpy can hold it.
+
+    Raises:
+        ValueError: TensorFlow has no tensors of so many dimensions.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"{len(shape)} dimensions")
+    return values.reshape(shape) if len(shape) <= MOST_NUMPY_DIMENSIONS else DeepArray(values, shape)
+
+
 def dtype_of(data_type: int) -> np.dtype[Any] | None:
     """The array type for a ``DataType`` number, or None for one that no array can hold."""
     return _DTYPES.get(data_type)
@@ -112,9 +157,9 @@ def data_type_named(name: str) -> int:
     return _NUMBERS_BY_NAME.get(name, 0)
 
 
-def decode(proto: Any) -> Array:
+def decode(proto: Any) -> Any:
     """
-    The array in a ``TensorProto``.
+    The array in a ``TensorProto``, a `DeepArray` where it has very many dimensions.
 
     ``tensor_content`` must have the exact length. Of the typed fields, too few values repeat the last one, none at all
     means zeros, and what is too much is ignored.
@@ -131,7 +176,7 @@ def decode(proto: Any) -> Array:
     count = math.prod(shape)
     content = proto.tensor_content
     values = _from_content(content, proto.dtype, dtype, count) if content else _from_field(proto, dtype, count)
-    return values.reshape(shape)
+    return shaped(values, shape)
 
 
 def encode(array: Array, proto: Any, as_content: bool = False) -> None:
@@ -154,7 +199,7 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
         else:
             proto.string_val.extend(values)
     elif as_content:
-        proto.tensor_content = np.ascontiguousarray(array).tobytes()
+        proto.tensor_content = np.ascontiguousarray(array.reshape(-1)).tobytes()
     else:
         field, kind = _FIELDS[data_type]
         getattr(proto, field).extend(_flat(array, data_type, kind).tolist())
@@ -236,7 +281,7 @@ def _zero(data_type: int, dtype: np.dtype[Any]) -> Any:
 
 
 def _flat(array: Array, data_type: int, kind: np.dtype[Any]) -> Array:
-    flat = np.ascontiguousarray(array).reshape(-1)
+    flat = np.ascontiguousarray(array.reshape(-1))
     if data_type in _BIT_PATTERNS or flat.dtype.kind == "c":
         return flat.view(kind)
     return flat

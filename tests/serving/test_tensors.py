@@ -86,7 +86,7 @@ def test_surplus_values_are_ignored_and_small_integers_wrap(tensor_proto: Any) -
         (1, [2], b"\0\0\0\0"),
         (10, [1], b"\x02"),
         (1, [-1], b""),
-        (1, [1] * 65, b"\0\0\0\0"),
+        (1, [1] * 255, b"\0\0\0\0"),
         (1, [2**40], b""),
         (7, [2], b"\x01\x05a"),
         (7, [1], b"\x81"),
@@ -100,6 +100,19 @@ def test_what_is_no_tensor_is_refused(tensor_proto: Any, dtype: int, sizes: list
         proto.tensor_shape.dim.add(size=size)
     with pytest.raises(ValueError, match=r".+"):
         decode(proto)
+
+
+@pytest.mark.parametrize("dimensions", [64, 65, 254])
+def test_tensors_of_many_dimensions_survive(tensor_proto: Any, dimensions: int) -> None:
+    """As many dimensions as TensorFlow has, though numpy holds fewer."""
+    sent = tensor_proto(dtype=1, float_val=[1.5])
+    for _ in range(dimensions):
+        sent.tensor_shape.dim.add(size=1)
+    array = decode(sent)
+    assert (array.ndim, array.reshape(-1).tolist()) == (dimensions, [1.5])
+    again = tensor_proto()
+    encode(array, again)
+    assert again == sent
 
 
 def test_an_array_type_that_tensorflow_lacks_cannot_be_sent() -> None:
