@@ -24,7 +24,7 @@ from tests.conformance.cases import MODELS
 from tests.conformance.client import GrpcAnswer, RestAnswer, ask_grpc, ask_rest, open_channel
 
 PROJECT = Path(__file__).parents[2]
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _STATUS_METHOD = "tensorflow.serving.ModelService/GetModelStatus"
 
