@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,6 +53,14 @@ def build_tiny_model(target: Path, version: int) -> None:
     module = Tiny()
     signatures = {"serving_default": module.predict, "counted": module.count}
     tf.saved_model.save(module, str(target), signatures=signatures)
+
+
+def wait_available(server: Any, model: str, *versions: int) -> None:
+    """Wait until all these versions answer: the ports open as soon as one of them does."""
+    deadline = time.monotonic() + 30
+    while None in [server.data_plane.servable(model, version) for version in versions]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from serving.model_config import ModelEntry, render
 from serving.version_policy import All
+from tests.conftest import wait_available
 
 ECHOED = {
     each.__name__: np.dtype(each)
@@ -125,6 +126,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Iterato
     config = root / "models.config"
     config.write_text(render([ModelEntry(each.name, each.base_path, each.policy) for each in entries]), "utf-8")
     with Server(ServerSettings(model_config_file=config)) as server:
+        wait_available(server, "tiny", 1, 2)
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
             client.reload(entries)
         yield Served(server.rest_port, server.grpc_port, entries)

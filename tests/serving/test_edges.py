@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import requests
 from tensorflow_serving.apis import predict_pb2
 
 from serving.repository import STAMP
+from tests.conftest import wait_available
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
 
@@ -32,9 +32,7 @@ def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
         "model_version_policy { all {} } version_labels { key: 'stable' value: 1 } } }"
     )
     server = model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
-    deadline = time.monotonic() + 10
-    while None in [server.data_plane.servable("tiny", version) for version in (1, 2)]:  # the ports open at the first
-        assert time.monotonic() < deadline
+    wait_available(server, "tiny", 1, 2)
     return server
 
 
