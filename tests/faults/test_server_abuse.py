@@ -1,0 +1,124 @@
+"""What a server must bear without making anybody else wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from serving.model_config import ModelEntry, render
+from serving.version_policy import All
+
+ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
+
+
+class Bystander(threading.Thread):
+    """Somebody who asks all the time, and should never notice anything."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.answers: list[int] = []
+        self._url = url
+        self._stopped = threading.Event()
+        self.answered = threading.Event()
+
+    def run(self) -> None:
+        with requests.Session() as session:
+            while not self._stopped.wait(0.005):
+                self.answers.append(session.post(self._url, json=ROW, timeout=30).status_code)
+                self.answered.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+@pytest.fixture
+def base_path(tiny_model: Any, tmp_path: Path) -> Path:
+    tiny_model(tmp_path / "tiny", 1)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def url(base_path: Path, model_server: Any) -> str:
+    """The address of a server that serves every version, and tries a broken one once."""
+    config = base_path.parent / "models.config"
+    config.write_text(render([ModelEntry("tiny", str(base_path), All())]))
+    server = model_server(model_config_file=config, max_num_load_retries=0)
+    return f"http://127.0.0.1:{server.rest_port}/v1/models/tiny"
+
+
+@contextmanager
+def undisturbed(url: str) -> Iterator[None]:
+    """During the block every request of a bystander is answered."""
+    bystander = Bystander(f"{url}:predict")
+    bystander.start()
+    bystander.answered.wait(30)
+    try:
+        yield
+    finally:
+        bystander.stop()
+    assert set(bystander.answers) == {200}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"instances": [1,]}', "JSON Parse error: Invalid value. at offset: 17"),
+        (b" " * (50 * 2**20), "The document is empty"),
+        (b'{"instances": [' + b"[1.0, 2.0, 3.0, 4.0]," * 2_500_000, "JSON Parse error"),
+        (b'{"instances": "' + b"x" * (50 * 2**20) + b'"}', "Expecting 'instances' to be an list/array"),
+        (b'{"instances": [[1.0], [2.0, 3.0]]}', "Expecting tensor size: 1 but got: 2"),
+        (b'{"inputs": {"other": [[1.0]]}}', "Missing named input: input"),
+    ],
+    ids=["unparsable", "50 MB of nothing", "50 MB cut off", "50 MB of text", "wrong shape", "wrong name"],
+)
+def test_a_bad_request_is_told_and_disturbs_nobody(url: str, body: bytes, told: str) -> None:
+    """The answer is a clear 400, however large the request, and others are answered meanwhile."""
+    with undisturbed(url):
+        answer = requests.post(f"{url}:predict", data=body, timeout=120)
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]
+
+
+def test_an_unknown_version_is_not_found(url: str) -> None:
+    """Asking for what is not there is a 404 that names it."""
+    answer = requests.post(f"{url}/versions/9:predict", json=ROW, timeout=10)
+    assert (answer.status_code, answer.json()["error"]) == (404, "Servable not found for request: Specific(tiny, 9)")
+
+
+@pytest.mark.parametrize("kind", ["empty directory", "plain file", "cut off graph", "cut off variables", "no number"])
+def test_what_is_dropped_in_by_hand_and_broken_leaves_the_old_version_live(
+    url: str, base_path: Path, tiny_model: Any, kind: str
+) -> None:
+    """The broken version is told in the status, and version 1 goes on answering."""
+    with undisturbed(url):
+        name = "2" if kind != "no number" else "2.partial"
+        if kind == "plain file":
+            (base_path / name).write_text("not a model")
+        elif kind in ("empty directory", "no number"):
+            (base_path / name).mkdir()
+        else:
+            model = tiny_model(base_path.parent / "elsewhere", 2)
+            broken = "saved_model.pb" if kind == "cut off graph" else "variables/variables.index"
+            (model / broken).write_bytes((model / broken).read_bytes()[:20])
+            model.rename(base_path / name)
+        tiny_model(base_path, 3)
+        expected = {"1": "AVAILABLE", "3": "AVAILABLE"} | ({} if kind == "no number" else {"2": "END"})
+        assert _states_when(url, expected) == expected
+
+
+def _states_when(url: str, expected: dict[str, str]) -> dict[str, str]:
+    """The states of all versions, once they are as expected or have had the time for it."""
+    deadline = time.monotonic() + 15
+    while True:
+        rows = requests.get(url, timeout=10).json()["model_version_status"]
+        states = {row["version"]: row["state"] for row in rows}
+        if states == expected or time.monotonic() > deadline:
+            return states
