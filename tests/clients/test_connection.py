@@ -185,7 +185,7 @@ def forwarding_when_retried(port: socket.socket, target: int) -> Iterator[None]:
         with suppress(OSError):
             port.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join()
+            thread.join(10)  # a connection that the server keeps open may outlive the test
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -196,7 +196,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def start(function: Any, *arguments: Any) -> threading.Thread:
-    thread = threading.Thread(target=function, args=arguments)
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
 
