@@ -67,8 +67,11 @@ def train(
 
         tensorflow.config.list_logical_devices()
 
+    from flows.registry import Registry
     from flows.train_and_promote import TrainOutcome, train_and_promote
 
+    # Makes MLflow's database where there is none, while the Prefect server makes its own.
+    Registry(settings.home / "artifacts").check()
     if server is not None:
         server.wait()
     else:
