@@ -16,22 +16,23 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import grpc
+import httptools
 import numpy as np
 import orjson
 from google.protobuf import json_format
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import examples
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
+from serving.http_protocol import METHODS, TEXT, Request, Response, error_page
 from serving.json_dialect import array, dump, parse, quoted
 from serving.json_examples import read_examples
 from serving.json_tensors import float_texts, read_inputs, write_columns, write_rows
@@ -61,32 +62,18 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
-_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
-_LONGEST_METHOD = 32
 _VERBS = ("predict", "classify", "regress")
-_JSON, _HTML, _TEXT = b"application/json", b"text/html", b"text/plain"
-_CORS_HEADERS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"POST, GET"),
-    (b"access-control-allow-headers", b"Content-Type"),
-]
+_CORS_HEADERS = (
+    (b"Access-Control-Allow-Origin", b"*"),
+    (b"Access-Control-Allow-Methods", b"POST, GET"),
+    (b"Access-Control-Allow-Headers", b"Content-Type"),
+)
 _VERSION = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
 _INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)", re.I | re.A)
 _INFORMATION = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I | re.A)
 _V1 = re.compile(r"/v1/.*", re.I | re.S)
 _BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2})|[\x80-\xff]")
 _INT64_MAX = 2**63 - 1
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class _Answer:
-    status: int
-    body: bytes
-    content_type: bytes = _JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,96 +92,75 @@ class _Route:
         return self.spec.name if self.spec else ""
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 on one connection; an unknown method is answered by 501 where uvicorn has 400."""
+class RestApi:
+    """What is answered to each request."""
 
-    def data_received(self, data: bytes) -> None:
-        self._started_with = data[:_LONGEST_METHOD]
-        super().data_received(data)
-
-    def send_400_response(self, msg: str) -> None:
-        method = re.match(rb"([A-Za-z]+) ", self._started_with)
-        if method is None or method[1].decode() in _METHODS:
-            super().send_400_response(msg)
-            return
-        page = _html(HTTPStatus.NOT_IMPLEMENTED).body
-        head = f"HTTP/1.1 501 Not Implemented\r\ncontent-type: text/html\r\ncontent-length: {len(page)}\r\n"
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + page)
-        self.transport.close()
-
-
-def create_app(data_plane: DataPlane, settings: ServerSettings) -> Any:
-    """The ASGI application."""
-    return _RestApi(data_plane, settings)
-
-
-class _RestApi:
     def __init__(self, data_plane: DataPlane, settings: ServerSettings) -> None:
         self._data_plane = data_plane
         self._settings = settings
         milliseconds = settings.rest_api_timeout_in_ms
         self._timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
         self._routes: dict[bytes, _Route] = {}
-        self._own_paths: dict[str, Callable[[], _Answer]] = {
-            "/healthz": lambda: _Answer(HTTPStatus.OK, b"ok\n", _TEXT),
+        self._own_paths: dict[str, Callable[[], Response]] = {
+            "/healthz": lambda: Response(HTTPStatus.OK, b"ok\n", TEXT),
             "/readyz": self._readiness,
             "/hotswap/models": self._models,
         }
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        body = await _read_body(receive)
-        if body is None:
-            return
-        answer = await self._answer(scope, body)
-        headers = [
-            (b"content-type", answer.content_type),
-            (b"content-length", str(len(answer.body)).encode()),
-            *answer.headers,
-        ]
-        await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    async def _answer(self, scope: dict[str, Any], body: bytes) -> _Answer:
-        method: str = scope["method"]
-        raw_path: bytes = scope["raw_path"]
-        route = self._routes.get(raw_path) if method == "POST" and not scope["query_string"] else None
+    async def answer(self, request: Request) -> Response:
+        """The answer to one request; the handler of an `HttpServer`."""
+        route = self._routes.get(request.target) if request.method == "POST" else None
         if route is None:
-            if method not in _METHODS:
-                return _html(HTTPStatus.NOT_IMPLEMENTED)
-            if _BAD_PERCENT.search(raw_path):
-                return _html(HTTPStatus.BAD_REQUEST)
-            path = raw_path.decode("ascii")
-            target = f"{path}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else path
-            metrics_path = self._data_plane.metrics_path
-            if metrics_path and path == metrics_path:
-                return self._metrics(target, metrics_path)
-            if path in self._own_paths and method == "GET":
-                return self._own_paths[path]()
-            if not _V1.fullmatch(target):
-                return _html(HTTPStatus.NOT_FOUND)
-            if method == "OPTIONS":
-                return self._with_cors(_preflight(scope["headers"]))
-            route = _route(method, target)
-            if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
-                self._routes[raw_path] = route
-        answer = await self._v1(route, scope["headers"], body)
+            found = self._find(request)
+            if isinstance(found, Response):
+                return found
+            route = found
+        answer = await self._v1(route, request)
         return self._with_cors(answer) if self._settings.rest_api_enable_cors_support else answer
 
-    def _with_cors(self, answer: _Answer) -> _Answer:
+    def _find(self, request: Request) -> _Route | Response:
+        """What a request asks for below ``/v1/``, or the answer to one for anything else."""
+        method = request.method
+        if method.encode() not in METHODS:
+            return error_page(HTTPStatus.NOT_IMPLEMENTED)
+        try:
+            url = httptools.parse_url(request.target)
+        except httptools.HttpParserInvalidURLError:
+            return error_page(HTTPStatus.BAD_REQUEST)
+        raw_path = url.path or b""
+        if _BAD_PERCENT.search(raw_path):
+            return error_page(HTTPStatus.BAD_REQUEST)
+        path = raw_path.decode("ascii")
+        target = f"{path}?{url.query.decode('latin-1')}" if url.query else path
+        metrics_path = self._data_plane.metrics_path
+        if metrics_path and path == metrics_path:
+            return self._metrics(target, metrics_path)
+        if path in self._own_paths and method == "GET":
+            return self._own_paths[path]()
+        if not _V1.fullmatch(target):
+            return error_page(HTTPStatus.NOT_FOUND)
+        if method == "OPTIONS":
+            return self._with_cors(_preflight(request.headers))
+        route = _route(method, target)
+        if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
+            self._routes[request.target] = route
+        return route
+
+    def _with_cors(self, answer: Response) -> Response:
         if not self._settings.rest_api_enable_cors_support:
             return answer
-        return _Answer(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
+        return Response(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
 
-    async def _v1(self, route: _Route, headers: list[tuple[bytes, bytes]], body: bytes) -> _Answer:
+    async def _v1(self, route: _Route, request: Request) -> Response:
         if route.is_version_too_big:
             self._data_plane.metrics.count_request("", "INVALID_ARGUMENT")
-            return _Answer(HTTPStatus.BAD_REQUEST, b"")
+            return Response(HTTPStatus.BAD_REQUEST, b"")
         started = time.perf_counter()
         try:
             if route.spec is None:
                 raise InvalidRequest(route.refusal)
             if route.verb:
-                answer = await self._infer(route.verb, route.spec, _content(headers, body))
+                answer = await self._infer(route.verb, route.spec, _content(request))
             else:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
@@ -204,7 +170,7 @@ class _RestApi:
         self._data_plane.metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
         return answer
 
-    async def _infer(self, verb: str, spec: ModelSpec, body: bytes) -> _Answer:
+    async def _infer(self, verb: str, spec: ModelSpec, body: bytes) -> Response:
         # A large request is read and written in a thread, so that others need not wait for all of it.
         is_small = len(body) <= LARGEST_INLINE_BYTES
         request = parse(body) if is_small else await asyncio.to_thread(parse, body)
@@ -228,7 +194,7 @@ class _RestApi:
 
     async def _predict(
         self, spec: ModelSpec, signature_name: str, request: dict[str, Any], body: bytes, is_small: bool
-    ) -> _Answer:
+    ) -> Response:
         with self._data_plane.acquire(spec) as handle:
             signature = handle.servable.signatures.get(signature_name or DEFAULT_SIGNATURE)
             if signature is None:
@@ -245,31 +211,31 @@ class _RestApi:
             text = write(outputs) if is_small else await asyncio.to_thread(write, outputs)
             return _inferred(key, text, handle.version)
 
-    def _inform(self, spec: ModelSpec, with_metadata: bool) -> _Answer:
+    def _inform(self, spec: ModelSpec, with_metadata: bool) -> Response:
         if not with_metadata:
             status = _proto_json(status_response(self._data_plane, spec))
-            return _Answer(HTTPStatus.OK, f"{status}\n".encode())
+            return Response(HTTPStatus.OK, f"{status}\n".encode())
         with self._data_plane.acquire(spec) as handle:
             model_spec = {"name": handle.servable.model, "version": str(handle.version), "signature_name": ""}
             text = (
                 f'{{\n"model_spec":{_indented(model_spec)}\n,\n'
                 f'"metadata": {{"signature_def": {_proto_json(signature_map(handle))}\n}}\n}}\n'
             )
-            return _Answer(HTTPStatus.OK, text.encode())
+            return Response(HTTPStatus.OK, text.encode())
 
-    def _metrics(self, target: str, path: str) -> _Answer:
+    def _metrics(self, target: str, path: str) -> Response:
         if target != path:
-            return _Answer(HTTPStatus.BAD_REQUEST, f"Unexpected path: {target}. Should be {path}".encode(), _TEXT)
-        return _Answer(HTTPStatus.OK, self._data_plane.metrics_page().encode(), _TEXT)
+            return Response(HTTPStatus.BAD_REQUEST, f"Unexpected path: {target}. Should be {path}".encode(), TEXT)
+        return Response(HTTPStatus.OK, self._data_plane.metrics_page().encode(), TEXT)
 
-    def _readiness(self) -> _Answer:
+    def _readiness(self) -> Response:
         if self._data_plane.ready():
-            return _Answer(HTTPStatus.OK, b"ready\n", _TEXT)
-        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", _TEXT)
+            return Response(HTTPStatus.OK, b"ready\n", TEXT)
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", TEXT)
 
-    def _models(self) -> _Answer:
+    def _models(self) -> Response:
         rows = [row for name in self._data_plane.models() for row in self._versions(name)]
-        return _Answer(HTTPStatus.OK, orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        return Response(HTTPStatus.OK, orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def _versions(self, model: str) -> list[dict[str, Any]]:
         labels = self._data_plane.labels(model)
@@ -292,25 +258,15 @@ class _RestApi:
         return rows
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """The whole body, or None when the client has gone."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        return body
-    chunks = []
-    while message["type"] == "http.request":
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(chunks)
-        message = await receive()
-    return None
-
-
-def _content(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+def _content(request: Request) -> bytes:
     """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
-    if not any(name == b"content-encoding" and b"gzip" in value for name, value in headers):
-        return body
+    for name, value in request.headers:
+        if name == b"content-encoding" and b"gzip" in value:
+            return _inflated(request.body)
+    return request.body
+
+
+def _inflated(body: bytes) -> bytes:
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         content = inflate.decompress(body, LARGEST_INFLATED_BYTES + 1)
@@ -340,25 +296,21 @@ def _unquote(text: str) -> str:
     return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
 
 
-def _preflight(headers: list[tuple[bytes, bytes]]) -> _Answer:
+def _preflight(headers: list[tuple[bytes, bytes]]) -> Response:
     origin = next((value for name, value in headers if name == b"origin"), b"")
     allowed = b"http://" in origin or b"https://" in origin
     status = HTTPStatus.OK if allowed else HTTPStatus.BAD_REQUEST
-    return _Answer(status, b"", b"text/html; charset=ISO-8859-1")
+    return Response(status, b"", b"text/html; charset=ISO-8859-1")
 
 
-def _error(exc: ServingError) -> _Answer:
+def _error(exc: ServingError) -> Response:
     body = f'{{\n    "error": {quoted(exc.message)}\n}}'.encode("utf-8", "surrogateescape")
-    return _Answer(_HTTP_STATUS.get(exc.code, HTTPStatus.INTERNAL_SERVER_ERROR), body)
+    return Response(_HTTP_STATUS.get(exc.code, HTTPStatus.INTERNAL_SERVER_ERROR), body)
 
 
-def _html(status: HTTPStatus) -> _Answer:
-    return _Answer(status, f"<html><body><h1>{status} {status.phrase}</h1></body></html>\n".encode(), _HTML)
-
-
-def _inferred(key: str, value: str, version: int) -> _Answer:
+def _inferred(key: str, value: str, version: int) -> Response:
     body = f'{{\n    "{key}": {value}\n}}'.encode("utf-8", "surrogateescape")
-    return _Answer(HTTPStatus.OK, body, headers=((b"model-version", str(version).encode()),))
+    return Response(HTTPStatus.OK, body, headers=((b"Model-Version", b"%d" % version),))
 
 
 def _classifications(found: examples.Classifications) -> str:

@@ -18,15 +18,15 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import uvicorn
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.data_plane import DataPlane, entries_of
 from serving.errors import HotswapError, ServingError
 from serving.grpc_api import add_services, create_server
+from serving.http_protocol import HttpLimits, HttpServer
 from serving.model_config import ModelEntry
-from serving.rest_api import HttpProtocol, create_app
+from serving.rest_api import RestApi
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class Server:
     async def _serve(self) -> None:
         assert self._stop is not None
         grpc_server = await self._open_grpc()
-        rest_server, rest_loop = await self._open_rest()
+        rest_server = await self._open_rest()
         log.info("serving grpc_port=%s rest_port=%s", self._grpc_port, self._rest_port)
         config_poll = asyncio.create_task(self._poll_config())
         self._started.set()
@@ -187,9 +187,8 @@ class Server:
         self.data_plane.draining = True
         config_poll.cancel()
         closing = []
-        if rest_server is not None and rest_loop is not None:
-            rest_server.should_exit = True
-            closing.append(_close_rest(rest_server, rest_loop, self._rest_socket))
+        if rest_server is not None:
+            closing.append(rest_server.close(self.settings.drain_seconds))
         if grpc_server is not None:
             closing.append(grpc_server.stop(self.settings.drain_seconds))
         await asyncio.gather(*closing)
@@ -209,28 +208,25 @@ class Server:
         self._grpc_port = port
         return server
 
-    async def _open_rest(self) -> tuple[uvicorn.Server | None, asyncio.Task[None] | None]:
+    async def _open_rest(self) -> HttpServer | None:
         if self._rest_socket is None:
-            return None, None
-        config = uvicorn.Config(
-            create_app(self.data_plane, self.settings),
-            http=HttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(self.settings.drain_seconds) or 1,
+            return None
+        settings = self.settings
+        limits = HttpLimits(
+            body_bytes=settings.rest_max_body_bytes,
+            buffered_bytes=settings.rest_max_buffered_bytes,
+            head_bytes=settings.rest_max_head_bytes,
+            connections=settings.rest_max_connections,
+            idle_seconds=settings.rest_idle_seconds,
+            receive_seconds=settings.rest_receive_seconds,
         )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
+        server = HttpServer(RestApi(self.data_plane, settings).answer, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
-            await server.startup(sockets=[self._rest_socket])
+            await server.start(self._rest_socket)
         except OSError as exc:
             raise _port_in_use(self._rest_port, "--rest_api_port") from exc
-        return server, asyncio.create_task(server.main_loop())
+        return server
 
     async def _poll_config(self) -> None:
         """Apply the config file again and again; what is wrong with it is logged and changes nothing."""
@@ -313,8 +309,3 @@ def _port_in_use(port: int, flag: str) -> PortInUse:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _close_rest(server: uvicorn.Server, loop: asyncio.Task[None], bound: socket.socket | None) -> None:
-    await loop
-    await server.shutdown(sockets=[bound] if bound is not None else None)

@@ -45,6 +45,18 @@ class ServerSettings:
     """How long a run of the graph may take for REST; 0 or less means for ever."""
     rest_api_enable_cors_support: bool = False
     """Let browsers of other origins read the answers."""
+    rest_max_body_bytes: int = 256 * 2**20
+    """The largest body of a REST request; a larger one is refused with 413."""
+    rest_max_buffered_bytes: int = 2**30
+    """What the bodies of all REST requests in progress may take together; what comes on top is refused with 503."""
+    rest_max_head_bytes: int = 2**16
+    """How long a request line (414) or all headers together (431) may be."""
+    rest_max_connections: int = 16_384
+    """How many REST connections may be open; the next one is refused with 503."""
+    rest_idle_seconds: float = 60.0
+    """When a REST connection on which nothing happens is closed."""
+    rest_receive_seconds: float = 30.0
+    """How long a client may take to send a head, pause within a body (both: 408) or leave an answer unread."""
     enable_batching: bool = False
     """Enforce the limits of the batching parameters, as TensorFlow Serving's batching does."""
     batching_parameters_file: Path | None = None

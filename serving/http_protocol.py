@@ -1,0 +1,357 @@
+"""
+How does one connection speak HTTP/1.1?
+
+httptools parses what arrives; the requests of a connection are answered one after the other, in their order. Between
+the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. What a client may
+send, and how long it may take, is bounded by `HttpLimits`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+log = logging.getLogger(__name__)
+
+HTML, JSON, TEXT = b"text/html", b"application/json", b"text/plain"
+METHODS = {b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"}
+
+_BACKLOG = 2048
+_LINGER_SECONDS = 5.0
+_QUIET_SECONDS = 0.25
+_SWEEP_SECONDS = 1.0
+_DRAIN_STEP_SECONDS = 0.02
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_METHOD = re.compile(rb"([A-Za-z]+) ")
+_STATUS_LINES = {int(status): f"{status} {status.phrase}".encode() for status in HTTPStatus}
+_STATUS_LINES[499] = b"499 Client Closed Request"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one client may ask of the server; see the settings of the same names."""
+
+    body_bytes: int
+    buffered_bytes: int
+    head_bytes: int
+    connections: int
+    idle_seconds: float
+    receive_seconds: float
+
+
+@dataclass(slots=True)
+class Request:
+    """One request; `target` is what stands in the request line, header names are in lower case."""
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    keep_alive: bool = True
+    is_old: bool = False
+    """HTTP/1.0"""
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer; content length, date and connection headers are added on the way out."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    closes: bool = False
+    """whether the connection ends with it"""
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class HttpServer:
+    """Every connection of one listening socket."""
+
+    def __init__(self, handle: Handler, limits: HttpLimits) -> None:
+        self.handle = handle
+        self.limits = limits
+        self.connections: set[HttpConnection] = set()
+        self.draining = False
+        self.buffered_bytes = 0
+        self.loop = asyncio.get_running_loop()
+        self._listening: asyncio.Server | None = None
+        self._sweep()
+
+    async def start(self, bound: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections."""
+        self._listening = await self.loop.create_server(
+            lambda: HttpConnection(self), sock=bound, ssl=tls, backlog=_BACKLOG
+        )
+
+    async def close(self, seconds: float) -> None:
+        """
+        Accept no more connections, and end each as soon as it is quiet.
+
+        A connection is quiet when every request on it is answered and nothing has arrived for a moment: what a client
+        had sent before it could know is answered. After `seconds` the rest is cut off.
+        """
+        self.draining = True
+        if self._listening is not None:
+            await asyncio.sleep(0)  # takes the connections that wait to be accepted
+            self._listening.close()
+        self.now = self.loop.time()
+        deadline = self.now + seconds
+        for connection in self.connections:
+            connection.since = self.now
+        while self.connections and self.now < deadline:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+            self.now = self.loop.time()
+            for connection in list(self.connections):
+                connection.close_if_quiet(_QUIET_SECONDS)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        self._timer.cancel()
+
+    def _sweep(self) -> None:
+        """Once a second: what time it is, and who has taken too long."""
+        self.now = self.loop.time()
+        self.date = formatdate(usegmt=True).encode()
+        for connection in list(self.connections):
+            connection.close_if_late()
+        self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: HttpServer) -> None:
+        self.since = server.now
+        """when the client last did what it had to"""
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request | Response] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._is_busy = False
+        self._is_deaf = False
+        self._is_receiving = False
+        self._is_in_head = False
+        self._is_write_paused = False
+        self._unsent_bytes = 0
+        self._received_bytes = 0
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+        if len(self._server.connections) > self._server.limits.connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_deaf = True
+        self._server.connections.discard(self)
+        self._forget_body()
+        for request in self._waiting:
+            self._server.buffered_bytes -= len(request.body) if isinstance(request, Request) else 0
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        if self._is_in_head:
+            self._received_bytes += len(data)
+        else:
+            self.since = self._server.now
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_deaf = True  # another protocol would follow; the request itself is answered
+        except httptools.HttpParserError:
+            method = _METHOD.match(data)
+            is_unknown = method is not None and method[1] not in METHODS
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED if is_unknown else HTTPStatus.BAD_REQUEST)
+        if self._is_in_head and self._received_bytes > self._server.limits.head_bytes:
+            self._refuse_head()
+
+    def eof_received(self) -> bool:
+        """Keep a connection that the client has closed on its side until the client has all its answers."""
+        is_open = not self._is_deaf and self._is_busy
+        self._is_deaf = True
+        return is_open
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._next()
+
+    def on_message_begin(self) -> None:
+        self._is_receiving = self._is_in_head = True
+        self._received_bytes = 0
+        self._target = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # else it is a trailer
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._received_bytes = 0
+        if len(self._target) > self._server.limits.head_bytes:
+            self._refuse_head()
+            return
+        for name, value in self._headers:
+            if name == b"content-length" and int(value) > self._server.limits.body_bytes:
+                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            elif name == b"expect" and value.lower() == b"100-continue" and not self._is_deaf:
+                self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_deaf:
+            return
+        server, size = self._server, len(body)
+        self._body.append(body)
+        self._received_bytes += size
+        server.buffered_bytes += size
+        if self._received_bytes > server.limits.body_bytes:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        elif server.buffered_bytes > server.limits.buffered_bytes:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def on_message_complete(self) -> None:
+        if self._is_deaf:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._is_receiving = False
+        parser = self._parser
+        method, is_old = parser.get_method().decode(), parser.get_http_version() == "1.0"
+        request = Request(method, self._target, self._headers, body, parser.should_keep_alive(), is_old)
+        if self._is_busy or self._is_write_paused:
+            self._waiting.append(request)
+            self.transport.pause_reading()
+        else:
+            self._start(request)
+
+    def close_if_late(self) -> None:
+        """Close where the client has left the server waiting for too long."""
+        limits, waited = self._server.limits, self._server.now - self.since
+        if self._is_write_paused:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent != self._unsent_bytes:
+                self._unsent_bytes, self.since = unsent, self._server.now
+            elif waited > limits.receive_seconds:
+                self.transport.abort()
+        elif self._is_busy:
+            return
+        elif self._is_deaf:
+            if waited > _LINGER_SECONDS:
+                self.transport.abort()
+        elif self._is_receiving:
+            if waited > limits.receive_seconds:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        elif waited > limits.idle_seconds:
+            self.transport.close()
+
+    def close_if_quiet(self, seconds: float) -> None:
+        """Close where nothing is being received or answered."""
+        if not self._is_busy and not self._is_receiving and self._server.now - self.since >= seconds:
+            self.transport.close()
+
+    def _start(self, request: Request) -> None:
+        self._is_busy = True
+        self._task = self._server.loop.create_task(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        server = self._server
+        try:
+            response = await server.handle(request)
+        except Exception:
+            log.exception("request failed method=%s target=%r", request.method, request.target)
+            response = error_page(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._is_busy = False
+        self.since = server.now
+        server.buffered_bytes -= len(request.body)
+        is_last = response.closes or server.draining or (self._is_deaf and not self._waiting)
+        self._write(response, request.keep_alive and not is_last, request.is_old, request.method == "HEAD")
+        if self._waiting:
+            self._next()
+
+    def _next(self) -> None:
+        while self._waiting and not self._is_busy and not self._is_write_paused:
+            following = self._waiting.popleft()
+            if isinstance(following, Request):
+                self._start(following)
+            else:
+                self._write(following, keep_alive=False)
+        if not self._waiting and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _refuse_head(self) -> None:
+        is_target = len(self._target) > self._server.limits.head_bytes
+        self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG if is_target else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """After the answers to what came before, send an error page; what follows on the connection is thrown away."""
+        if self._is_deaf:
+            return
+        self._is_deaf = True
+        self._is_receiving = self._is_in_head = False
+        self._forget_body()
+        self._waiting.append(error_page(status))
+        self._next()
+
+    def _forget_body(self) -> None:
+        self._server.buffered_bytes -= sum(map(len, self._body))
+        self._body = []
+
+    def _write(self, response: Response, keep_alive: bool, is_old: bool = False, is_head: bool = False) -> None:
+        transport = self.transport
+        if transport.is_closing():
+            return
+        head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
+            _STATUS_LINES[response.status],
+            response.content_type,
+            self._server.date,
+            len(response.body),
+        )
+        for name, value in response.headers:
+            head += b"%b: %b\r\n" % (name, value)
+        if not keep_alive:
+            head += b"Connection: close\r\n"
+        elif is_old:
+            head += b"Connection: keep-alive\r\n"
+        transport.write(head + b"\r\n" if is_head else head + b"\r\n" + response.body)
+        if keep_alive:
+            return
+        if self._is_deaf and transport.can_write_eof():
+            # Closing at once would make the kernel take back the answer, as there may be more to read.
+            transport.write_eof()
+        else:
+            transport.close()
+
+
+def error_page(status: HTTPStatus) -> Response:
+    """What is answered where the request does not reach the API; the connection ends with it."""
+    text = (
+        f"<HTML><HEAD>\n<TITLE>{status} {status.phrase}</TITLE>\n"
+        f"</HEAD><BODY>\n<H1>{status.phrase}</H1>\n</BODY></HTML>\n"
+    )
+    return Response(status, text.encode(), HTML, closes=True)
