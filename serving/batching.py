@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ from serving.servable import LONG_SECONDS, Array, Call
 LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024
 
-_Result = list[Array] | Exception
+Result = list[Array] | Exception
+"""The outputs of a call in their order, or what went wrong."""
+Done = Callable[[Result], None]
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class _Request:
     call: Call
     arrays: list[Array]
     rows: int | None
-    future: asyncio.Future[list[Array]]
+    done: Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +48,34 @@ class BatchingLimits:
     max_batch_size: int = 1000
     split_large: bool = False
 
-    def check_inputs(self, arrays: Sequence[Array]) -> int:
+    def check_inputs(self, arrays: Sequence[Array]) -> None:
         """
-        The number of rows of a request.
+        Check the batch of a request.
 
         Raises:
             InvalidRequest: The inputs are not batches of one size, or are too large.
         """
         if any(array.ndim == 0 for array in arrays):
             raise InvalidRequest("Batching Run() input tensors must have at least one dimension")
-        rows = {len(array) for array in arrays}
-        if len(rows) > 1:
+        sizes = {len(array) for array in arrays}
+        if len(sizes) > 1:
             raise InvalidRequest("Batching Run() input tensors must have equal 0th-dimension size")
-        size = rows.pop() if rows else 0
+        size = sizes.pop() if sizes else 0
         if size > self.max_batch_size and not self.split_large:
             raise InvalidRequest(f"Task size {size} is larger than maximum input batch size {self.max_batch_size}")
-        return size
 
-    def check_outputs(self, rows: int, arrays: Sequence[Array]) -> None:
-        """
-        Check that an answer has one row for each row of its request.
-
-        Raises:
-            FailedPrecondition: It has not.
-        """
-        for array in arrays:
+    def checked_outputs(self, inputs: Sequence[Array], outputs: list[Array]) -> Result:
+        """The outputs, if each has one row for each row of the inputs; else what is wrong with them."""
+        rows = len(inputs[0]) if inputs else 0
+        for array in outputs:
             if array.ndim == 0:
-                raise FailedPrecondition("Batched output tensor has 0 dimensions")
+                return FailedPrecondition("Batched output tensor has 0 dimensions")
             if len(array) != rows:
-                raise FailedPrecondition(
+                return FailedPrecondition(
                     "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
                     "input tensors"
                 )
+        return outputs
 
 
 def read_batching_limits(path: Path) -> BatchingLimits:
@@ -114,15 +112,17 @@ class Merger:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="graph")
         self._waiting: list[_Request] = []
 
-    def submit(self, call: Call, arrays: list[Array]) -> asyncio.Future[list[Array]]:
-        """Run `call` at the end of this turn of the loop; the servable is kept until the run has ended."""
-        future = self._loop.create_future()
+    def submit(self, call: Call, arrays: list[Array], done: Done) -> None:
+        """
+        Run `call` at the end of this turn of the loop; the servable is kept until the run has ended.
+
+        `done` is called on the loop's thread, and must not raise.
+        """
         rows = call.rows(arrays) if self._merge else None
         if not self._waiting:
             self._loop.call_soon(self._flush)
         call.servable.acquire()
-        self._waiting.append(_Request(call, arrays, rows, future))
-        return future
+        self._waiting.append(_Request(call, arrays, rows, done))
 
     def close(self) -> None:
         """Stop the threads once their runs have ended."""
@@ -147,7 +147,12 @@ class Merger:
 
 def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
     """Is this run so short that the event loop may wait for it?"""
-    return call.seconds <= LONG_SECONDS and sum(array.size for array in arrays) <= LARGEST_INLINE_ELEMENTS
+    if call.seconds > LONG_SECONDS:
+        return False
+    elements = 0
+    for array in arrays:
+        elements += array.size
+    return elements <= LARGEST_INLINE_ELEMENTS
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
@@ -168,21 +173,21 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
     return groups
 
 
-def _run(group: list[_Request]) -> list[_Result]:
+def _run(group: list[_Request]) -> list[Result]:
     if len(group) == 1:
         return [_run_one(group[0])]
     merged = _run_merged(group)
     return merged if merged is not None else [_run_one(request) for request in group]
 
 
-def _run_one(request: _Request) -> _Result:
+def _run_one(request: _Request) -> Result:
     try:
         return _timed(request.call, request.arrays)
     except Exception as exc:  # whatever it is belongs to this request alone
         return exc
 
 
-def _run_merged(group: list[_Request]) -> list[_Result] | None:
+def _run_merged(group: list[_Request]) -> list[Result] | None:
     """The results of one run for the whole group, or None where that did not work out."""
     call = group[0].call
     sizes = [request.rows or 0 for request in group]
@@ -194,7 +199,7 @@ def _run_merged(group: list[_Request]) -> list[_Result] | None:
     if any(output.shape[:1] != (sum(sizes),) for output in outputs):
         call.mergeable = False
         return None
-    results: list[_Result] = []
+    results: list[Result] = []
     start = 0
     for size in sizes:
         results.append([output[start : start + size] for output in outputs])
@@ -209,12 +214,7 @@ def _timed(call: Call, arrays: Sequence[Array]) -> list[Array]:
     return outputs
 
 
-def _finish(group: Sequence[_Request], results: Sequence[_Result]) -> None:
+def _finish(group: Sequence[_Request], results: Sequence[Result]) -> None:
     for request, result in zip(group, results, strict=True):
         request.call.servable.release()
-        if request.future.done():  # given up by its caller
-            continue
-        if isinstance(result, Exception):
-            request.future.set_exception(result)
-        else:
-            request.future.set_result(result)
+        request.done(result)

@@ -14,12 +14,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from serving.batching import BatchingLimits, Merger, read_batching_limits, runs_inline
+from serving.batching import BatchingLimits, Done, Merger, Result, read_batching_limits, runs_inline
 from serving.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -93,9 +94,9 @@ class DataPlane:
         await self._manager.close()
         self._merger.close()
 
-    def acquire(self, spec: ModelSpec) -> ServableHandle:
+    def find(self, spec: ModelSpec) -> Servable:
         """
-        The servable that a request asks for; used in ``with``, it stays loaded until the request ends.
+        The servable that a request asks for; it may be freed once the event loop goes on.
 
         Raises:
             ServableNotFound: The model or version is not available.
@@ -107,7 +108,50 @@ class DataPlane:
         if servable is None:
             wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
             raise ServableNotFound(f"Servable not found for request: {wanted}")
-        return ServableHandle(servable)
+        return servable
+
+    def acquire(self, spec: ModelSpec) -> ServableHandle:
+        """Like `find`; used in ``with``, the servable stays loaded until the block ends."""
+        return ServableHandle(self.find(spec))
+
+    def bind(
+        self, servable: Servable, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+    ) -> tuple[Call, list[Array]]:
+        """
+        Match a request with a signature.
+
+        Args:
+            inputs: One array per input alias; strings are object arrays of bytes.
+            outputs: The output aliases wanted; none means all.
+
+        Raises:
+            InvalidRequest: A name or type differs from the signature, or the batch breaks the limits of the settings.
+        """
+        call, arrays = servable.bind(signature, inputs, outputs)
+        if self._limits:
+            self._limits.check_inputs(arrays)
+        return call, arrays
+
+    def submit(self, call: Call, arrays: list[Array], done: Done, api: str = "Predict") -> None:
+        """
+        Run what `bind` gave, together with what else arrives in this turn of the loop.
+
+        Args:
+            done: Called with the arrays in the order of ``call.outputs``, or with what went wrong; must not raise.
+            api: Which kind of inference the metrics count this as.
+        """
+        servable, metrics, limits = call.servable, self.metrics, self._limits
+        servable.requests += 1
+        started = time.perf_counter()
+
+        def finished(result: Result) -> None:
+            if not isinstance(result, Exception):
+                metrics.observe_runtime(servable.model, api, time.perf_counter() - started)
+                if limits:
+                    result = limits.checked_outputs(arrays, result)
+            done(result)
+
+        self._merger.submit(call, arrays, finished)
 
     async def run(
         self,
@@ -119,41 +163,24 @@ class DataPlane:
         api: str = "Predict",
     ) -> dict[str, Array]:
         """
-        Run a signature; requests that arrive in the same turn of the loop are merged.
-
-        Args:
-            inputs: One array per input alias; strings are object arrays of bytes.
-            outputs: The output aliases wanted; none means all.
-            api: Which kind of inference the metrics count this as.
+        `bind`, `submit`, and wait for the result.
 
         Raises:
             InvalidRequest: A name or type differs from the signature.
             GraphError: TensorFlow refused to run the graph.
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
-        call, arrays = handle.servable.bind(signature, inputs, outputs)
-        rows = self._limits.check_inputs(arrays) if self._limits else 0
-        started = time.perf_counter()
-        results = await self.submit(call, arrays, timeout_seconds)
-        self.metrics.observe_runtime(handle.servable.model, api, time.perf_counter() - started)
-        if self._limits:
-            self._limits.check_outputs(rows, results)
+        call, arrays = self.bind(handle.servable, signature, inputs, outputs)
+        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+        self.submit(call, arrays, partial(_resolve, future), api)
+        if timeout_seconds is None or runs_inline(call, arrays):
+            results = await future
+        else:
+            try:
+                results = await asyncio.wait_for(future, timeout_seconds)
+            except TimeoutError as exc:
+                raise DeadlineExceeded("Timed out waiting for notification") from exc
         return dict(zip(call.outputs, results, strict=True))
-
-    async def submit(self, call: Call, arrays: list[Array], timeout_seconds: float | None = None) -> list[Array]:
-        """Run a call that `Servable.bind` gave; the results are in the order of its outputs."""
-        call.servable.requests += 1
-        future = self._merger.submit(call, arrays)
-        if timeout_seconds is None:
-            return await future
-        started = time.perf_counter()
-        try:
-            results = await (future if runs_inline(call, arrays) else asyncio.wait_for(future, timeout_seconds))
-        except TimeoutError as exc:
-            raise DeadlineExceeded("Timed out waiting for notification") from exc
-        if time.perf_counter() - started > timeout_seconds:
-            raise DeadlineExceeded("Timed out waiting for notification")
-        return results
 
     def check_predict_method(self, signature: Signature) -> None:
         """
@@ -301,6 +328,15 @@ class DataPlane:
                         "which is not currently available for inference"
                     )
         return {entry.name: dict(entry.labels) for entry in entries}
+
+
+def _resolve(future: asyncio.Future[list[Array]], result: Result) -> None:
+    if future.done():  # given up by its caller
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def entries_of(config: Any) -> list[ModelEntry]:

@@ -14,11 +14,11 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -75,7 +75,12 @@ class Response:
     """whether the connection ends with it"""
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Respond = Callable[[Response], None]
+Handler = Callable[[Request, Respond], Coroutine[Any, Any, Response] | None]
+"""Answers by calling its second argument, at once or later; or by returning a coroutine that gives the answer."""
+
+
+_NO_REQUEST = Request("", b"", [], b"")
 
 
 class HttpServer:
@@ -142,7 +147,9 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Request | Response] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._request = _NO_REQUEST
         self._is_busy = False
+        self._is_advancing = False
         self._is_deaf = False
         self._is_receiving = False
         self._is_in_head = False
@@ -276,16 +283,29 @@ class HttpConnection(asyncio.Protocol):
             self.transport.close()
 
     def _start(self, request: Request) -> None:
-        self._is_busy = True
-        self._task = self._server.loop.create_task(self._answer(request))
-
-    async def _answer(self, request: Request) -> None:
-        server = self._server
+        self._request, self._is_busy = request, True
         try:
-            response = await server.handle(request)
+            answering = self._server.handle(request, self._respond)
         except Exception:
-            log.exception("request failed method=%s target=%r", request.method, request.target)
-            response = error_page(HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._fail()
+            return
+        if answering is not None:
+            self._task = self._server.loop.create_task(self._respond_with(answering))
+
+    async def _respond_with(self, answering: Coroutine[Any, Any, Response]) -> None:
+        try:
+            response = await answering
+        except Exception:
+            self._fail()
+        else:
+            self._respond(response)
+
+    def _fail(self) -> None:
+        log.exception("request failed method=%s target=%r", self._request.method, self._request.target)
+        self._respond(error_page(HTTPStatus.INTERNAL_SERVER_ERROR))
+
+    def _respond(self, response: Response) -> None:
+        server, request = self._server, self._request
         self._is_busy = False
         self.since = server.now
         server.buffered_bytes -= len(request.body)
@@ -295,12 +315,17 @@ class HttpConnection(asyncio.Protocol):
             self._next()
 
     def _next(self) -> None:
+        """Go on with what waits; a request that is answered at once comes back here, and leaves it to the loop."""
+        if self._is_advancing:
+            return
+        self._is_advancing = True
         while self._waiting and not self._is_busy and not self._is_write_paused:
             following = self._waiting.popleft()
             if isinstance(following, Request):
                 self._start(following)
             else:
                 self._write(following, keep_alive=False)
+        self._is_advancing = False
         if not self._waiting and not self.transport.is_closing():
             self.transport.resume_reading()
 

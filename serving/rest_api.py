@@ -16,8 +16,9 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -29,16 +30,17 @@ import orjson
 from google.protobuf import json_format
 
 from serving import examples
+from serving.batching import Result, runs_inline
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
-from serving.http_protocol import METHODS, TEXT, Request, Response, error_page
+from serving.http_protocol import METHODS, TEXT, Request, Respond, Response, error_page
 from serving.json_dialect import array, dump, parse, quoted
 from serving.json_examples import read_examples
 from serving.json_tensors import float_texts, read_inputs, write_columns, write_rows
 from serving.model_spec import ModelSpec
 from serving.repository import STAMP
-from serving.servable import DEFAULT_SIGNATURE
+from serving.servable import DEFAULT_SIGNATURE, Array, Servable, Signature
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 LARGEST_INFLATED_BYTES = 100 * 2**20
 LARGEST_INLINE_BYTES = 2**18
 MOST_ROUTES = 1024
+_LARGE_AT_A_TIME = 2
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
@@ -101,22 +104,32 @@ class RestApi:
         milliseconds = settings.rest_api_timeout_in_ms
         self._timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
         self._routes: dict[bytes, _Route] = {}
+        self._large = ThreadPoolExecutor(_LARGE_AT_A_TIME, "large-request")
         self._own_paths: dict[str, Callable[[], Response]] = {
             "/healthz": lambda: Response(HTTPStatus.OK, b"ok\n", TEXT),
             "/readyz": self._readiness,
             "/hotswap/models": self._models,
         }
 
-    async def answer(self, request: Request) -> Response:
-        """The answer to one request; the handler of an `HttpServer`."""
+    def handle(self, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
+        """Answer one request; the handler of an `HttpServer`."""
+        if self._settings.rest_api_enable_cors_support:
+            return self._answer_with_cors(request)
         route = self._routes.get(request.target) if request.method == "POST" else None
         if route is None:
             found = self._find(request)
             if isinstance(found, Response):
-                return found
+                respond(found)
+                return None
             route = found
-        answer = await self._v1(route, request)
-        return self._with_cors(answer) if self._settings.rest_api_enable_cors_support else answer
+        return self._predict_soon(route, request, respond) if route.verb == "predict" else self._v1(route, request)
+
+    async def _answer_with_cors(self, request: Request) -> Response:
+        found = self._find(request)
+        answer = found if isinstance(found, Response) else await self._v1(found, request)
+        if not _V1.match(request.target.decode("latin-1")):
+            return answer
+        return replace(answer, headers=(*answer.headers, *_CORS_HEADERS))
 
     def _find(self, request: Request) -> _Route | Response:
         """What a request asks for below ``/v1/``, or the answer to one for anything else."""
@@ -140,16 +153,42 @@ class RestApi:
         if not _V1.fullmatch(target):
             return error_page(HTTPStatus.NOT_FOUND)
         if method == "OPTIONS":
-            return self._with_cors(_preflight(request.headers))
+            return _preflight(request.headers)
         route = _route(method, target)
         if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
             self._routes[request.target] = route
         return route
 
-    def _with_cors(self, answer: Response) -> Response:
-        if not self._settings.rest_api_enable_cors_support:
-            return answer
-        return Response(answer.status, answer.body, answer.content_type, (*answer.headers, *_CORS_HEADERS))
+    def _predict_soon(self, route: _Route, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
+        """Answer a predict without a task of its own, if neither reading it nor running the graph takes long."""
+        if len(request.body) > LARGEST_INLINE_BYTES or _is_compressed(request):
+            return self._v1(route, request)
+        started = time.perf_counter()
+        assert route.spec is not None
+        try:
+            body, signature_name = _read_body(request.body)
+            servable = self._data_plane.find(route.spec)
+            signature = self._signature(servable, signature_name)
+            inputs, by_rows = _read_inputs(request.body, body, servable, signature)
+            call, arrays = self._data_plane.bind(servable, signature, inputs)
+        except ServingError as exc:
+            respond(self._failed(route, exc))
+            return None
+        if not runs_inline(call, arrays):
+            return self._v1(route, request)
+
+        def done(result: Result) -> None:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                answer = _predicted(dict(zip(call.outputs, result, strict=True)), by_rows, servable.version)
+            except ServingError as exc:
+                respond(self._failed(route, exc))
+            else:
+                respond(self._succeeded(route, started, answer))
+
+        self._data_plane.submit(call, arrays, done)
+        return None
 
     async def _v1(self, route: _Route, request: Request) -> Response:
         if route.is_version_too_big:
@@ -160,30 +199,37 @@ class RestApi:
             if route.spec is None:
                 raise InvalidRequest(route.refusal)
             if route.verb:
-                answer = await self._infer(route.verb, route.spec, _content(request))
+                answer = await self._infer(route.verb, route.spec, request)
             else:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
-            self._data_plane.metrics.count_request(route.name, exc.code.name)
-            return _error(exc)
-        self._data_plane.metrics.count_request(route.name, "OK")
-        self._data_plane.metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
+            return self._failed(route, exc)
+        return self._succeeded(route, started, answer)
+
+    def _succeeded(self, route: _Route, started: float, answer: Response) -> Response:
+        metrics = self._data_plane.metrics
+        metrics.count_request(route.name, "OK")
+        metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
         return answer
 
-    async def _infer(self, verb: str, spec: ModelSpec, body: bytes) -> Response:
-        # A large request is read and written in a thread, so that others need not wait for all of it.
-        is_small = len(body) <= LARGEST_INLINE_BYTES
-        request = parse(body) if is_small else await asyncio.to_thread(parse, body)
-        if not isinstance(request, dict):
-            raise InvalidRequest(f"JSON Value: {dump(request)} Is not object")
-        signature_name = request.get("signature_name", "")
-        if not isinstance(signature_name, str):
-            raise InvalidRequest(
-                f"JSON Value: {dump(request)} not formatted correctly. 'signature_name' key must be a string value."
-            )
+    def _failed(self, route: _Route, exc: ServingError) -> Response:
+        self._data_plane.metrics.count_request(route.name, exc.code.name)
+        return _error(exc)
+
+    async def _infer(self, verb: str, spec: ModelSpec, request: Request) -> Response:
+        # What is large is read and written in a thread, so that others need not wait for all of it.
+        in_place = len(request.body) <= LARGEST_INLINE_BYTES and not _is_compressed(request)
+        work = _in_place if in_place else self._in_thread
+        content = await work(_content, request)
+        body, signature_name = await work(_read_body, content)
         if verb == "predict":
-            return await self._predict(spec, signature_name, request, body, is_small)
-        source = read_examples(request)
+            with self._data_plane.acquire(spec) as handle:
+                signature = self._signature(handle.servable, signature_name)
+                inputs, by_rows = await work(_read_inputs, content, body, handle.servable, signature)
+                outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
+                answer: Response = await work(_predicted, outputs, by_rows, handle.version)
+                return answer
+        source = await work(read_examples, body)
         with self._data_plane.acquire(spec) as handle:
             arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
             if verb == "classify":
@@ -192,24 +238,15 @@ class RestApi:
                 results = _regressions(await examples.regress(*arguments))
             return _inferred("results", results, handle.version)
 
-    async def _predict(
-        self, spec: ModelSpec, signature_name: str, request: dict[str, Any], body: bytes, is_small: bool
-    ) -> Response:
-        with self._data_plane.acquire(spec) as handle:
-            signature = handle.servable.signatures.get(signature_name or DEFAULT_SIGNATURE)
-            if signature is None:
-                name = signature_name or DEFAULT_SIGNATURE
-                raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def')
-            self._data_plane.check_predict_method(signature)
-            if signature.name in handle.servable.double_signatures:
-                request = parse(body, False) if is_small else await asyncio.to_thread(parse, body, False)
-            has_bools = b"true" in body or b"false" in body
-            arguments = request, signature, has_bools
-            inputs, by_rows = read_inputs(*arguments) if is_small else await asyncio.to_thread(read_inputs, *arguments)
-            outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
-            key, write = ("predictions", write_rows) if by_rows else ("outputs", write_columns)
-            text = write(outputs) if is_small else await asyncio.to_thread(write, outputs)
-            return _inferred(key, text, handle.version)
+    def _signature(self, servable: Servable, name: str) -> Signature:
+        signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
+        if signature is None:
+            raise InvalidRequest(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
+        self._data_plane.check_predict_method(signature)
+        return signature
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._large, function, *arguments)
 
     def _inform(self, spec: ModelSpec, with_metadata: bool) -> Response:
         if not with_metadata:
@@ -258,18 +295,52 @@ class RestApi:
         return rows
 
 
+async def _in_place(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _read_body(content: bytes) -> tuple[dict[str, Any], str]:
+    """The JSON object in a request, and the name of the signature in it."""
+    body = parse(content)
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"JSON Value: {dump(body)} Is not object")
+    signature_name = body.get("signature_name", "")
+    if not isinstance(signature_name, str):
+        raise InvalidRequest(
+            f"JSON Value: {dump(body)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return body, signature_name
+
+
+def _read_inputs(
+    content: bytes, body: dict[str, Any], servable: Servable, signature: Signature
+) -> tuple[dict[str, Array], bool]:
+    """The arrays of a predict, and whether it is in row form."""
+    if signature.name in servable.double_signatures:
+        body = parse(content, fast_numbers=False)
+    return read_inputs(body, signature, has_bools=b"true" in content or b"false" in content)
+
+
+def _predicted(outputs: dict[str, Array], by_rows: bool, version: int) -> Response:
+    if by_rows:
+        return _inferred("predictions", write_rows(outputs), version)
+    return _inferred("outputs", write_columns(outputs), version)
+
+
+def _is_compressed(request: Request) -> bool:
+    for name, value in request.headers:
+        if name == b"content-encoding":
+            return b"gzip" in value
+    return False
+
+
 def _content(request: Request) -> bytes:
     """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
-    for name, value in request.headers:
-        if name == b"content-encoding" and b"gzip" in value:
-            return _inflated(request.body)
-    return request.body
-
-
-def _inflated(body: bytes) -> bytes:
+    if not _is_compressed(request):
+        return request.body
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        content = inflate.decompress(body, LARGEST_INFLATED_BYTES + 1)
+        content = inflate.decompress(request.body, LARGEST_INFLATED_BYTES + 1)
     except zlib.error:
         return b""
     complete = inflate.eof and not inflate.unused_data and len(content) <= LARGEST_INFLATED_BYTES

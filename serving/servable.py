@@ -160,9 +160,7 @@ class Call:
         rows = arrays[0].shape[0] if arrays[0].ndim else 0
         for array, expected in zip(arrays, self.row_shapes, strict=True):
             shape = array.shape
-            if not shape or shape[0] != rows or len(shape) - 1 != len(expected or ()):
-                return None
-            if any(wanted not in (-1, size) for size, wanted in zip(shape[1:], expected or (), strict=True)):
+            if shape[:1] != (rows,) or not (shape[1:] == expected or _fits(shape[1:], expected or ())):
                 return None
         return rows or None
 
@@ -233,11 +231,13 @@ class Servable:
         """
         if inputs.keys() != signature.inputs.keys():
             inputs = with_defaults(signature, inputs)
-        wanted = tuple(outputs) or tuple(signature.outputs)
-        is_deep = any(isinstance(array, DeepArray) for array in inputs.values())
-        key = (signature.name, wanted, is_deep)
+        is_deep = False
+        for array in inputs.values():
+            is_deep |= isinstance(array, DeepArray)
+        key = (signature.name, tuple(outputs), is_deep)
         call = self._calls.get(key)
         if call is None:
+            wanted = tuple(outputs) or tuple(signature.outputs)
             _check_outputs(signature, wanted)
             call = self._calls[key] = Call(self, signature, wanted, is_deep)
         arrays = [inputs[alias] for alias in call.aliases]
@@ -398,6 +398,12 @@ def _as_array(result: Any) -> Any:
 
 def _cpp_name(name: str) -> str:
     return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def _node_name(tensor: str) -> str:

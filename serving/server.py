@@ -220,7 +220,7 @@ class Server:
             idle_seconds=settings.rest_idle_seconds,
             receive_seconds=settings.rest_receive_seconds,
         )
-        server = HttpServer(RestApi(self.data_plane, settings).answer, limits)
+        server = HttpServer(RestApi(self.data_plane, settings).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
             await server.start(self._rest_socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,17 @@ def run_together(requests: list[tuple[Call, list[Array]]], merge: bool = True) -
 
     async def main() -> tuple[list[object], int]:
         merger = Merger(asyncio.get_running_loop(), threads=2, merge=merge)
-        futures = [merger.submit(call, arrays) for call, arrays in requests]
-        results: list[object] = list(await asyncio.gather(*futures, return_exceptions=True))
+        results: list[object] = [None] * len(requests)
+        left = asyncio.Semaphore(0)
+
+        def done(position: int, result: object) -> None:
+            results[position] = result
+            left.release()
+
+        for position, (call, arrays) in enumerate(requests):
+            merger.submit(call, arrays, partial(done, position))
+        for _ in requests:
+            await left.acquire()
         merger.close()
         return results, merger.runs
 
