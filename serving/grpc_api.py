@@ -29,13 +29,14 @@ from tensorflow_serving.apis import (
 )
 
 from serving import examples
+from serving import wire_pb2 as wire
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.servable import DEFAULT_SIGNATURE, Array, ServableHandle, Signature, with_defaults
 from serving.settings import ServerSettings
-from serving.tensors import decode, encode
+from serving.tensors import decode, encode, is_packed
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -48,6 +49,7 @@ _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _NOTHING: Array = np.empty(0)
 
 Method = Callable[[Any, Any], Awaitable[Any]]
+Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
 def create_server(settings: ServerSettings) -> Any:
@@ -65,28 +67,20 @@ async def add_services(server: Any, data_plane: DataPlane, settings: ServerSetti
     """Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``."""
     prediction = _PredictionService(data_plane, settings)
     model = _ModelService(data_plane)
-    _add(
-        server,
-        "tensorflow.serving.PredictionService",
-        {
-            "Predict": (_counted("Predict", prediction.predict, data_plane.metrics), predict_pb2.PredictRequest),
-            "Classify": (
-                _counted("Classify", prediction.classify, data_plane.metrics),
-                classification_pb2.ClassificationRequest,
-            ),
-            "Regress": (_counted("Regress", prediction.regress, data_plane.metrics), regression_pb2.RegressionRequest),
-            "MultiInference": (prediction.multi_inference, inference_pb2.MultiInferenceRequest),
-            "GetModelMetadata": (prediction.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-        },
-    )
-    _add(
-        server,
-        "tensorflow.serving.ModelService",
-        {
-            "GetModelStatus": (model.status, get_model_status_pb2.GetModelStatusRequest),
-            "HandleReloadConfigRequest": (model.reload, model_management_pb2.ReloadConfigRequest),
-        },
-    )
+    metrics = data_plane.metrics
+    prediction_methods = {
+        "Predict": _answered(prediction.predict, _PredictRequest, "Predict", metrics),
+        "Classify": _answered(prediction.classify, classification_pb2.ClassificationRequest, "Classify", metrics),
+        "Regress": _answered(prediction.regress, regression_pb2.RegressionRequest, "Regress", metrics),
+        "MultiInference": _answered(prediction.multi_inference, inference_pb2.MultiInferenceRequest),
+        "GetModelMetadata": _answered(prediction.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+    }
+    model_methods = {
+        "GetModelStatus": _answered(model.status, get_model_status_pb2.GetModelStatusRequest),
+        "HandleReloadConfigRequest": _answered(model.reload, model_management_pb2.ReloadConfigRequest),
+    }
+    _add(server, "tensorflow.serving.PredictionService", prediction_methods)
+    _add(server, "tensorflow.serving.ModelService", model_methods)
     if settings.enable_grpc_healthcheck_service:
         servicer = _Health()
         for name in _HEALTH_NAMES:
@@ -111,7 +105,7 @@ class _PredictionService:
             signature = self._predict_signature(handle, request.model_spec.signature_name)
             inputs = _decode_inputs(signature, request.inputs)
             outputs = await self._data_plane.run(handle, signature, inputs, request.output_filter)
-            response = predict_pb2.PredictResponse()
+            response = wire.PackedPredictResponse()
             for alias, array in outputs.items():
                 encode(array, response.outputs[alias], self._settings.enable_serialization_as_tensor_content)
             _fill_spec(response.model_spec, handle, signature.name)
@@ -224,26 +218,38 @@ def signature_map(handle: ServableHandle) -> Any:
     return found
 
 
-def _add(server: Any, service: str, methods: dict[str, tuple[Method, Any]]) -> None:
-    handlers: dict[str, Any] = {
-        name: grpc.unary_unary_rpc_method_handler(
-            _answered(method, message), response_serializer=lambda response: response.SerializeToString()
-        )
-        for name, (method, message) in methods.items()
-    }
+def _add(server: Any, service: str, methods: dict[str, Handler]) -> None:
+    handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in methods.items()}
     server.add_registered_method_handlers(service, handlers)
 
 
-def _answered(method: Method, message: Any) -> Callable[[bytes, Any], Awaitable[Any]]:
-    """A handler that decodes the request itself and turns errors into the status that TensorFlow Serving gives."""
+def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | None = None) -> Handler:
+    """
+    A handler that decodes the request itself and turns errors into the status that TensorFlow Serving gives.
+
+    Args:
+        api: What the metrics call the method; those without metrics are not counted.
+    """
 
     async def handle(content: bytes, context: Any) -> Any:
+        started = time.perf_counter()
+        model = ""
         try:
-            return await method(message.FromString(content), context)
+            request = message.FromString(content)
+            if metrics is not None:
+                model = request.model_spec.name
+            response: bytes = (await method(request, context)).SerializeToString()
         except ServingError as exc:
             code, text = exc.code, exc.message
         except DecodeError:
-            code, text = grpc.StatusCode.INTERNAL, ""
+            return await context.abort(grpc.StatusCode.INTERNAL, "")
+        else:
+            if metrics is not None:
+                metrics.count_request(model, "OK")
+                metrics.observe_request(model, api, "GRPC", time.perf_counter() - started)
+            return response
+        if metrics is not None:
+            metrics.count_request(model, code.name)
         if len(text) > LONGEST_MESSAGE:
             text = text[:LONGEST_MESSAGE] + "...TRUNCATED"
         return await context.abort(code, text)
@@ -251,22 +257,14 @@ def _answered(method: Method, message: Any) -> Callable[[bytes, Any], Awaitable[
     return handle
 
 
-def _counted(api: str, method: Method, metrics: Metrics) -> Method:
-    """The method, with its outcome and time in the metrics."""
-
-    async def call(request: Any, context: Any) -> Any:
-        model = request.model_spec.name
-        started = time.perf_counter()
-        try:
-            response = await method(request, context)
-        except ServingError as exc:
-            metrics.count_request(model, exc.code.name)
-            raise
-        metrics.count_request(model, "OK")
-        metrics.observe_request(model, api, "GRPC", time.perf_counter() - started)
-        return response
-
-    return call
+class _PredictRequest:
+    @staticmethod
+    def FromString(content: bytes) -> Any:  # noqa: N802  (protobuf's name)
+        """The request, its tensors packed where they were sent so."""
+        request = wire.PackedPredictRequest.FromString(content)
+        if all(is_packed(tensor) for tensor in request.inputs.values()):
+            return request
+        return predict_pb2.PredictRequest.FromString(content)
 
 
 def _require_spec(request: Any) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
+
+from serving import wire_pb2 as wire
 
 Array = NDArray[Any]
 
@@ -81,6 +84,7 @@ _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     23: ("uint64_val", np.dtype(np.uint64)),
 }
 _BIT_PATTERNS = {14, 19}
+_PACKED_FIELDS = [(field, kind.itemsize) for field, kind in dict(_FIELDS[number] for number in (1, 2, 8, 18)).items()]
 
 
 class DeepArray:
@@ -179,6 +183,15 @@ def decode(proto: Any) -> Any:
     return shaped(values, shape)
 
 
+def is_packed(proto: wire.PackedTensorProto) -> bool:
+    """Has nothing been lost by reading this tensor as a packed one? Else it was written value by value, or is none."""
+    for field, size in _PACKED_FIELDS:
+        for chunk in getattr(proto, field):
+            if len(chunk) % size:
+                return False
+    return not len(UnknownFieldSet(proto))
+
+
 def encode(array: Array, proto: Any, as_content: bool = False) -> None:
     """
     Write an array into an empty ``TensorProto``, into its typed field or as ``tensor_content``.
@@ -191,7 +204,7 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
     proto.tensor_shape.SetInParent()
     dims = proto.tensor_shape.dim
     for size in array.shape:
-        dims.add().size = size
+        dims.add(size=size)
     if data_type == STRING:
         values = [as_bytes(value) for value in array.ravel()]
         if as_content:
@@ -202,7 +215,11 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
         proto.tensor_content = np.ascontiguousarray(array.reshape(-1)).tobytes()
     else:
         field, kind = _FIELDS[data_type]
-        getattr(proto, field).extend(_flat(array, data_type, kind).tolist())
+        flat = _flat(array, data_type, kind)
+        if isinstance(proto, wire.PackedTensorProto) and kind.kind == "f":
+            getattr(proto, field).extend([flat.tobytes()] if flat.size else [])
+        else:
+            getattr(proto, field).extend(flat.tolist())
 
 
 def as_bytes(value: Any) -> bytes:
@@ -257,6 +274,8 @@ def _varint(number: int) -> bytes:
 def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
     field, kind = _FIELDS[proto.dtype]
     given = getattr(proto, field)
+    if kind.kind == "f" and isinstance(proto, wire.PackedTensorProto):
+        given = np.frombuffer(given[0] if len(given) == 1 else b"".join(given), kind)
     if dtype.kind == "c":
         values = np.array(given, kind)[: len(given) // 2 * 2].view(dtype)
     elif proto.dtype in _BIT_PATTERNS:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving import wire_pb2 as wire
 from serving.batching import BatchingLimits, read_batching_limits
 from serving.errors import InvalidRequest
 from serving.monitoring import DEFAULT_PATH, read_metrics_path
+from serving.tensors import decode, encode, is_packed
 
 TEXT_ONLY = {"PrometheusConfig", "MonitoringConfig", "BatchingParameters"}
 
@@ -47,7 +51,7 @@ def test_messages_have_the_numbers_of_tensorflow_serving(originals: dict[str, De
     ours = {
         (name, *_wire_form(field))
         for name, message in _messages(wire.DESCRIPTOR.message_types_by_name.values())
-        if name.split(".")[0] not in TEXT_ONLY
+        if name.split(".")[0] not in TEXT_ONLY and not name.startswith("Packed")
         for field in message.fields
     }
     theirs = {(name, *_wire_form(field)) for name, message in originals.items() for field in message.fields}
@@ -61,6 +65,59 @@ def test_enums_have_the_numbers_of_tensorflow_serving(originals: dict[str, Descr
         ours = _numbers(wire.DESCRIPTOR.message_types_by_name[name].fields_by_name[field])
         theirs = _numbers(originals[name].fields_by_name[field])
         assert ours.items() <= theirs.items()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[1.5, -2.0], [3.0, 4.25]], np.float32),
+        np.array([1e300, -0.0]),
+        np.array([1 + 2j, 3 - 4j], np.complex64),
+        np.array([1 + 2j], np.complex128),
+        np.array([1, -1, 2**40]),
+        np.array([3, 4], np.uint8),
+        np.array([0.5, 1.5], np.float16),
+        np.array([b"a", b"", b"\xff"], object),
+        np.array([], np.float32),
+        np.float32(2.5).reshape(()),
+    ],
+    ids=lambda array: f"{array.dtype}{list(array.shape)}",
+)
+@pytest.mark.parametrize("as_content", [False, True])
+def test_packed_tensors_are_the_same_on_the_wire(array: Any, as_content: bool) -> None:
+    """A packed tensor has the bytes of a plain one, and is read as the same array."""
+    plain, packed = TensorProto(), wire.PackedTensorProto()
+    encode(array, plain, as_content)
+    encode(array, packed, as_content)
+    content = plain.SerializeToString()
+    assert packed.SerializeToString() == content
+    read = wire.PackedTensorProto.FromString(content)
+    assert is_packed(read)
+    np.testing.assert_array_equal(decode(read), array)
+    assert decode(read).dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"\x2d" + struct.pack("<f", 1.5) + b"\x2d" + struct.pack("<f", 2.5),  # float_val value by value
+        b"\x2a\x03abc",  # three bytes are no floats
+        b"\x18\x01",  # version_number
+    ],
+    ids=["value by value", "cut off", "another field"],
+)
+def test_what_is_not_packed_is_told(field: bytes) -> None:
+    """A tensor that the packed message cannot hold is read as a plain one."""
+    assert not is_packed(wire.PackedTensorProto.FromString(b"\x08\x01" + field))
+
+
+def test_packed_values_may_come_in_pieces() -> None:
+    """The values of a tensor may be packed in several pieces, as protobuf allows."""
+    pieces = [b"\x2a\x04" + struct.pack("<f", value) for value in (1.5, 2.5)]
+    content = b"\x08\x01\x12\x04\x12\x02\x08\x02" + b"".join(pieces)
+    read = wire.PackedTensorProto.FromString(content)
+    assert is_packed(read)
+    np.testing.assert_array_equal(decode(read), [1.5, 2.5])
 
 
 def test_batching_parameters(tmp_path: Path) -> None:
