@@ -155,7 +155,7 @@ class DataPlane:
 
     async def run(
         self,
-        handle: ServableHandle,
+        servable: Servable,
         signature: Signature,
         inputs: Mapping[str, Array],
         outputs: Sequence[str] = (),
@@ -163,14 +163,14 @@ class DataPlane:
         api: str = "Predict",
     ) -> dict[str, Array]:
         """
-        `bind`, `submit`, and wait for the result.
+        `bind`, `submit`, and wait for the result; the servable is kept until then.
 
         Raises:
             InvalidRequest: A name or type differs from the signature.
             GraphError: TensorFlow refused to run the graph.
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
-        call, arrays = self.bind(handle.servable, signature, inputs, outputs)
+        call, arrays = self.bind(servable, signature, inputs, outputs)
         future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
         self.submit(call, arrays, partial(_resolve, future), api)
         if timeout_seconds is None or runs_inline(call, arrays):

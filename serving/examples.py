@@ -151,7 +151,7 @@ async def _run(
     examples = serialized_examples(source)
     if not len(examples):
         raise InvalidRequest("Input is empty.")
-    outputs = await data_plane.run(handle, signature, {_INPUTS: examples}, (), timeout_seconds, api)
+    outputs = await data_plane.run(handle.servable, signature, {_INPUTS: examples}, (), timeout_seconds, api)
     return outputs, len(examples)
 
 

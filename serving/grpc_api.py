@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -34,9 +35,9 @@ from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
-from serving.servable import DEFAULT_SIGNATURE, Array, ServableHandle, Signature, with_defaults
+from serving.servable import DEFAULT_SIGNATURE, Array, Servable, ServableHandle, Signature, with_defaults
 from serving.settings import ServerSettings
-from serving.tensors import decode, encode, is_packed
+from serving.tensors import MOST_NUMPY_DIMENSIONS, decode, encode, is_packed
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -49,7 +50,8 @@ _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _NOTHING: Array = np.empty(0)
 
 Method = Callable[[Any, Any], Awaitable[Any]]
-Handler = Callable[[bytes, Any], Awaitable[bytes]]
+"""From a request message to an answer, as a message or as its bytes."""
+Handler = Callable[[bytes, Any], Awaitable[Any]]
 
 
 def create_server(settings: ServerSettings) -> Any:
@@ -101,15 +103,23 @@ class _PredictionService:
         self._settings = settings
 
     async def predict(self, request: Any, context: Any) -> Any:
-        with self._acquire(request, context) as handle:
-            signature = self._predict_signature(handle, request.model_spec.signature_name)
-            inputs = _decode_inputs(signature, request.inputs)
-            outputs = await self._data_plane.run(handle, signature, inputs, request.output_filter)
-            response = wire.PackedPredictResponse()
-            for alias, array in outputs.items():
-                encode(array, response.outputs[alias], self._settings.enable_serialization_as_tensor_content)
-            _fill_spec(response.model_spec, handle, signature.name)
-            return response
+        servable = self._find(request, context)
+        signature = self._predict_signature(servable, request.model_spec.signature_name)
+        inputs = _decode_inputs(signature, request.inputs)
+        outputs = await self._data_plane.run(servable, signature, inputs, request.output_filter)
+        as_content = self._settings.enable_serialization_as_tensor_content
+        if len(outputs) == 1:
+            ((alias, array),) = outputs.items()
+            if array.dtype.char in "fd" and array.size and array.ndim <= MOST_NUMPY_DIMENSIONS:
+                head, tail = _frame(
+                    servable.model, servable.version, signature.name, alias, array.dtype, array.shape, as_content
+                )
+                return head + array.tobytes() + tail
+        response = wire.PackedPredictResponse()
+        for alias, array in outputs.items():
+            encode(array, response.outputs[alias], as_content)
+        _fill_spec(response.model_spec, servable, signature.name)
+        return response.SerializeToString()
 
     async def classify(self, request: Any, context: Any) -> Any:
         with self._acquire(request, context) as handle:
@@ -117,7 +127,7 @@ class _PredictionService:
             found = await examples.classify(self._data_plane, handle, name, request.input)
             response = classification_pb2.ClassificationResponse()
             _fill_classifications(response.result, found)
-            _fill_spec(response.model_spec, handle, name or DEFAULT_SIGNATURE)
+            _fill_spec(response.model_spec, handle.servable, name or DEFAULT_SIGNATURE)
             return response
 
     async def regress(self, request: Any, context: Any) -> Any:
@@ -126,7 +136,7 @@ class _PredictionService:
             found = await examples.regress(self._data_plane, handle, name, request.input)
             response = regression_pb2.RegressionResponse()
             _fill_regressions(response.result, found)
-            _fill_spec(response.model_spec, handle, name or DEFAULT_SIGNATURE)
+            _fill_spec(response.model_spec, handle.servable, name or DEFAULT_SIGNATURE)
             return response
 
     async def multi_inference(self, request: Any, context: Any) -> Any:
@@ -137,7 +147,7 @@ class _PredictionService:
             response = inference_pb2.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):
                 result = response.results.add()
-                _fill_spec(result.model_spec, handle, name)
+                _fill_spec(result.model_spec, handle.servable, name)
                 if task.method_name == examples.CLASSIFY:
                     _fill_classifications(result.classification_result, found)
                 else:
@@ -159,16 +169,19 @@ class _PredictionService:
             return response
 
     def _acquire(self, request: Any, context: Any, needs_spec: bool = True) -> ServableHandle:
+        return ServableHandle(self._find(request, context, needs_spec))
+
+    def _find(self, request: Any, context: Any, needs_spec: bool = True) -> Servable:
         if needs_spec:
             _require_spec(request)
         if not request.model_spec.name:
             raise InvalidRequest("ModelSpec has no name specified.")
-        handle = self._data_plane.acquire(_spec(request.model_spec))
-        context.set_trailing_metadata((("model-version", str(handle.version)),))
-        return handle
+        servable = self._data_plane.find(_spec(request.model_spec))
+        context.set_trailing_metadata((("model-version", str(servable.version)),))
+        return servable
 
-    def _predict_signature(self, handle: ServableHandle, name: str) -> Signature:
-        signature = handle.servable.signatures.get(name or DEFAULT_SIGNATURE)
+    def _predict_signature(self, servable: Servable, name: str) -> Signature:
+        signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
         if signature is None:
             raise FailedPrecondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
         self._data_plane.check_predict_method(signature)
@@ -238,7 +251,7 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
             request = message.FromString(content)
             if metrics is not None:
                 model = request.model_spec.name
-            response: bytes = (await method(request, context)).SerializeToString()
+            response = await method(request, context)
         except ServingError as exc:
             code, text = exc.code, exc.message
         except DecodeError:
@@ -247,7 +260,7 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
             if metrics is not None:
                 metrics.count_request(model, "OK")
                 metrics.observe_request(model, api, "GRPC", time.perf_counter() - started)
-            return response
+            return response if isinstance(response, bytes) else response.SerializeToString()
         if metrics is not None:
             metrics.count_request(model, code.name)
         if len(text) > LONGEST_MESSAGE:
@@ -267,6 +280,27 @@ class _PredictRequest:
         return predict_pb2.PredictRequest.FromString(content)
 
 
+@lru_cache(1024)
+def _frame(
+    model: str,
+    version: int,
+    signature_name: str,
+    alias: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    as_content: bool,
+) -> tuple[bytes, bytes]:
+    """What stands before and after the values of the only output; the same for all answers of one shape."""
+    response = wire.PackedPredictResponse()
+    spec = response.model_spec
+    spec.name, spec.version.value, spec.signature_name = model, version, signature_name
+    tail = response.SerializeToString()
+    values = np.zeros(shape, dtype)
+    encode(values, response.outputs[alias], as_content)
+    content = response.SerializeToString()
+    return content[: len(content) - len(tail) - values.nbytes], tail
+
+
 def _require_spec(request: Any) -> None:
     if not request.HasField("model_spec"):
         raise InvalidRequest("Missing ModelSpec")
@@ -275,10 +309,13 @@ def _require_spec(request: Any) -> None:
 def _spec(proto: Any) -> ModelSpec:
     choice = proto.WhichOneof("version_choice")
     if choice == "version":
-        return ModelSpec(proto.name, version=proto.version.value)
+        return _model_spec(proto.name, proto.version.value)
     if choice == "version_label":
-        return ModelSpec(proto.name, label=proto.version_label)
-    return ModelSpec(proto.name)
+        return _model_spec(proto.name, None, proto.version_label)
+    return _model_spec(proto.name)
+
+
+_model_spec = lru_cache(ModelSpec)
 
 
 def _decode_inputs(signature: Signature, protos: Any) -> dict[str, Array]:
@@ -292,9 +329,9 @@ def _decode_inputs(signature: Signature, protos: Any) -> dict[str, Array]:
     return inputs
 
 
-def _fill_spec(spec: Any, handle: ServableHandle, signature_name: str) -> None:
-    spec.name = handle.servable.model
-    spec.version.value = handle.version
+def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:
+    spec.name = servable.model
+    spec.version.value = servable.version
     spec.signature_name = signature_name
 
 

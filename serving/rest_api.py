@@ -226,7 +226,7 @@ class RestApi:
             with self._data_plane.acquire(spec) as handle:
                 signature = self._signature(handle.servable, signature_name)
                 inputs, by_rows = await work(_read_inputs, content, body, handle.servable, signature)
-                outputs = await self._data_plane.run(handle, signature, inputs, (), self._timeout_seconds)
+                outputs = await self._data_plane.run(handle.servable, signature, inputs, (), self._timeout_seconds)
                 answer: Response = await work(_predicted, outputs, by_rows, handle.version)
                 return answer
         source = await work(read_examples, body)

@@ -9,6 +9,7 @@ Source: tensorflow/core/framework/tensor.cc, tensor.proto, types.proto
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -84,7 +85,6 @@ _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     23: ("uint64_val", np.dtype(np.uint64)),
 }
 _BIT_PATTERNS = {14, 19}
-_PACKED_FIELDS = [(field, kind.itemsize) for field, kind in dict(_FIELDS[number] for number in (1, 2, 8, 18)).items()]
 
 
 class DeepArray:
@@ -174,8 +174,8 @@ def decode(proto: Any) -> Any:
     dtype = _DTYPES.get(proto.dtype)
     if dtype is None:
         raise ValueError(f"unknown type {proto.dtype}")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in proto.tensor_shape.dim])
+    if shape and (len(shape) > MOST_DIMENSIONS or min(shape) < 0):
         raise ValueError(f"bad shape {shape}")
     count = math.prod(shape)
     content = proto.tensor_content
@@ -185,11 +185,17 @@ def decode(proto: Any) -> Any:
 
 def is_packed(proto: wire.PackedTensorProto) -> bool:
     """Has nothing been lost by reading this tensor as a packed one? Else it was written value by value, or is none."""
-    for field, size in _PACKED_FIELDS:
-        for chunk in getattr(proto, field):
-            if len(chunk) % size:
-                return False
-    return not len(UnknownFieldSet(proto))
+    return not (
+        len(UnknownFieldSet(proto))
+        or _is_cut_off(proto.float_val, 4)
+        or _is_cut_off(proto.double_val, 8)
+        or _is_cut_off(proto.scomplex_val, 4)
+        or _is_cut_off(proto.dcomplex_val, 8)
+    )
+
+
+def _is_cut_off(chunks: Sequence[bytes], size: int) -> bool:
+    return bool(chunks) and any(len(chunk) % size for chunk in chunks)
 
 
 def encode(array: Array, proto: Any, as_content: bool = False) -> None:
@@ -274,10 +280,13 @@ def _varint(number: int) -> bytes:
 def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
     field, kind = _FIELDS[proto.dtype]
     given = getattr(proto, field)
-    if kind.kind == "f" and isinstance(proto, wire.PackedTensorProto):
+    is_packed = kind.kind == "f" and isinstance(proto, wire.PackedTensorProto)
+    if is_packed:
         given = np.frombuffer(given[0] if len(given) == 1 else b"".join(given), kind)
     if dtype.kind == "c":
         values = np.array(given, kind)[: len(given) // 2 * 2].view(dtype)
+    elif is_packed:
+        values = given
     elif proto.dtype in _BIT_PATTERNS:
         values = np.array(given, np.int64).astype(kind).view(dtype)
     elif proto.dtype == STRING:

@@ -50,7 +50,7 @@ async def ask(data_plane: DataPlane, spec: ModelSpec = LATEST) -> int:
     """The version that answers, as its answer tells."""
     with data_plane.acquire(spec) as handle:
         signature = handle.servable.signatures["serving_default"]
-        outputs = await data_plane.run(handle, signature, {"input": np.zeros((1, 4), dtype=np.float32)})
+        outputs = await data_plane.run(handle.servable, signature, {"input": np.zeros((1, 4), dtype=np.float32)})
     return int(outputs["output"][0][0])
 
 
@@ -142,7 +142,9 @@ def test_a_version_in_use_is_freed_after_its_last_request(tiny_model: TinyModel,
                 tiny_model(tmp_path / "tiny", 2)
                 await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.UNLOADING})
                 signature = handle.servable.signatures["serving_default"]
-                outputs = await data_plane.run(handle, signature, {"input": np.zeros((1, 4), dtype=np.float32)})
+                outputs = await data_plane.run(
+                    handle.servable, signature, {"input": np.zeros((1, 4), dtype=np.float32)}
+                )
                 assert outputs["output"][0][0] == 1
             await until(lambda: states(data_plane)[1] is State.END)
 
