@@ -14,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics, read_metrics_path
 from serving.servable import Array, Call, LoadOptions, Servable, ServableHandle, Signature, load
 from serving.settings import ServerSettings
-from serving.source import Source, Watched
+from serving.source import Source, Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from serving.warmup import warm_up
 
 __all__ = ["DataPlane", "State", "VersionStatus"]
 
+LARGEST_SMALL_MODEL_BYTES = 2**20
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,9 @@ class DataPlane:
             has_config: False for a config without a ``model_config_list``: there are no labels until the first reload.
         """
         _validate(entries, {})
+        if not self._load_options.intra_op_threads and await asyncio.to_thread(_are_small, entries):
+            # To hand a part of a tiny operation to another thread takes many times as long as the operation.
+            self._load_options = replace(self._load_options, intra_op_threads=1)
         if has_config:
             self._labels = self._checked_labels(entries)
         await self._apply(entries)
@@ -353,6 +358,20 @@ def entries_of(config: Any) -> list[ModelEntry]:
         )
         for each in config.model_config_list.config
     ]
+
+
+def _are_small(entries: Sequence[ModelEntry]) -> bool:
+    """Is every version that is there now so small that its operations are tiny?"""
+    for entry in entries:
+        try:
+            versions = list_versions(Watched(Path(entry.base_path), entry.policy), set(), complete_only=False)
+            for version in versions.values():
+                sizes = (file.stat().st_size for file in version.path.rglob("*"))
+                if sum(sizes) > LARGEST_SMALL_MODEL_BYTES:
+                    return False
+        except OSError:  # the source tells of it
+            continue
+    return True
 
 
 def _batching_limits(settings: ServerSettings) -> BatchingLimits | None:

@@ -76,7 +76,7 @@ class ServerSettings:
     native_grpc: bool = True
     """Speak gRPC by pygrpc-native where it is installed; else by grpcio."""
     tensorflow_intra_op_parallelism: int = 0
-    """Threads that one operation may use; 0 lets TensorFlow decide."""
+    """Threads that one operation may use; 0 means one where all models are below 1 MB at the start, else all CPUs."""
     tensorflow_inter_op_parallelism: int = 0
     """Operations of one run that may go on at a time; 0 lets TensorFlow decide."""
     drain_seconds: float = 30.0
