@@ -54,4 +54,4 @@ def undisturbed(url: str, within_seconds: float = 30.0) -> Iterator[None]:
     finally:
         bystander.stop()
     assert [status for status, _ in bystander.answers] == [200], bystander.answers
-    assert bystander.slowest_seconds < within_seconds
+    assert bystander.slowest_seconds < within_seconds, f"one answer took {bystander.slowest_seconds:.1f} seconds"
