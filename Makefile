@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format up bench wire lock clean
+.PHONY: help setup demo test soak check format up bench wire lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: setup ## the main job: train, gate, publish, hot swap, roll back
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+soak: setup ## the tests of abuse and faults in their long form, with random fuzz
+	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults
 
 check: setup ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .

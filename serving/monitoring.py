@@ -20,6 +20,7 @@ from serving import wire_pb2 as wire
 from serving.errors import InvalidRequest
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
+MOST_REFUSED = 1000
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 
 _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
@@ -77,8 +78,14 @@ class Metrics:
         }
 
     def count_request(self, model: str, status: str) -> None:
-        """One request ended with this status name (``OK``, ``NOT_FOUND`` …)."""
-        self._counters["request_count"][model, status] += 1
+        """
+        One request ended with this status name (``OK``, ``NOT_FOUND`` …).
+
+        Clients choose the names that are refused: after `MOST_REFUSED` of them, new ones count as no name.
+        """
+        counts = self._counters["request_count"]
+        is_known = status == "OK" or (model, status) in counts or len(counts) < MOST_REFUSED
+        counts[model if is_known else "", status] += 1
 
     def observe_request(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
         """One request was answered; `api` as the protocol names it, `entrypoint` ``REST`` or ``GRPC``."""
@@ -131,4 +138,5 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    readable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a name from a URL may be any bytes
+    return readable.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

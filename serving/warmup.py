@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorflow.python.framework import errors_impl, tensor_util
 from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
@@ -68,11 +69,19 @@ def serialized_examples(source: Any) -> Array:
 def _records(path: Path) -> Iterator[Any]:
     try:
         for content in _pywrap_record_io.RecordIterator(str(path), ""):
-            yield prediction_log_pb2.PredictionLog.FromString(content)
+            yield _parsed(content, path)
     except errors_impl.DataLossError as exc:
         error = graph_error(exc)
         text = f"{error.message}. Please verify your warmup data is in TFRecord format."
         raise GraphError(error.code, text) from exc
+
+
+def _parsed(content: bytes, path: Path) -> Any:
+    try:
+        return prediction_log_pb2.PredictionLog.FromString(content)
+    except DecodeError as exc:
+        text = f"Failed to parse warmup record: {content.decode('utf-8', 'replace')} from {path}"
+        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, text) from exc
 
 
 def _replay(servable: Servable, record: Any) -> None:

@@ -26,6 +26,16 @@ class ModelServer(Protocol):
     def __call__(self, **settings: Any) -> Any: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the long form of the tests under tests/faults")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Is this the long form, for `make soak`?"""
+    return bool(request.config.getoption("--soak"))
+
+
 def build_tiny_model(target: Path, version: int) -> None:
     """
     Export a SavedModel whose answers tell its version.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +11,7 @@ import requests
 
 from serving.model_config import ModelEntry, render
 from serving.version_policy import All
-
-ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
-
-
-class Bystander(threading.Thread):
-    """Somebody who asks all the time, and should never notice anything."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.answers: list[int] = []
-        self._url = url
-        self._stopped = threading.Event()
-        self.answered = threading.Event()
-
-    def run(self) -> None:
-        with requests.Session() as session:
-            while not self._stopped.wait(0.005):
-                self.answers.append(session.post(self._url, json=ROW, timeout=30).status_code)
-                self.answered.set()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
+from tests.faults.bystander import ROW, undisturbed
 
 
 @pytest.fixture
@@ -52,19 +27,6 @@ def url(base_path: Path, model_server: Any) -> str:
     config.write_text(render([ModelEntry("tiny", str(base_path), All())]))
     server = model_server(model_config_file=config, max_num_load_retries=0)
     return f"http://127.0.0.1:{server.rest_port}/v1/models/tiny"
-
-
-@contextmanager
-def undisturbed(url: str) -> Iterator[None]:
-    """During the block every request of a bystander is answered."""
-    bystander = Bystander(f"{url}:predict")
-    bystander.start()
-    bystander.answered.wait(30)
-    try:
-        yield
-    finally:
-        bystander.stop()
-    assert set(bystander.answers) == {200}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""Does anybody else notice?"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+
+ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
+
+
+class Bystander(threading.Thread):
+    """Somebody who asks all the time, and should never notice anything."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.answers: set[tuple[int, str]] = set()
+        self.slowest_seconds = 0.0
+        self.answered = threading.Event()
+        self._url = url
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        with requests.Session() as session:
+            while not self._stopped.wait(0.005):
+                started = time.perf_counter()
+                self.answers.add(self._ask(session))
+                self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - started)
+                self.answered.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def _ask(self, session: requests.Session) -> tuple[int, str]:
+        try:
+            answer = session.post(self._url, json=ROW, timeout=30)
+        except requests.RequestException as exc:
+            return 0, str(exc)
+        return answer.status_code, answer.text
+
+
+@contextmanager
+def undisturbed(url: str, within_seconds: float = 30.0) -> Iterator[None]:
+    """During the block version 1 of the model at `url` gives a bystander one and the same answer, in time."""
+    bystander = Bystander(f"{url}/versions/1:predict")
+    bystander.start()
+    bystander.answered.wait(30)
+    try:
+        yield
+    finally:
+        bystander.stop()
+    assert [status for status, _ in bystander.answers] == [200], bystander.answers
+    assert bystander.slowest_seconds < within_seconds, f"one answer took {bystander.slowest_seconds:.1f} seconds"
