@@ -1,9 +1,33 @@
-"""``make bench``: every number that the documentation names."""
+"""
+``make bench``: every number that the documentation names.
+
+``python -m tests.benchmarks PART…`` measures some parts only, and leaves docs/benchmark.md as it is.
+"""
 
 from __future__ import annotations
 
-from tests.benchmarks import first_impressions, train_overhead
-from tests.benchmarks.report import show
+import sys
+from collections.abc import Callable, Mapping
+
+from tests.benchmarks import discovery, first_impressions, memory, serving_speed, train_overhead
+from tests.benchmarks.report import Measurement, show, write_markdown
+from tests.benchmarks.servers import PROJECT
+
+PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
+    "training": train_overhead.measure,
+    "first_impressions": first_impressions.measure,
+    "serving": serving_speed.measure,
+    "memory": memory.measure,
+    "discovery": discovery.measure,
+}
 
 if __name__ == "__main__":
-    show([*train_overhead.measure(), *first_impressions.measure()])
+    chosen = sys.argv[1:] or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    measured = {}
+    for part in chosen:
+        measured[part] = PARTS[part]()
+        show(part, measured[part])
+    if set(chosen) == set(PARTS):
+        write_markdown(measured, PROJECT / "docs" / "benchmark.md")

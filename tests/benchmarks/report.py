@@ -1,28 +1,84 @@
-"""What was measured, and what it may be at most?"""
+"""What was measured, and is it good enough?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+COLUMNS = ("measured", "value", "target", "", "besides")
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One number; `limit` is what it may be at most, None where it is only told."""
+    """One number, what it may be at most or must be at least, and what was seen besides."""
 
     what: str
     value: float
     unit: str
-    limit: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+    besides: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Empty where there is no target."""
+        if self.at_most is None and self.at_least is None:
+            return ""
+        too_much = self.at_most is not None and self.value > self.at_most
+        too_little = self.at_least is not None and self.value < self.at_least
+        return "missed" if too_much or too_little else "reached"
+
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The row of a table, in the order of `COLUMNS`."""
+        targets = [f"at most {number(self.at_most)}"] if self.at_most is not None else []
+        targets += [f"at least {number(self.at_least)}"] if self.at_least is not None else []
+        target = f"{', '.join(targets)} {self.unit}" if targets else ""
+        return self.what, f"{number(self.value)} {self.unit}", target, self.verdict, self.besides
 
 
-def show(measurements: Sequence[Measurement]) -> None:
+def number(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def show(part: str, measurements: Sequence[Measurement]) -> None:
     """Print a table."""
-    table = Table("measured", "value", "at most", box=None)
+    table = Table(*COLUMNS, box=None, title=part)
     for each in measurements:
-        limit = "" if each.limit is None else f"{each.limit:g} {each.unit}"
-        table.add_row(each.what, f"{each.value:.2f} {each.unit}", limit)
-    Console(width=120).print(table)
+        table.add_row(*each.cells, style="red" if each.verdict == "missed" else None)
+    Console(width=180).print(table)
+
+
+def write_markdown(parts: Mapping[str, Sequence[Measurement]], path: Path) -> None:
+    """Keep the tables where the documentation shows them."""
+    path.write_text("\n".join(_markdown(parts)) + "\n", "utf-8")
+
+
+def _markdown(parts: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
+    yield "# Measured"
+    yield ""
+    yield f"Made by `make bench` on {os.cpu_count()} cores of a {_processor()}, load generators and servers together."
+    yield ""
+    yield "![Requests per second by concurrency](benchmark.svg)"
+    for part, measurements in parts.items():
+        yield from ("", f"## {part}", "", _row(COLUMNS), _row(["---"] * len(COLUMNS)))
+        for each in measurements:
+            yield _row(each.cells)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _processor() -> str:
+    """The name that Linux has for it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else "machine"

@@ -1,0 +1,158 @@
+"""
+How fast are answers, against handlers that do nothing, ``mlflow models serve``, and the real TensorFlow Serving?
+
+The servers of a pair are asked in turn, in the same session, and the best of the rounds counts. The real one takes part
+where the environment variable TENSORFLOW_MODEL_SERVER names its binary.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks import load, servers, swaps_under_load
+from tests.benchmarks.load import Load
+from tests.benchmarks.payloads import Form, answers, check, iris_rows, request_body
+from tests.benchmarks.plot import Curves, draw
+from tests.benchmarks.report import Measurement, number
+from tests.benchmarks.servers import PROJECT, NotStarted, Running
+from tests.benchmarks.versions import put
+
+CONCURRENCIES = (1, 8, 32, 64)
+BATCHES = (1, 32, 1000)
+ROUNDS = 2
+MLFLOW_CONCURRENCY = 8
+VALUES_PER_ROW = 4 + 3
+
+MOST_TIMES_THE_EMPTY_MEDIAN = 2.0
+LEAST_SHARE_OF_EMPTY_REST = 0.6
+LEAST_SHARE_OF_EMPTY_GRPC = 0.5
+LEAST_VALUES_PER_SECOND = {Form.ROWS: 1e6, Form.COLUMNS: 1e6, Form.CONTENT: 1e7, Form.FIELDS: None}
+
+console = Console(stderr=True)
+
+
+def measure() -> list[Measurement]:
+    """Every form, concurrency and batch; draws docs/benchmark.svg."""
+    for line in load.missing_tools():
+        console.print(line)
+    curves: Curves = {}
+    with tempfile.TemporaryDirectory(prefix="hotswap-bench-") as name:
+        directory = Path(name)
+        saved_model = directory / "saved_model"
+        servers.export_iris(saved_model)
+        put(saved_model, directory / "iris", 1)
+        with ExitStack() as running:
+            contenders = [
+                running.enter_context(servers.hotswap_iris(directory, directory / "iris")),
+                running.enter_context(servers.empty_handlers(directory)),
+            ]
+            if binary := os.environ.get("TENSORFLOW_MODEL_SERVER"):
+                contenders.append(
+                    running.enter_context(servers.tensorflow_serving(binary, directory, directory / "iris"))
+                )
+            check_answers(contenders, saved_model)
+            measured = [*_one_row(contenders, curves), *_batches(contenders)]
+        if load.is_possible(Form.ROWS):
+            measured += [*_mlflow(directory, saved_model, curves), *swaps_under_load.measure(directory, saved_model)]
+    draw(curves, PROJECT / "docs" / "benchmark.svg")
+    return measured
+
+
+def check_answers(contenders: Sequence[Running], saved_model: Path) -> None:
+    """Everybody but the empty handler answers what the model answers, in every form."""
+    for batch in BATCHES:
+        rows = iris_rows(batch)
+        expected = answers(saved_model, rows)
+        for server in contenders:
+            for form in Form:
+                if server.name != servers.EMPTY:
+                    check(server, form, rows, expected)
+
+
+def race(contenders: Sequence[Running], form: Form, batch: int, concurrency: int) -> dict[str, Load]:
+    """The best of each server's rounds, the servers in turn."""
+    console.print(f"{form.value}, {batch} rows, concurrency {concurrency}")
+    body = request_body(form, iris_rows(batch))
+    best: dict[str, Load] = {}
+    for _ in range(ROUNDS):
+        for server in contenders:
+            found = load.run(server, form, body, concurrency)
+            best[server.name] = found.best(best.get(server.name, found))
+    return best
+
+
+def _one_row(contenders: Sequence[Running], curves: Curves) -> Iterator[Measurement]:
+    for form in filter(load.is_possible, (Form.ROWS, Form.CONTENT)):
+        for concurrency in CONCURRENCIES:
+            best = race(contenders, form, 1, concurrency)
+            for server, found in best.items():
+                label = f"{server}, {'REST' if form.is_rest else 'gRPC'}"
+                curves.setdefault(label, {})[concurrency] = found.requests_per_second
+                yield _rate(f"{form.value}, 1 row, concurrency {concurrency}: {server}", found)
+            yield from _against_empty(form, concurrency, best[servers.HOTSWAP], best[servers.EMPTY])
+
+
+def _against_empty(form: Form, concurrency: int, ours: Load, empty: Load) -> Iterator[Measurement]:
+    share = ours.requests_per_second / empty.requests_per_second
+    least = None
+    if form.is_rest and concurrency in (32, 64):
+        least = LEAST_SHARE_OF_EMPTY_REST
+    if not form.is_rest and concurrency == 64:
+        least = LEAST_SHARE_OF_EMPTY_GRPC
+    yield Measurement("  requests per second, of the empty handler's", share, "x", at_least=least)
+    if concurrency == 1:
+        times = ours.median_seconds / empty.median_seconds
+        yield Measurement("  median time, of the empty handler's", times, "x", at_most=MOST_TIMES_THE_EMPTY_MEDIAN)
+
+
+def _batches(contenders: Sequence[Running]) -> Iterator[Measurement]:
+    real = [server for server in contenders if server.name != servers.EMPTY]
+    for form in filter(load.is_possible, Form):
+        for batch in BATCHES:
+            best = race(real, form, batch, 1)
+            for server, found in best.items():
+                yield _rate(f"{form.value}, {batch:,} rows, one at a time: {server}", found)
+                if batch == max(BATCHES):
+                    yield _values_per_second(form, batch, server, found)
+            if servers.TENSORFLOW_SERVING in best:
+                share = best[servers.HOTSWAP].requests_per_second / best[servers.TENSORFLOW_SERVING].requests_per_second
+                yield Measurement("  requests per second, of TensorFlow Serving's", share, "x")
+
+
+def _values_per_second(form: Form, batch: int, server: str, found: Load) -> Measurement:
+    """Per core that the server kept busy, and per second of the clock where it kept less than one busy."""
+    values = found.requests_per_second * batch * VALUES_PER_ROW / max(1.0, found.cores)
+    least = LEAST_VALUES_PER_SECOND[form] if server == servers.HOTSWAP else None
+    return Measurement(
+        "  values per second and core",
+        values / 1e6,
+        "million/s",
+        None,
+        least and least / 1e6,
+        f"{number(found.cores)} cores busy",
+    )
+
+
+def _mlflow(directory: Path, saved_model: Path, curves: Curves) -> Iterator[Measurement]:
+    console.print("mlflow models serve")
+    rows = iris_rows(1)
+    try:
+        with servers.mlflow_models_serve(directory, saved_model) as server:
+            check(server, Form.ROWS, rows, answers(saved_model, rows))
+            found = load.run(server, Form.ROWS, request_body(Form.ROWS, rows), MLFLOW_CONCURRENCY)
+    except NotStarted as exc:
+        console.print(f"mlflow models serve is left out: {exc}")
+        return
+    curves[server.name] = {MLFLOW_CONCURRENCY: found.requests_per_second}
+    yield _rate(f"REST, 1 row, concurrency {MLFLOW_CONCURRENCY}: {server.name}", found)
+
+
+def _rate(what: str, found: Load) -> Measurement:
+    besides = f"median {number(found.median_seconds * 1e3)} ms, p99 {number(found.p99_seconds * 1e3)} ms"
+    return Measurement(what, found.requests_per_second, "/s", besides=besides)

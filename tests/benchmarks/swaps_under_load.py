@@ -1,0 +1,58 @@
+"""How much slower are the slowest answers while versions are swapped?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from clients.rest_client import RestClient
+from tests.benchmarks import load, servers
+from tests.benchmarks.load import Load
+from tests.benchmarks.payloads import Form, iris_rows, request_body
+from tests.benchmarks.report import Measurement
+from tests.benchmarks.servers import Running
+from tests.benchmarks.versions import put, wait_answered
+
+CONCURRENCY = 8
+ROUNDS = 2
+SECONDS = 2 * load.SECONDS
+SECONDS_BETWEEN_SWAPS = 0.5
+MOST_TIMES_THE_STEADY_P99 = 2.0
+
+
+def measure(directory: Path, saved_model: Path) -> Iterator[Measurement]:
+    """A load without swaps and a load with one every half second, in turn on one server."""
+    base_path = directory / "swapped"
+    put(saved_model, base_path, 1)
+    last_version = 1
+    with servers.hotswap_iris(directory, base_path) as server:
+        steady, swapped = _load(server), None
+        for _ in range(ROUNDS):
+            steady = _load(server).best(steady)
+            found, last_version = _load_with_swaps(server, saved_model, base_path, last_version)
+            swapped = found.best(swapped or found)
+        with RestClient(server.rest_url) as client:
+            wait_answered(client, last_version)
+    assert swapped is not None
+    besides = f"{last_version - 1} swaps"
+    yield Measurement("p99, REST, 1 row, concurrency 8, steady", steady.p99_seconds * 1e3, "ms")
+    yield Measurement("p99, a swap every 0.5 s", swapped.p99_seconds * 1e3, "ms", besides=besides)
+    times = swapped.p99_seconds / steady.p99_seconds
+    yield Measurement("  of the steady p99", times, "x", MOST_TIMES_THE_STEADY_P99)
+
+
+def _load(server: Running) -> Load:
+    return load.run(server, Form.ROWS, request_body(Form.ROWS, iris_rows(1)), CONCURRENCY, SECONDS)
+
+
+def _load_with_swaps(server: Running, saved_model: Path, base_path: Path, version: int) -> tuple[Load, int]:
+    """Also the last version that was put in."""
+    with ThreadPoolExecutor(1) as background:
+        under_load = background.submit(_load, server)
+        while not under_load.done():
+            time.sleep(SECONDS_BETWEEN_SWAPS)
+            version += 1
+            put(saved_model, base_path, version)
+        return under_load.result(), version
