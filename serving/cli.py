@@ -58,6 +58,8 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
     "num_tflite_pools": int,
     "num_tflite_interpreters_per_pool": int,
 }
+# By default the millions of lists in a large request would be looked at again and again while they are made.
+_GARBAGE_THRESHOLDS = (50_000, 20, 100)
 _OWN = {"ephemeral_ports": bool, "ports_file": str}
 
 
@@ -118,6 +120,7 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
         _write_ports(ports_file, settings, server)
     gc.collect()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
     server.wait()
     return 0
 

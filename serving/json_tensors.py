@@ -41,6 +41,8 @@ _STRING, _BOOL, _UINT64 = 7, 10, 23
 _WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
 _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
 _FEW = 32
+_AT_A_TIME = 8192
+"""How much one call of numpy or `map` converts: no other thread runs meanwhile."""
 _FLOAT = struct.Struct("f")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)(=*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
@@ -150,6 +152,9 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     Numbers too small for full precision come back as zero, as in TensorFlow Serving.
     """
     flat = array.reshape(-1)
+    if len(flat) > _AT_A_TIME:
+        parts = range(0, len(flat), _AT_A_TIME)
+        return [text for start in parts for text in float_texts(flat[start : start + _AT_A_TIME], data_type)]
     values: list[float] = flat.tolist()
     longer = "%.9g" if data_type == 1 else "%.17g"
     if len(values) > _FEW:
@@ -300,7 +305,7 @@ def _read_nothing_quickly(value: Any, data_type: int) -> None:
 def _read_quickly(value: Any, data_type: int) -> Array | None:
     """The array, if numpy reads this value as the type it should have; None where it must be looked at closely."""
     try:
-        array = np.array(value)
+        array = _array_of(value)
     except (ValueError, OverflowError):
         return None
     dtype = dtype_of(data_type)
@@ -311,6 +316,12 @@ def _read_quickly(value: Any, data_type: int) -> Array | None:
         if not array.size or (lowest <= array.min() and array.max() <= highest):
             return array.astype(dtype, copy=False)
     return None
+
+
+def _array_of(value: Any) -> Array:
+    if not isinstance(value, list) or len(value) <= _AT_A_TIME:
+        return np.array(value)
+    return np.concatenate([np.array(value[start : start + _AT_A_TIME]) for start in range(0, len(value), _AT_A_TIME)])
 
 
 class _Column:
