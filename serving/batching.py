@@ -23,7 +23,8 @@ from google.protobuf import text_format
 
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.servable import LONG_SECONDS, Array, Call
+from serving.servable import LONG_SECONDS, Call
+from serving.tensors import Array
 
 LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024

@@ -36,9 +36,11 @@ from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics, read_metrics_path
-from serving.servable import Array, Call, LoadOptions, Servable, ServableHandle, Signature, load
+from serving.servable import Call, LoadOptions, Servable, ServableHandle, load
 from serving.settings import ServerSettings
+from serving.signature import Signature
 from serving.source import Source, Watched, list_versions
+from serving.tensors import Array
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from serving.warmup import warm_up
 

@@ -17,8 +17,9 @@ from tensorflow.core.framework import types_pb2
 
 from serving.data_plane import DataPlane
 from serving.errors import InvalidRequest, Unsupported
-from serving.servable import DEFAULT_SIGNATURE, Array, ServableHandle, Signature
-from serving.tensors import as_bytes, data_type_of
+from serving.servable import ServableHandle
+from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.tensors import Array, as_bytes, data_type_of
 from serving.warmup import serialized_examples
 
 Classifications = list[list[tuple[bytes, float]]]

@@ -35,9 +35,10 @@ from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
-from serving.servable import DEFAULT_SIGNATURE, Array, Servable, ServableHandle, Signature, with_defaults
+from serving.servable import Servable, ServableHandle, with_defaults
 from serving.settings import ServerSettings
-from serving.tensors import MOST_NUMPY_DIMENSIONS, decode, encode, is_packed
+from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode, is_packed
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [

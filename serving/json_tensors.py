@@ -22,7 +22,7 @@ import numpy as np
 from serving.errors import InvalidRequest, ServingError, Unsupported
 from serving.json_dialect import array as laid_out_array
 from serving.json_dialect import dump, mapping, quoted, type_name
-from serving.servable import Signature, TensorInfo
+from serving.signature import Signature, TensorInfo
 from serving.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.tensors import type_name as tensor_type_name
 
@@ -42,7 +42,7 @@ _WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
 _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
 _FEW = 32
 _AT_A_TIME = 8192
-"""How much one call of numpy or `map` converts: no other thread runs meanwhile."""
+"""How many floats one `map` writes: no other thread runs meanwhile."""
 _FLOAT = struct.Struct("f")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)(=*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
@@ -305,7 +305,7 @@ def _read_nothing_quickly(value: Any, data_type: int) -> None:
 def _read_quickly(value: Any, data_type: int) -> Array | None:
     """The array, if numpy reads this value as the type it should have; None where it must be looked at closely."""
     try:
-        array = _array_of(value)
+        array = np.array(value)
     except (ValueError, OverflowError):
         return None
     dtype = dtype_of(data_type)
@@ -316,12 +316,6 @@ def _read_quickly(value: Any, data_type: int) -> Array | None:
         if not array.size or (lowest <= array.min() and array.max() <= highest):
             return array.astype(dtype, copy=False)
     return None
-
-
-def _array_of(value: Any) -> Array:
-    if not isinstance(value, list) or len(value) <= _AT_A_TIME:
-        return np.array(value)
-    return np.concatenate([np.array(value[start : start + _AT_A_TIME]) for start in range(0, len(value), _AT_A_TIME)])
 
 
 class _Column:

@@ -28,6 +28,7 @@ import httptools
 import numpy as np
 import orjson
 from google.protobuf import json_format
+from tensorflow_serving.apis import input_pb2
 
 from serving import examples
 from serving.batching import Result, runs_inline
@@ -35,13 +36,22 @@ from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
 from serving.http_protocol import METHODS, TEXT, Request, Respond, Response, error_page
-from serving.json_dialect import array, dump, parse, quoted
+from serving.json_dialect import array, quoted
 from serving.json_examples import read_examples
-from serving.json_tensors import float_texts, read_inputs, write_columns, write_rows
+from serving.json_requests import (
+    LARGEST_READ_HERE_BYTES,
+    read_body,
+    read_huge_examples,
+    read_huge_predict,
+    read_predict,
+)
+from serving.json_tensors import float_texts, write_columns, write_rows
 from serving.model_spec import ModelSpec
 from serving.repository import STAMP
-from serving.servable import DEFAULT_SIGNATURE, Array, Servable, Signature
+from serving.servable import Servable, ServableHandle
 from serving.settings import ServerSettings
+from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.tensors import Array
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +75,7 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
+_Work = Callable[..., Coroutine[Any, Any, Any]]
 _VERBS = ("predict", "classify", "regress")
 _CORS_HEADERS = (
     (b"Access-Control-Allow-Origin", b"*"),
@@ -166,10 +177,11 @@ class RestApi:
         started = time.perf_counter()
         assert route.spec is not None
         try:
-            body, signature_name = _read_body(request.body)
+            body, signature_name = read_body(request.body)
             servable = self._data_plane.find(route.spec)
             signature = self._signature(servable, signature_name)
-            inputs, by_rows = _read_inputs(request.body, body, servable, signature)
+            has_doubles = signature.name in servable.double_signatures
+            inputs, by_rows = read_predict(request.body, body, signature, has_doubles)
             call, arrays = self._data_plane.bind(servable, signature, inputs)
         except ServingError as exc:
             respond(self._failed(route, exc))
@@ -221,15 +233,15 @@ class RestApi:
         in_place = len(request.body) <= LARGEST_INLINE_BYTES and not _is_compressed(request)
         work = _in_place if in_place else self._in_thread
         content = await work(_content, request)
-        body, signature_name = await work(_read_body, content)
+        is_huge = len(content) > LARGEST_READ_HERE_BYTES
         if verb == "predict":
-            with self._data_plane.acquire(spec) as handle:
-                signature = self._signature(handle.servable, signature_name)
-                inputs, by_rows = await work(_read_inputs, content, body, handle.servable, signature)
-                outputs = await self._data_plane.run(handle.servable, signature, inputs, (), self._timeout_seconds)
-                answer: Response = await work(_predicted, outputs, by_rows, handle.version)
-                return answer
-        source = await work(read_examples, body)
+            return await (self._predict_huge(spec, content) if is_huge else self._predict(spec, content, work))
+        if is_huge:
+            signature_name, serialized = await self._in_thread(read_huge_examples, content)
+            source = input_pb2.Input.FromString(serialized)
+        else:
+            body, signature_name = await work(read_body, content)
+            source = await work(read_examples, body)
         with self._data_plane.acquire(spec) as handle:
             arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
             if verb == "classify":
@@ -237,6 +249,35 @@ class RestApi:
             else:
                 results = _regressions(await examples.regress(*arguments))
             return _inferred("results", results, handle.version)
+
+    async def _predict(self, spec: ModelSpec, content: bytes, work: _Work) -> Response:
+        body, signature_name = await work(read_body, content)
+        with self._data_plane.acquire(spec) as handle:
+            signature = self._signature(handle.servable, signature_name)
+            has_doubles = signature.name in handle.servable.double_signatures
+            inputs, by_rows = await work(read_predict, content, body, signature, has_doubles)
+            return await self._run(handle, signature, inputs, by_rows, work)
+
+    async def _predict_huge(self, spec: ModelSpec, content: bytes) -> Response:
+        try:
+            handle = self._data_plane.acquire(spec)
+        except ServingError:
+            await self._in_thread(read_huge_predict, content, {}, ())  # what cannot be read is told first
+            raise
+        with handle:
+            signatures, double_signatures = handle.servable.signatures, handle.servable.double_signatures
+            signature_name, inputs, by_rows = await self._in_thread(
+                read_huge_predict, content, signatures, double_signatures
+            )
+            signature = self._signature(handle.servable, signature_name)
+            return await self._run(handle, signature, inputs, by_rows, self._in_thread)
+
+    async def _run(
+        self, handle: ServableHandle, signature: Signature, inputs: dict[str, Array], by_rows: bool, work: _Work
+    ) -> Response:
+        outputs = await self._data_plane.run(handle.servable, signature, inputs, (), self._timeout_seconds)
+        answer: Response = await work(_predicted, outputs, by_rows, handle.version)
+        return answer
 
     def _signature(self, servable: Servable, name: str) -> Signature:
         signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
@@ -297,28 +338,6 @@ class RestApi:
 
 async def _in_place(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def _read_body(content: bytes) -> tuple[dict[str, Any], str]:
-    """The JSON object in a request, and the name of the signature in it."""
-    body = parse(content)
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"JSON Value: {dump(body)} Is not object")
-    signature_name = body.get("signature_name", "")
-    if not isinstance(signature_name, str):
-        raise InvalidRequest(
-            f"JSON Value: {dump(body)} not formatted correctly. 'signature_name' key must be a string value."
-        )
-    return body, signature_name
-
-
-def _read_inputs(
-    content: bytes, body: dict[str, Any], servable: Servable, signature: Signature
-) -> tuple[dict[str, Array], bool]:
-    """The arrays of a predict, and whether it is in row form."""
-    if signature.name in servable.double_signatures:
-        body = parse(content, fast_numbers=False)
-    return read_inputs(body, signature, has_bools=b"true" in content or b"false" in content)
 
 
 def _predicted(outputs: dict[str, Array], by_rows: bool, version: int) -> Response:

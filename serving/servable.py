@@ -21,7 +21,6 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import session as tf_session
@@ -29,14 +28,12 @@ from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tens
 
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
-from serving.tensors import DeepArray
-
-Array = NDArray[Any]
+from serving.signature import Signature, TensorInfo
+from serving.tensors import Array, DeepArray
 
 LONG_SECONDS = 0.003
 
 INIT_SIGNATURE = "__saved_model_init_op"
-DEFAULT_SIGNATURE = "serving_default"
 
 _CALLERS_THREAD = -1
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -51,39 +48,6 @@ _NO_META_GRAPH = (
     "Could not find meta graph def matching supplied tags: {{ {tags} }}. To inspect available tag-sets in the "
     "SavedModel, please use the SavedModel CLI: `saved_model_cli`"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One input or output of a signature: the graph's tensor, its ``DataType`` number and its shape (-1: any size)."""
-
-    name: str
-    dtype: int
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a model offers under one name."""
-
-    name: str
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
-    method_name: str
-    defaults: Mapping[str, Array]
-
-    @property
-    def batch_major(self) -> bool:
-        """Do inputs and outputs count the same rows in their first dimension, with all else fixed on the way out?"""
-        return (
-            bool(self.inputs)
-            and not self.defaults
-            and all(info.shape is not None and info.shape[:1] == (-1,) for info in self.inputs.values())
-            and all(
-                info.shape is not None and info.shape[:1] == (-1,) and -1 not in info.shape[1:]
-                for info in self.outputs.values()
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)

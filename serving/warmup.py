@@ -22,7 +22,9 @@ from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import GraphError, InvalidRequest
-from serving.servable import DEFAULT_SIGNATURE, Array, Servable, Signature, graph_error
+from serving.servable import Servable, graph_error
+from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.tensors import Array
 
 log = logging.getLogger(__name__)
 

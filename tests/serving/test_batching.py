@@ -12,7 +12,8 @@ import pytest
 
 from serving.batching import Merger, runs_inline
 from serving.errors import GraphError, InvalidRequest
-from serving.servable import Array, Call, LoadOptions, Servable, load
+from serving.servable import Call, LoadOptions, Servable, load
+from serving.tensors import Array
 from tests.conftest import TinyModel
 
 

@@ -1,0 +1,52 @@
+"""A request that is read in a process of its own is read like any other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tensorflow_serving.apis import input_pb2
+
+from serving.errors import InvalidRequest
+from serving.json_examples import read_examples
+from serving.json_requests import read_body, read_huge_examples, read_huge_predict, read_predict
+from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
+
+SIGNATURE = Signature(
+    DEFAULT_SIGNATURE, {"x": TensorInfo("x:0", 1, (-1, 2))}, {"y": TensorInfo("y:0", 1, (-1,))}, "predict", {}
+)
+
+
+def test_values_are_the_same() -> None:
+    """Signature, arrays and form are those of a small request."""
+    content = b'{"signature_name": "", "instances": [[1.5, 2], [3, 1e-7]]}'
+    name, arrays, by_rows = read_huge_predict(content, {DEFAULT_SIGNATURE: SIGNATURE}, ())
+    here, here_by_rows = read_predict(content, read_body(content)[0], SIGNATURE, False)
+    assert (name, by_rows) == ("", True) == ("", here_by_rows)
+    np.testing.assert_array_equal(arrays["x"], here["x"])
+    assert arrays["x"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b'{"signature_name": 1}', b'{"instances": [[1, 2], [3]]}', b'{"inputs": "a", "instances": []}'],
+)
+def test_errors_are_the_same(content: bytes) -> None:
+    """The text of an error does not tell where it was found."""
+    with pytest.raises(InvalidRequest) as here:
+        read_predict(content, read_body(content)[0], SIGNATURE, False)
+    with pytest.raises(InvalidRequest) as there:
+        read_huge_predict(content, {DEFAULT_SIGNATURE: SIGNATURE}, ())
+    assert str(there.value) == str(here.value)
+
+
+def test_a_signature_nobody_knows_has_no_values() -> None:
+    """The caller, who knows the signatures, says what is wrong."""
+    assert read_huge_predict(b'{"signature_name": "other", "instances": 1}', {}, ()) == ("other", {}, False)
+
+
+def test_examples_are_the_same() -> None:
+    """Examples come back as their protocol buffer."""
+    content = b'{"signature_name": "c", "examples": [{"a": 1.5, "b": ["x", "y"]}, {"a": 2.5}]}'
+    name, serialized = read_huge_examples(content)
+    assert name == "c"
+    assert input_pb2.Input.FromString(serialized) == read_examples(read_body(content)[0])
