@@ -148,7 +148,7 @@ class Merger:
 
 def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
     """Is this run so short that the event loop may wait for it?"""
-    if call.seconds > LONG_SECONDS:
+    if call.seconds > LONG_SECONDS or not call.steady:
         return False
     elements = 0
     for array in arrays:

@@ -39,6 +39,10 @@ _CALLERS_THREAD = -1
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
+_AS_LONG_AS_VALUES_SAY = {
+    *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
+    *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
+}
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
 _NO_SAVED_MODEL = (
     "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
@@ -66,7 +70,7 @@ class Call:
     Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
     runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
     one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it has been measured
-    twice: the first run of a graph prepares it and tells nothing.
+    twice: the first run of a graph prepares it and tells nothing. Only a `steady` one takes as long for other values.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Call:
         self.dtypes = [numpy_dtype(info.dtype) for info in infos]
         self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
-        self.mergeable = not is_deep and signature.batch_major and not servable.changes_state(fetches)
+        operations = servable.operations(fetches)
+        self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
+        self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
         self.seconds = float("inf")
         self._runs = 0
         self._feeds, self._fetches = feeds, fetches
@@ -233,21 +239,28 @@ class Servable:
         except ValueError as exc:
             raise InvalidRequest(str(exc)) from exc
 
-    def changes_state(self, fetches: Iterable[str]) -> bool:
-        """Does computing these tensors write to a variable or a table? Then every request must run by itself."""
+    def operations(self, fetches: Iterable[str]) -> set[str]:
+        """The names of all operations that computing these tensors may run, those in functions included."""
+        found: set[str] = set()
         seen: set[str] = set()
+        called: set[str] = set()
         pending = [self._nodes.get(_node_name(fetch)) for fetch in fetches]
         while pending:
             node = pending.pop()
             if node is None or (node.name and node.name in seen):
                 continue
             seen.add(node.name)
-            if node.op.startswith(_STATE_CHANGING_OPS) and node.op not in _HARMLESS_OPS:
-                return True
+            found.add(node.op)
             pending += [self._nodes.get(_node_name(name)) for name in node.input]
-            if any(self._function_changes_state(name, seen) for name in _called_functions(node)):
-                return True
-        return False
+            called.update(_called_functions(node))
+        functions = list(called)
+        while functions:
+            for node in self._functions.get(functions.pop(), ()):
+                found.add(node.op)
+                new = set(_called_functions(node)) - called
+                called |= new
+                functions += new
+        return found
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
@@ -272,16 +285,6 @@ class Servable:
         self._functions.clear()
         self._session.close()
         self._session = None
-
-    def _function_changes_state(self, name: str, seen: set[str]) -> bool:
-        if f"function {name}" in seen:
-            return False
-        seen.add(f"function {name}")
-        return any(
-            (node.op.startswith(_STATE_CHANGING_OPS) and node.op not in _HARMLESS_OPS)
-            or any(self._function_changes_state(called, seen) for called in _called_functions(node))
-            for node in self._functions.get(name, ())
-        )
 
 
 class ServableHandle:
@@ -368,6 +371,11 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     return len(shape) == len(expected) and all(
         wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True)
     )
+
+
+def _changes_state(operation: str) -> bool:
+    """Does it write to a variable or a table? Then every request must run by itself."""
+    return operation.startswith(_STATE_CHANGING_OPS) and operation not in _HARMLESS_OPS
 
 
 def _node_name(tensor: str) -> str:

@@ -56,6 +56,14 @@ def greedy(x: Any) -> Any:
     return tf.reduce_sum(tf.fill([size, size], 1.0)) + x
 
 
+def counting(x: Any) -> Any:
+    """Counts up to the largest number."""
+    import tensorflow as tf
+
+    (counted,) = tf.while_loop(lambda i: i < tf.reduce_max(x), lambda i: (i + 1.0,), (tf.constant(0.0),))
+    return tf.reshape(counted, [1])
+
+
 def build_waiting(gate: Path) -> Build:
     """Builds a model whose loading does not end before the file `gate` exists."""
 
@@ -137,21 +145,33 @@ def answer_of_bad(models: str, *values: float) -> requests.Response:
 
 
 @pytest.mark.parametrize(
-    ("compute", "value", "status", "told"),
-    [(refusing, 99.0, 400, "too large for me"), (greedy, 2.0**26, 429, "OOM when allocating tensor")],
+    ("compute", "value", "times", "status", "told"),
+    [(refusing, 99.0, 20, 400, "too large for me"), (greedy, 2.0**26, 1, 429, "OOM when allocating tensor")],
     ids=["refusing", "greedy"],
 )
 def test_a_model_that_raises_answers_with_its_reason(
-    models: str, tmp_path: Path, compute: Callable[[Any], Any], value: float, status: int, told: str
+    models: str, tmp_path: Path, compute: Callable[[Any], Any], value: float, times: int, status: int, told: str
 ) -> None:
     """The request that made it raise gets its words, and the next one is answered again."""
     add(predict_only(compute), tmp_path / "bad")
     state_of(models, 2, "AVAILABLE")
-    with undisturbed(f"{models}/tiny"):
-        for _ in range(20):
+    with undisturbed(f"{models}/tiny"):  # TensorFlow itself waits ten seconds for memory, and all sessions with it
+        for _ in range(times):
             refused = answer_of_bad(models, value)
             assert (refused.status_code, told in refused.json()["error"]) == (status, True), refused.text
             assert answer_of_bad(models, 1.0).status_code == 200
+
+
+def test_a_model_that_is_slow_for_some_values_keeps_nobody_waiting(models: str, tmp_path: Path) -> None:
+    """That it used to be quick does not make others wait when it is not."""
+    add(predict_only(counting), tmp_path / "bad")
+    state_of(models, 2, "AVAILABLE")
+    for _ in range(5):
+        assert answer_of_bad(models, 3.0).json() == {"outputs": [3.0]}
+    with undisturbed(f"{models}/tiny", within_seconds=1.0):
+        started = time.monotonic()
+        assert answer_of_bad(models, 1_000_000.0).json() == {"outputs": [1_000_000.0]}
+        assert time.monotonic() - started > 1.0
 
 
 def test_what_is_no_number_is_told_as_such(models: str, tmp_path: Path) -> None:
