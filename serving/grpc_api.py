@@ -31,6 +31,7 @@ from tensorflow_serving.apis import (
 
 from serving import examples
 from serving import wire_pb2 as wire
+from serving.access import BearerToken
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
@@ -55,9 +56,14 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 Handler = Callable[[bytes, Any], Awaitable[Any]]
 
 
-def create_server(settings: ServerSettings) -> Any:
-    """An empty gRPC server, on the fastest transport that is there and wanted."""
-    if not settings.native_grpc:
+def create_server(settings: ServerSettings, plain: bool) -> Any:
+    """
+    An empty gRPC server, on the fastest transport that is there and wanted.
+
+    Args:
+        plain: Whether it listens on a port without TLS, and on nothing else.
+    """
+    if not settings.native_grpc or not plain:
         return aio.server(options=_OPTIONS)
     try:
         import pygrpc_native.aio
@@ -66,8 +72,15 @@ def create_server(settings: ServerSettings) -> Any:
     return pygrpc_native.aio.server(options=_OPTIONS)
 
 
-async def add_services(server: Any, data_plane: DataPlane, settings: ServerSettings) -> None:
-    """Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``."""
+async def add_services(
+    server: Any, data_plane: DataPlane, settings: ServerSettings, token: BearerToken | None = None
+) -> None:
+    """
+    Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``.
+
+    Args:
+        token: What all requests but health checks must carry.
+    """
     prediction = _PredictionService(data_plane, settings)
     model = _ModelService(data_plane)
     metrics = data_plane.metrics
@@ -82,8 +95,8 @@ async def add_services(server: Any, data_plane: DataPlane, settings: ServerSetti
         "GetModelStatus": _answered(model.status, get_model_status_pb2.GetModelStatusRequest),
         "HandleReloadConfigRequest": _answered(model.reload, model_management_pb2.ReloadConfigRequest),
     }
-    _add(server, "tensorflow.serving.PredictionService", prediction_methods)
-    _add(server, "tensorflow.serving.ModelService", model_methods)
+    _add(server, "tensorflow.serving.PredictionService", prediction_methods, token)
+    _add(server, "tensorflow.serving.ModelService", model_methods, token)
     if settings.enable_grpc_healthcheck_service:
         servicer = _Health()
         for name in _HEALTH_NAMES:
@@ -232,9 +245,23 @@ def signature_map(handle: ServableHandle) -> Any:
     return found
 
 
-def _add(server: Any, service: str, methods: dict[str, Handler]) -> None:
+def _add(server: Any, service: str, methods: dict[str, Handler], token: BearerToken | None) -> None:
+    if token is not None:
+        methods = {name: _guarded(handler, token) for name, handler in methods.items()}
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in methods.items()}
     server.add_registered_method_handlers(service, handlers)
+
+
+def _guarded(handler: Handler, token: BearerToken) -> Handler:
+    async def handle(content: bytes, context: Any) -> Any:
+        authorization = dict(context.invocation_metadata()).get("authorization")
+        try:
+            token.check(None if authorization is None else authorization.encode())
+        except ServingError as exc:
+            return await context.abort(exc.code, exc.message)
+        return await handler(content, context)
+
+    return handle
 
 
 def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | None = None) -> Handler:

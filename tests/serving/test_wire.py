@@ -17,7 +17,7 @@ from serving.errors import InvalidRequest
 from serving.monitoring import DEFAULT_PATH, read_metrics_path
 from serving.tensors import decode, encode, is_packed
 
-TEXT_ONLY = {"PrometheusConfig", "MonitoringConfig", "BatchingParameters"}
+TEXT_ONLY = {"PrometheusConfig", "MonitoringConfig", "BatchingParameters", "SSLConfig"}
 
 
 @pytest.fixture(scope="module")
