@@ -122,7 +122,12 @@ class DataPlane:
         return ServableHandle(self.find(spec))
 
     def bind(
-        self, servable: Servable, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+        self,
+        servable: Servable,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        timeout_seconds: float | None = None,
     ) -> tuple[Call, list[Array]]:
         """
         Match a request with a signature.
@@ -130,11 +135,12 @@ class DataPlane:
         Args:
             inputs: One array per input alias; strings are object arrays of bytes.
             outputs: The output aliases wanted; none means all.
+            timeout_seconds: When TensorFlow ends a run that takes longer for some values than for others.
 
         Raises:
             InvalidRequest: A name or type differs from the signature, or the batch breaks the limits of the settings.
         """
-        call, arrays = servable.bind(signature, inputs, outputs)
+        call, arrays = servable.bind(signature, inputs, outputs, round(1000 * (timeout_seconds or 0)))
         if self._limits:
             self._limits.check_inputs(arrays)
         return call, arrays
@@ -177,7 +183,7 @@ class DataPlane:
             GraphError: TensorFlow refused to run the graph.
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
-        call, arrays = self.bind(servable, signature, inputs, outputs)
+        call, arrays = self.bind(servable, signature, inputs, outputs, timeout_seconds)
         future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
         self.submit(call, arrays, partial(_resolve, future), api)
         if timeout_seconds is None or runs_inline(call, arrays):
