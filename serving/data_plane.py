@@ -154,12 +154,17 @@ class DataPlane:
             api: Which kind of inference the metrics count this as.
         """
         servable, metrics, limits = call.servable, self.metrics, self._limits
-        servable.requests += 1
+        usage = servable.usage
+        usage.requests += 1
         started = time.perf_counter()
 
         def finished(result: Result) -> None:
-            if not isinstance(result, Exception):
-                metrics.observe_runtime(servable.model, api, time.perf_counter() - started)
+            if isinstance(result, Exception):
+                usage.errors += 1
+            else:
+                seconds = time.perf_counter() - started
+                usage.latency.observe(seconds * 1e6)
+                metrics.observe_runtime(servable.model, api, seconds)
                 if limits:
                     result = limits.checked_outputs(arrays, result)
             done(result)
@@ -242,8 +247,8 @@ class DataPlane:
 
     def metrics_page(self) -> str:
         """The Prometheus page."""
-        requests = Counter({(each.model, each.version): each.requests for each in self._manager.servables()})
-        return self.metrics.render(requests)
+        usages = {(each.model, each.version): each.usage for each in self._manager.servables()}
+        return self.metrics.render(usages)
 
     async def reload(self, config: Any) -> None:
         """

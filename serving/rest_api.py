@@ -336,7 +336,8 @@ class RestApi:
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),
-                    "requests": servable.requests if servable is not None else 0,
+                    "requests": servable.usage.requests if servable is not None else 0,
+                    "errors": servable.usage.errors if servable is not None else 0,
                 }
             )
         return rows

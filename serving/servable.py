@@ -28,6 +28,7 @@ from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tens
 
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
+from serving.monitoring import Usage
 from serving.signature import Signature, TensorInfo
 from serving.tensors import Array, DeepArray
 
@@ -175,7 +176,7 @@ class Servable:
             if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
         )
         """the signatures that take a double"""
-        self.requests = 0
+        self.usage = Usage()
         self._session = session
         self._functions = {
             function.signature.name: function.node_def for function in meta_graph.graph_def.library.function

@@ -81,8 +81,28 @@ def test_health_readiness_and_versions_have_pages(server: Any, url: str) -> None
         "digest": "d2",
         "run_id": "r2",
         "requests": 1,
+        "errors": 0,
     }
     assert rows[1]["labels"] == ["stable"]
+
+
+def test_metrics_tell_versions_apart(tiny_model: Any, model_server: Any, tmp_path: Path) -> None:
+    """Requests, errors and latency of each version have lines of their own."""
+    tiny_model(tmp_path / "tiny", 3)
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    server = model_server(model_name="tiny", model_base_path=str(tmp_path / "tiny"), monitoring_config_file=config)
+    url = f"http://127.0.0.1:{server.rest_port}"
+    statuses = [
+        requests.post(f"{url}/v1/models/tiny:predict", json={"instances": rows}, timeout=10).status_code
+        for rows in ([[1.0, 2.0, 3.0, 4.0]], [1.0, 2.0])
+    ]
+    assert statuses == [200, 400]
+    page = requests.get(f"{url}/monitoring/prometheus/metrics", timeout=10).text.splitlines()
+    labels = '{model_name="tiny",version="3"}'
+    assert f":tensorflow:serving:version_request_count{labels} 2" in page
+    assert f":tensorflow:serving:version_error_count{labels} 1" in page
+    assert f":tensorflow:serving:version_runtime_latency_count{labels} 1" in page
 
 
 def test_a_gzipped_body_is_read_and_a_bomb_is_not(url: str) -> None:
