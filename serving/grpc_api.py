@@ -25,7 +25,6 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    predict_pb2,
     regression_pb2,
 )
 
@@ -36,10 +35,11 @@ from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
+from serving.predict_requests import PredictRequest, PredictRequests
 from serving.servable import Servable, ServableHandle, with_defaults
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
-from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode, is_packed
+from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -85,7 +85,7 @@ async def add_services(
     model = _ModelService(data_plane)
     metrics = data_plane.metrics
     prediction_methods = {
-        "Predict": _answered(prediction.predict, _PredictRequest, "Predict", metrics),
+        "Predict": _answered(prediction.predict, PredictRequests(), "Predict", metrics),
         "Classify": _answered(prediction.classify, classification_pb2.ClassificationRequest, "Classify", metrics),
         "Regress": _answered(prediction.regress, regression_pb2.RegressionRequest, "Regress", metrics),
         "MultiInference": _answered(prediction.multi_inference, inference_pb2.MultiInferenceRequest),
@@ -116,10 +116,11 @@ class _PredictionService:
         self._data_plane = data_plane
         self._settings = settings
 
-    async def predict(self, request: Any, context: Any) -> Any:
+    async def predict(self, predict: PredictRequest, context: Any) -> Any:
+        request = predict.message
         servable = self._find(request, context)
         signature = self._predict_signature(servable, request.model_spec.signature_name)
-        inputs = _decode_inputs(signature, request.inputs)
+        inputs = predict.inputs if predict.inputs is not None else _decode_inputs(signature, request.inputs)
         outputs = await self._data_plane.run(servable, signature, inputs, request.output_filter)
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
@@ -296,16 +297,6 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
         return await context.abort(code, text)
 
     return handle
-
-
-class _PredictRequest:
-    @staticmethod
-    def FromString(content: bytes) -> Any:  # noqa: N802  (protobuf's name)
-        """The request, its tensors packed where they were sent so."""
-        request = wire.PackedPredictRequest.FromString(content)
-        if all(is_packed(tensor) for tensor in request.inputs.values()):
-            return request
-        return predict_pb2.PredictRequest.FromString(content)
 
 
 @lru_cache(1024)
