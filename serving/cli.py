@@ -66,6 +66,8 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
 }
 # By default the millions of lists in a large request would be looked at again and again while they are made.
 _GARBAGE_THRESHOLDS = (50_000, 20, 100)
+# By default a thread that loads a version lets the one that answers requests wait for 5 ms, again and again.
+_SWITCH_SECONDS = 1e-4
 _OWN = {"ephemeral_ports": bool, "ports_file": str}
 
 
@@ -127,6 +129,7 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     gc.collect()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server.wait()
     return 0
 

@@ -502,8 +502,8 @@ def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]
 
 
 def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
-    options = config_pb2.CallableOptions(feed=list(feeds), target=[operation])
-    servable._session._make_callable_from_options(options)(*feeds.values())
+    # Once only: unlike the making of a callable, this lets other threads run while TensorFlow prepares the graph.
+    servable._session.run(operation, dict(feeds))
 
 
 def _signature(name: str, definition: Any) -> Signature:
