@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -26,6 +28,7 @@ PREDICT = "/v1/models/tiny:predict"
 BODY_LIMIT = 100_000
 HEAD_LIMIT = 1_000
 LONGEST_SECONDS = 10.0
+PROJECT = Path(__file__).parents[2]
 CLIENTS_EACH = 4
 REST_REFUSALS = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)
 
@@ -47,8 +50,8 @@ class Answer:
 class Client:
     """Sends what it likes on one connection."""
 
-    def __init__(self, server: Server) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", server.rest_port), LONGEST_SECONDS)
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -124,7 +127,7 @@ def server(base_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    with Client(server) as client:
+    with Client(server.rest_port) as client:
         yield client
 
 
@@ -300,7 +303,7 @@ def test_nothing_is_answered_after_connection_close(
     answer = client.answer()
     assert (answer.value, answer.headers["connection"]) == (2.0, "close")
     assert client.is_told_nothing_more()
-    with Client(server) as next_client:
+    with Client(server.rest_port) as next_client:
         next_client.send(post(1.0))
         assert next_client.answer().value == 2.0
     assert served(server) == before + 2
@@ -337,11 +340,11 @@ def test_a_request_that_is_not_finished_is_not_answered(client: Client, server: 
 def test_connections_above_the_limit_are_refused_until_others_end(start: Callable[..., Server]) -> None:
     """The one too many hears 503, those before it are served, and a place that gets free is taken."""
     server = start(rest_max_connections=2)
-    with Client(server) as first, Client(server) as second:
+    with Client(server.rest_port) as first, Client(server.rest_port) as second:
         for number, client in enumerate([first, second]):
             client.send(post(number))
             assert client.answer().value == number + 1
-        with Client(server) as third:
+        with Client(server.rest_port) as third:
             third.send(post())
             assert third.answer().status == 503
             assert third.is_told_nothing_more()
@@ -351,7 +354,7 @@ def test_connections_above_the_limit_are_refused_until_others_end(start: Callabl
     statuses = [503]
     while statuses[-1] != 200:
         assert time.monotonic() < deadline
-        with Client(server) as client:
+        with Client(server.rest_port) as client:
             client.send(post())
             statuses.append(client.answer().status)
 
@@ -361,7 +364,7 @@ def test_bodies_together_above_the_limit_are_refused_until_others_are_answered(s
     server = start(rest_max_buffered_bytes=1_000)
     body = BODY.ljust(900)
     request = head(f"Content-Length: {len(body)}") + body
-    with Client(server) as first, Client(server) as second, Client(server) as third:
+    with Client(server.rest_port) as first, Client(server.rest_port) as second, Client(server.rest_port) as third:
         first.send(request[:-1])
         second.send(request, SMUGGLED)
         assert second.answer().status == 503
@@ -378,11 +381,11 @@ def test_clients_that_go_away_make_room(start: Callable[..., Server]) -> None:
     body = BODY.ljust(900)
     request = head(f"Content-Length: {len(body)}") + body
     for _ in range(20):
-        with Client(server) as leaving:
+        with Client(server.rest_port) as leaving:
             leaving.send(request[:-1])
             leaving.say_no_more()
             assert leaving.is_told_nothing_more()
-    with Client(server) as client:
+    with Client(server.rest_port) as client:
         client.send(request)
         assert client.answer().value == 6.0
 
@@ -390,7 +393,7 @@ def test_clients_that_go_away_make_room(start: Callable[..., Server]) -> None:
 def test_a_connection_on_which_nothing_happens_ends_without_a_word(start: Callable[..., Server]) -> None:
     """An idle client is let go; one that asks now and then is kept."""
     server = start(rest_idle_seconds=1.0)
-    with Client(server) as idle, Client(server) as silent, Client(server) as active:
+    with Client(server.rest_port) as idle, Client(server.rest_port) as silent, Client(server.rest_port) as active:
         idle.send(post())
         assert idle.answer().status == 200
         closed = threading.Event()
@@ -413,7 +416,7 @@ def test_a_client_that_reads_late_gets_everything(start: Callable[..., Server]) 
     server = start()
     body = json.dumps({"instances": [[1.0, 2.0, 3.0, 4.0]] * 10_000}).encode()
     request = head(f"Content-Length: {len(body)}") + body
-    with Client(server) as client:
+    with Client(server.rest_port) as client:
         sending = threading.Thread(target=client.send, args=(request * 50,))
         sending.start()
         while not served(server):
@@ -427,14 +430,16 @@ def test_a_client_that_reads_late_gets_everything(start: Callable[..., Server]) 
 def test_what_was_sent_before_the_end_was_known_is_answered(start: Callable[..., Server]) -> None:
     """A server that is told to stop answers all that still arrives, pipelined requests included, and then closes."""
     server = start()
-    with Client(server) as begun, Client(server) as pipelining:
+    with Client(server.rest_port) as begun, Client(server.rest_port) as pipelining:
         begun.send(post(4.0)[:-5])
         pipelining.send(post())
         assert pipelining.answer().status == 200
+        burst = b"".join(post(float(number)) for number in range(100))
+        pipelining.send(burst[:5])
         server.request_stop()
         while not server.data_plane.draining:
             time.sleep(0)
-        pipelining.send(*[post(float(number)) for number in range(100)])
+        pipelining.send(burst[5:])
         answers = [pipelining.answer() for _ in range(100)]
         assert [answer.value for answer in answers] == [number + 1 for number in range(100)]
         assert answers[-1].headers["connection"] == "close"
@@ -444,6 +449,34 @@ def test_what_was_sent_before_the_end_was_known_is_answered(start: Callable[...,
         assert begun.is_told_nothing_more()
     server.wait()
     assert served(server) == 102
+
+
+def test_a_server_that_is_terminated_ends_what_has_begun_and_then_itself(base_path: Path) -> None:
+    """After SIGTERM new connections are refused, the request in progress is answered, and the exit code is 0."""
+    flags = ["--model_name=tiny", f"--model_base_path={base_path}", "--ephemeral_ports", "--ports_file=-"]
+    command = [sys.executable, "-m", "serving", *flags]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["rest_port"]
+        with Client(port) as client:
+            client.send(head(f"Content-Length: {len(BODY)}", "Expect: 100-continue"))
+            assert client.answer().status == 100
+            process.terminate()
+            while accepts_connections(port):
+                time.sleep(0.01)
+            client.send(BODY)
+            assert client.answer().value == 6.0
+            assert client.is_told_nothing_more()
+        assert process.wait(LONGEST_SECONDS) == 0
+
+
+def accepts_connections(port: int) -> bool:
+    """Does anybody listen there?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 class Refused(Exception):
