@@ -13,9 +13,11 @@ import importlib.metadata
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     """Run one server in this process, which does nothing else, until it is told to stop."""
+    _allow_many_files()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving import tensorflow_import
 
@@ -181,6 +184,13 @@ def usage() -> str:
     lines += ["  --ephemeral_ports=false", "  --ports_file="]
     lines += [f"  --{name}  (without effect)" for name in sorted(_WITHOUT_EFFECT)]
     return "\n".join(lines)
+
+
+def _allow_many_files() -> None:
+    """Open as many connections as the system lets this user."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a system may name a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _flag_types() -> dict[str, type]:

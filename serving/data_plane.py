@@ -237,6 +237,10 @@ class DataPlane:
         """The version labels of a model."""
         return dict((self._labels or {}).get(model, {}))
 
+    def problem(self, model: str) -> str:
+        """Why no new version of a model can be seen; empty where all is well."""
+        return self._source.problem(model)
+
     def servable(self, model: str, version: int) -> Servable | None:
         """This version, if it is available."""
         return self._manager.servable(model, version)

@@ -140,7 +140,7 @@ class _PredictionService:
         with self._acquire(request, context) as handle:
             name = request.model_spec.signature_name
             found = await examples.classify(self._data_plane, handle, name, request.input)
-            response = classification_pb2.ClassificationResponse()
+            response = wire.ClassificationResponse()
             _fill_classifications(response.result, found)
             _fill_spec(response.model_spec, handle.servable, name or DEFAULT_SIGNATURE)
             return response
@@ -159,7 +159,7 @@ class _PredictionService:
             raise InvalidRequest("Inference request must have at least one task")
         with self._acquire(request.tasks[0], context, needs_spec=False) as handle:
             answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
-            response = inference_pb2.MultiInferenceResponse()
+            response = wire.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):
                 result = response.results.add()
                 _fill_spec(result.model_spec, handle.servable, name)
@@ -354,11 +354,11 @@ def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:
     spec.signature_name = signature_name
 
 
-def _fill_classifications(result: Any, found: Any) -> None:
+def _fill_classifications(result: wire.ClassificationResult, found: Any) -> None:
     for row in found:
         classes = result.classifications.add().classes
         for label, score in row:
-            classes.add(label=label.decode("utf-8", "replace"), score=score)
+            classes.add(label=label, score=score)
 
 
 def _fill_regressions(result: Any, found: Any) -> None:

@@ -332,7 +332,7 @@ class RestApi:
                     "model": model,
                     "version": status.version,
                     "state": State(status.state).name,
-                    "error": status.message,
+                    "error": status.message or self._data_plane.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),
