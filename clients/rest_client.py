@@ -37,7 +37,7 @@ from clients.client import (
     unreachable,
 )
 from clients.retries import call_with_retries
-from serving.errors import InvalidRequest, ServingError
+from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError, Unauthenticated
 from serving.model_spec import ModelSpec
 from serving.tensors import data_type_named, dtype_of
 
@@ -112,6 +112,20 @@ class RestClient(PredictClient):
         )
         self._metadata[spec] = self._metadata[ModelSpec(model, found.version)] = found
         return found
+
+    def served(self) -> list[dict[str, Any]] | None:
+        """
+        Every version that the server knows, with its state, labels, digest, run and requests.
+
+        None from TensorFlow Serving itself, which has no page for that.
+        """
+        try:
+            rows: list[dict[str, Any]] = self._call("GET", "/hotswap/models").json()
+        except (ServerUnavailable, DeadlineExceeded, Unauthenticated):
+            raise
+        except ServingError:
+            return None
+        return rows
 
     def close(self) -> None:
         self._session.close()
