@@ -117,7 +117,7 @@ def test_a_base_path_that_goes_changes_nothing_and_comes_back(
         until(lambda: states(root, "other"), {2: "AVAILABLE", 1: "AVAILABLE"})
         assert states(root) == {1: "AVAILABLE"}
         base_path.unlink(missing_ok=True)
-        tiny_model(base_path, 1)
+        tiny_model(base_path.with_name("new"), 1).parent.rename(base_path)
         until(lambda: errors(root), {1: ""})
         tiny_model(base_path, 2)
         until(lambda: states(root), {2: "AVAILABLE", 1: "AVAILABLE"})
