@@ -45,8 +45,6 @@ class Home:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Whoever runs the tests in the background of a shell has Ctrl-C turned off for all of them.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def train(self) -> int:
@@ -65,6 +63,8 @@ class Home:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A home with a Prefect server, in which one version of Iris is live; MLflow in this process looks there too."""
     before = dict(os.environ)
+    # Whoever runs the tests in the background of a shell has Ctrl-C turned off, for all that they start too.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Home(tmp_path_factory.mktemp("interrupted"))
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL"):
         os.environ.pop(name, None)
@@ -74,6 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.train()
     yield home
     prefect.stop()
+    signal.signal(signal.SIGINT, interrupt)
     os.environ.clear()
     os.environ.update(before)
 
