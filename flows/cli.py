@@ -71,7 +71,13 @@ def train(
     recipe: Annotated[str, typer.Argument(help="iris, digits, or the dotted path of a recipe of your own.")] = "iris",
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
     epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
-    min_accuracy: Annotated[float, typer.Option(help="The share of held-out rows that must be right.")] = 0.90,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
+    ] = None,
+    allow_breaking: Annotated[
+        bool,
+        typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
@@ -80,12 +86,12 @@ def train(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking)
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
-        _show_training(outcome, min_accuracy)
-    return EXIT_REJECTED if outcome.decision == "rejected" else 0
+        _show_training(outcome)
+    return 0 if outcome.decision == "passed" else EXIT_REJECTED
 
 
 @app.command()
@@ -279,15 +285,15 @@ def _told_change(change: Change) -> str:
     return told + waiting
 
 
-def _show_training(outcome: TrainOutcome, min_accuracy: float) -> None:
+def _show_training(outcome: TrainOutcome) -> None:
     from flows.tables import gate_table
 
-    if outcome.decision == "rejected":
-        print(f"{outcome.model} was rejected, and nothing was published: {outcome.reason}")
-        _console().print(gate_table(outcome.checks))
+    _console().print(gate_table(outcome.checks))
+    if outcome.decision != "passed":
+        told = "was rejected" if outcome.decision == "rejected" else "is not shown to be good enough"
+        print(f"{outcome.model} {told}, and nothing was published: {outcome.reason}")
     else:
-        accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f} (required {min_accuracy:.4f})"
-        print(f"{outcome.model} version {outcome.version} is promoted: {accuracy}")
+        print(f"{outcome.model} version {outcome.version} is promoted: accuracy {outcome.metrics['test_accuracy']:.4f}")
         own = "a server of its own, as none is running: `hotswap up` will serve it"
         print(f"verified by  {f'the server at {outcome.server}' if outcome.live else own}")
     print(f"MLflow run   {outcome.run_id}")

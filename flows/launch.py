@@ -48,7 +48,8 @@ def train(
     recipe: str = "iris",
     seed: int = 42,
     epochs: int | None = None,
-    min_accuracy: float = 0.90,
+    min_accuracy: float | None = None,
+    allow_breaking: bool = False,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -76,12 +77,12 @@ def train(
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
 
-def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float) -> None:
+def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float | None) -> None:
     """
     Raises:
         HotswapError: The flow would refuse one of these; found before anything is started.
@@ -92,7 +93,7 @@ def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: f
         raise InvalidParameter(f"The seed must be from 0 to {2**32 - 1}, not {seed}")
     if epochs is not None and not 1 <= epochs <= 100_000:
         raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
-    if not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
+    if min_accuracy is not None and not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
         raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
     find_recipe(recipe)
 

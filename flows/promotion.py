@@ -126,6 +126,14 @@ def highest_version_seen(settings: Settings, model: str) -> int:
     )
 
 
+def champion(settings: Settings, model: str) -> int | None:
+    """The version that label ``stable`` points to, else the highest published; None when nothing is published."""
+    repository = Repository(settings.models_repo)
+    versions = repository.versions(model)
+    labelled = _labels(repository, model).get(STABLE)
+    return labelled if labelled in versions else max(versions, default=None)
+
+
 def publish(settings: Settings, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
     """
     Make `source` visible as a version that no label points to yet, and make a running server know the model.

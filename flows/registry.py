@@ -124,7 +124,12 @@ class Registry:
         with self._translated():
             self._client.log_text(run_id, decision.markdown, "gate.md")
             self._client.log_text(run_id, decision.json, "gate.json")
-            self.tag_run(run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason})
+            self.tag_run(
+                run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason, **_by_check(decision)}
+            )
+            if (found := decision.comparison) is not None:
+                bounds = {"": found.difference, "_lower": found.lower, "_upper": found.upper}
+                self.log_metrics(run_id, {f"accuracy_difference{name}": value for name, value in bounds.items()})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()
@@ -270,6 +275,13 @@ def _check_database(path: Path) -> None:
 
 def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
     return {key if key.startswith("mlflow.") else f"{_NAMESPACE}.{key}": value for key, value in tags.items()}
+
+
+def _by_check(decision: GateDecision) -> dict[str, str]:
+    return {
+        f"gate.{each.check.replace(' ', '_')}": f"{each.verdict}: {each.measured}, required {each.required}"
+        for each in decision.checks
+    }
 
 
 def _now_milliseconds() -> int:

@@ -30,8 +30,9 @@ def version_table(rows: Sequence[VersionRow]) -> Table:
 
 
 def gate_table(checks: Sequence[Check]) -> Table:
-    """One line per check of the gate."""
-    table = _table("check", "measured", "required", "verdict", "why")
+    """One line per check of the gate; the reasons are wrapped, so that nothing is cut off."""
+    table = _table("check", "measured", "required", "verdict")
+    table.add_column("why")
     for check in checks:
         table.add_row(check.check, check.measured, check.required, str(check.verdict), check.why)
     return table

@@ -22,10 +22,12 @@ from pydantic import Field
 
 from flows import promotion, training
 from flows.dataset import Dataset, load_dataset
-from flows.evaluation import Evaluation
+from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
-from flows.gates import Check, GateDecision, Verdict, judge
-from flows.recipes import Recipe, find_recipe
+from flows.gates import Check, GateDecision, judge
+from flows.inspection import inspect
+from flows.noninferiority import Verdict
+from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import Registered, Registry, RegistryError
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
@@ -42,14 +44,14 @@ class TrainOutcome:
     """What one training came to."""
 
     decision: str
-    """``passed`` or ``rejected``"""
+    """``passed``, ``rejected`` or ``inconclusive``"""
     model: str
     version: int | None
-    """None when it was rejected"""
+    """None when it did not pass"""
     run_id: str
     metrics: dict[str, float]
     reason: str = ""
-    """why it was rejected"""
+    """why it did not pass"""
     checks: tuple[Check, ...] = ()
     """what the gate looked at"""
     digest: str | None = None
@@ -67,7 +69,8 @@ def train_and_promote(
     recipe: str = "iris",
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.90,
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None,
+    allow_breaking: bool = False,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -76,10 +79,11 @@ def train_and_promote(
         recipe: ``iris``, ``digits``, or the dotted path of a recipe of your own.
         seed: Of the weights and of the order of the rows; the held-out rows are always the same.
         epochs: How often every row is seen; the recipe's own number when not given.
-        min_accuracy: The share of held-out rows that must be recognised.
+        min_accuracy: The share of held-out rows that must be recognised; the recipe's own number when not given.
+        allow_breaking: Whether clients of the live version may find signatures or classes changed.
 
     Returns:
-        The outcome; a rejected one as the state ``Rejected`` of a completed run.
+        The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
     """
     settings = load_settings()
     apply_environment(settings)
@@ -89,11 +93,15 @@ def train_and_promote(
     registry.check()
     clock = _Clock()
     epochs = epochs or chosen.epochs
+    thresholds = chosen.thresholds
+    if min_accuracy is not None:
+        thresholds = replace(thresholds, min_accuracy=min_accuracy)
     params = {
         "recipe": recipe,
         "seed": seed,
         "epochs": epochs,
-        "min_accuracy": min_accuracy,
+        "min_accuracy": thresholds.min_accuracy,
+        "allow_breaking": allow_breaking,
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
@@ -104,8 +112,11 @@ def train_and_promote(
             saved_model = train(chosen, dataset, registry, run_id, seed, epochs, directory)
         with clock("evaluate"):
             evaluation = evaluate(saved_model, dataset, registry, run_id)
+            champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
         with clock("gate"):
-            decision = gate(evaluation, min_accuracy, chosen.name, registry, run_id)
+            decision = gate(
+                chosen.name, saved_model, dataset, evaluation, champion, thresholds, allow_breaking, registry, run_id
+            )
         outcome = TrainOutcome(
             decision.verdict.value,
             chosen.name,
@@ -116,9 +127,9 @@ def train_and_promote(
             decision.checks,
             seconds=clock.seconds,
         )
-        if decision.verdict is Verdict.REJECTED:
-            log.warning("candidate rejected model=%s reason=%s", chosen.name, decision.reason)
-            return Completed(name="Rejected", message=decision.reason, data=outcome)
+        if decision.verdict is not Verdict.PASSED:
+            log.warning("candidate %s model=%s reason=%s", decision.verdict, chosen.name, decision.reason)
+            return Completed(name=decision.verdict.capitalize(), message=decision.reason, data=outcome)
         # One promotion of a model at a time: its number, its directory and its labels belong together.
         with Repository(settings.models_repo).lock(chosen.name):
             promotion.tidy(settings, registry, chosen.name)
@@ -172,16 +183,48 @@ def train(
 @task(cache_policy=NO_CACHE)
 def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: str) -> Evaluation:
     """Run the exported SavedModel over the held-out rows."""
-    evaluation = evaluate_saved_model(saved_model, dataset.test)
+    evaluation = evaluate_saved_model(saved_model, dataset.test, len(dataset.class_names))
     registry.log_evaluation(run_id, evaluation, dataset.class_names)
     log.info("candidate evaluated accuracy=%.4f rows=%d", evaluation.accuracy, len(dataset.test))
     return evaluation
 
 
 @task(cache_policy=NO_CACHE)
-def gate(evaluation: Evaluation, min_accuracy: float, model: str, registry: Registry, run_id: str) -> GateDecision:
-    """Judge the evaluation, and show the report in Prefect and MLflow."""
-    decision = judge(evaluation, min_accuracy)
+def evaluate_live(
+    settings: Settings, model: str, candidate: Path, dataset: Dataset, registry: Registry, run_id: str
+) -> Champion | None:
+    """Run what is live over the same rows; None where nothing is."""
+    version = promotion.champion(settings, model)
+    if version is None:
+        log.info("no champion model=%s", model)
+        return None
+    repository = Repository(settings.models_repo)
+    champion = evaluate_champion(
+        repository.path(model, version), version, repository.stamp(model, version), candidate, dataset
+    )
+    if champion.evaluation is not None:
+        registry.log_metrics(run_id, {"champion_accuracy": champion.evaluation.accuracy})
+        log.info("champion evaluated version=%d accuracy=%.4f", version, champion.evaluation.accuracy)
+    for note in champion.notes:
+        log.warning("champion version=%d: %s", version, note)
+    return champion
+
+
+@task(cache_policy=NO_CACHE)
+def gate(
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    champion: Champion | None,
+    thresholds: Thresholds,
+    allow_breaking: bool,
+    registry: Registry,
+    run_id: str,
+) -> GateDecision:
+    """Judge the candidate, and show the report in Prefect and MLflow."""
+    cut = slices(evaluation, dataset, thresholds.slice_columns)
+    decision = judge(evaluation, inspect(saved_model), cut, champion, thresholds, allow_breaking)
     registry.log_decision(run_id, decision)
     key = "gate-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")

@@ -119,6 +119,7 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
     assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
     tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
+    assert "gate.champion=passed: none" in tags
     for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
         assert told in tags, tags
     assert iris["seconds"].keys() >= {"load", "train", "evaluate", "gate", "register", "publish", "verify", "label"}
@@ -157,6 +158,38 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
     assert "rejected" in run.data.tags.values()
     assert "test_accuracy" in run.data.metrics
     assert _flow_state(home, run) == "Rejected"
+
+
+def test_the_next_training_is_compared_with_what_is_live(home: Home, iris: dict[str, Any]) -> None:
+    """Another seed passes; the report and the run tell the champion, evaluated again on the same rows."""
+    code, outcome = home.train("iris", "--seed", "2")
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert outcome["version"] > iris["version"]
+    checks = {each["check"]: each for each in outcome["checks"]}
+    accuracy = iris["metrics"]["test_accuracy"]
+    assert checks["champion"]["measured"] == f"version {iris['version']}, accuracy {accuracy:.4f}"
+    assert checks.keys() >= {"non-inferiority", "contract", "golden rows", "slices by class", "unsafe ops", "size"}
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.metrics["champion_accuracy"] == pytest.approx(accuracy)
+    assert run.data.metrics["accuracy_difference_lower"] > -0.15
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/gate.json")
+    assert report["comparison"]["rows"] == 30
+    assert report["checks"] == outcome["checks"]
+
+
+def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
+    """Nothing can be compared with, so nothing is published: exit code 3, and the reason names the way out."""
+    live = home.repository.versions("iris")
+    path = home.repository.path("iris", live[-1]) / "variables" / "variables.index"
+    content = path.read_bytes()
+    path.write_bytes(b"spoiled")
+    code, outcome = home.train("iris", "--seed", "2")
+    path.write_bytes(content)
+    assert (code, outcome["decision"], outcome["version"]) == (3, "inconclusive", None)
+    assert f"version {live[-1]} is live and it cannot be evaluated" in outcome["reason"]
+    assert "--allow-breaking" in outcome["reason"]
+    assert home.repository.versions("iris") == live
+    assert _flow_state(home, mlflow.MlflowClient().get_run(outcome["run_id"])) == "Inconclusive"
 
 
 def _flow_state(home: Home, run: Any) -> str:
