@@ -44,7 +44,7 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 error, 2 usage, 3 gate rejected, 5 not verified and undone."""
+    """Run one command and exit: 0 done, 1 error, 2 usage, 3 not passed by the gate, 5 not verified and undone."""
     code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
