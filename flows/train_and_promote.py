@@ -113,10 +113,9 @@ def train_and_promote(
         with clock("evaluate"):
             evaluation = evaluate(saved_model, dataset, registry, run_id)
             champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
+        judged = (saved_model, dataset, evaluation)
         with clock("gate"):
-            decision = gate(
-                chosen.name, saved_model, dataset, evaluation, champion, thresholds, allow_breaking, registry, run_id
-            )
+            decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
         outcome = TrainOutcome(
             decision.verdict.value,
             chosen.name,
@@ -128,11 +127,20 @@ def train_and_promote(
             seconds=clock.seconds,
         )
         if decision.verdict is not Verdict.PASSED:
-            log.warning("candidate %s model=%s reason=%s", decision.verdict, chosen.name, decision.reason)
-            return Completed(name=decision.verdict.capitalize(), message=decision.reason, data=outcome)
+            return _held_up(outcome)
         # One promotion of a model at a time: its number, its directory and its labels belong together.
         with Repository(settings.models_repo).lock(chosen.name):
             promotion.tidy(settings, registry, chosen.name)
+            if promotion.champion(settings, chosen.name) != (champion.version if champion else None):
+                # Another training was faster, so this one has to stand comparison with that.
+                with clock("gate"):
+                    champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
+                    decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
+                outcome = replace(
+                    outcome, decision=decision.verdict.value, reason=decision.reason, checks=decision.checks
+                )
+                if decision.verdict is not Verdict.PASSED:
+                    return _held_up(outcome)
             with clock("register"):
                 registered = register(settings, chosen.name, saved_model, dataset, evaluation, registry, run_id)
             version = registered.version
@@ -287,6 +295,12 @@ def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Ev
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "golden": promotion.golden_rows(dataset.test.examples[rows], evaluation.probabilities[rows]),
     }
+
+
+def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
+    """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
+    log.warning("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
+    return Completed(name=outcome.decision.capitalize(), message=outcome.reason, data=outcome)
 
 
 @contextmanager

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 
+from flows import promotion
 from flows.settings import Settings, apply_environment
 from serving.repository import Repository, digest
 
@@ -33,21 +35,25 @@ class Home:
 
     def train(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit code and outcome of ``hotswap train``."""
+        with self.training(*arguments) as process:
+            stdout, stderr = process.communicate(timeout=200)
+        assert "Traceback" not in stderr, stderr
+        return process.returncode, json.loads(stdout)
+
+    def training(self, *arguments: str) -> subprocess.Popen[str]:
+        """``hotswap train``, running."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
         nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))
         }
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "train", *arguments, "--json"],
             env={**kept, **ours, **nobody},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=200,
-            check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +181,22 @@ def test_the_next_training_is_compared_with_what_is_live(home: Home, iris: dict[
     report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/gate.json")
     assert report["comparison"]["rows"] == 30
     assert report["checks"] == outcome["checks"]
+
+
+def test_who_is_overtaken_is_compared_again(home: Home) -> None:
+    """While a training waits for the lock, the label moves: it is judged again, against what is live then."""
+    before, live = home.repository.versions("iris")[-2:]
+    with home.repository.lock("iris"):
+        process = home.training("iris", "--seed", "2")
+        assert process.stderr is not None
+        told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
+        nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
+        promotion._move_label(nobody, "iris", "stable", before)
+    stdout, rest = process.communicate(timeout=200)
+    assert f"champion evaluated version={live} " in "".join(told)
+    assert f"champion evaluated version={before} " in rest
+    checks = {each["check"]: each for each in json.loads(stdout)["checks"]}
+    assert checks["champion"]["measured"].startswith(f"version {before},")
 
 
 def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
