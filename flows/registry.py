@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -278,10 +279,10 @@ def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _by_check(decision: GateDecision) -> dict[str, str]:
-    return {
-        f"gate.{each.check.replace(' ', '_')}": f"{each.verdict}: {each.measured}, required {each.required}"
-        for each in decision.checks
-    }
+    def key(check: str) -> str:
+        return "gate." + re.sub(r"[^A-Za-z0-9_.-]+", "_", check)  # a feature's name may hold what MLflow refuses
+
+    return {key(each.check): f"{each.verdict}: {each.measured}, required {each.required}" for each in decision.checks}
 
 
 def _now_milliseconds() -> int:

@@ -15,6 +15,7 @@ from flows.gates import Check, GateDecision, judge
 from flows.inspection import Inspection, Signature
 from flows.noninferiority import Verdict
 from flows.recipes import Thresholds
+from tests.flows.conftest import Pipeline
 
 ROWS = 100
 THRESHOLDS = Thresholds(min_macro_f1=0.4, max_log_loss=5.0, margin=0.1, min_slice_rows=10, max_bytes=1000)
@@ -162,6 +163,14 @@ def test_a_champion_that_cannot_be_evaluated_is_told_and_holds_the_candidate_up(
     assert "its input has shape [?, 7]" in check(allowed, "champion").why
 
 
+def test_a_champion_whose_graph_is_spoiled_is_told() -> None:
+    """Then nobody knows what its clients use either, which is no fault of the candidate."""
+    live = Champion(3, None, None, None, ("it cannot be evaluated: saved_model.pb cannot be read",))
+    decision = decided(live=live)
+    assert decision.verdict is check(decision, "contract").verdict is Verdict.INCONCLUSIVE
+    assert decided(live=live, allow_breaking=True).verdict is Verdict.PASSED
+
+
 def test_notes_on_the_champion_are_in_the_report() -> None:
     """What makes the comparison less certain does not stop it."""
     decision = decided(live=champion(notes=("it was trained on other data",)))
@@ -273,3 +282,18 @@ def test_the_report_is_one_table_in_every_form() -> None:
     assert lines[0] == "# Gate: passed"
     assert len(lines) == 4 + len(decision.checks)
     assert all(line.replace("\\|", "").count("|") == 6 for line in lines[2:])
+
+
+def test_the_report_is_kept_whatever_features_are_called(offline: Pipeline) -> None:
+    """MLflow refuses some characters in tags; every check has one all the same, beside the two files."""
+    import mlflow
+
+    decision = decided(slices=(Slice("length (cm) | größe", "<= 1", 50, 0.9),), live=champion())
+    offline.registry.log_decision(offline.run_id, decision)
+    run = mlflow.MlflowClient().get_run(offline.run_id)
+    tags = [name for name in run.data.tags if name.startswith("hotswap.gate.")]
+    assert len(tags) == len(decision.checks)
+    assert run.data.tags["hotswap.gate.accuracy"] == "passed: 1.0000, required >= 0.9000"
+    assert run.data.metrics["accuracy_difference"] == 0
+    assert json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/gate.json"))["verdict"] == "passed"
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/gate.md") == decision.markdown
