@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clients.client import PredictClient
+    from clients.client import Access, PredictClient
     from clients.grpc_client import GrpcClient
     from clients.rest_client import RestClient
 
-__all__ = ["GrpcClient", "PredictClient", "RestClient"]
+__all__ = ["Access", "GrpcClient", "PredictClient", "RestClient"]
 
-_MODULES = {"GrpcClient": "grpc_client", "PredictClient": "client", "RestClient": "rest_client"}
+_MODULES = {"Access": "client", "GrpcClient": "grpc_client", "PredictClient": "client", "RestClient": "rest_client"}
 
 
 def __getattr__(name: str) -> Any:

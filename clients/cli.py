@@ -7,21 +7,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 
-from clients.client import ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
-from serving.errors import HotswapError
+from clients.client import Access, ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
+from serving.errors import HotswapError, InvalidRequest
 
 SAMPLE_ROWS = [[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 4.2, 1.5], [6.9, 3.1, 5.4, 2.1]]
 CLASS_SIGNATURE = "classify_class"
 
-Connect = Callable[[str, int], PredictClient]
+Connect = Callable[[str, int, Access], PredictClient]
 
 
 def main(connect: Connect, default_port: int) -> None:
     """Print status, signatures and sample predictions of the model that the command line names."""
     arguments = _parser(default_port).parse_args()
     try:
-        with connect(arguments.host, arguments.port) as client:
+        with connect(arguments.host, arguments.port, _access(arguments)) as client:
             _print_status(client.status(arguments.model))
             metadata = client.metadata(arguments.model, version=arguments.version, label=arguments.label)
             _print_signatures(metadata)
@@ -38,10 +39,24 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address of the server (%(default)s)")
     parser.add_argument("--port", type=int, default=default_port, help="port of the server (%(default)s)")
     parser.add_argument("--model", default="iris", help="name of the model (%(default)s)")
+    parser.add_argument("--token-file", help="file with the bearer token that the server wants")
+    parser.add_argument("--ca-file", help="certificate (PEM) of who signed the server's; the connection is encrypted")
+    parser.add_argument("--certificate-file", help="this client's certificate (PEM), where the server wants one")
+    parser.add_argument("--key-file", help="its key (PEM)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, help="number of the version to ask (the highest available)")
     which.add_argument("--label", help="label of the version to ask, such as stable")
     return parser
+
+
+def _access(arguments: argparse.Namespace) -> Access:
+    token = ""
+    if arguments.token_file:
+        try:
+            token = Path(arguments.token_file).read_text("utf-8").strip()
+        except OSError as exc:
+            raise InvalidRequest(f"The token in {arguments.token_file} cannot be read: {exc.strerror}") from exc
+    return Access(token, arguments.ca_file, arguments.certificate_file, arguments.key_file)
 
 
 def _print_status(statuses: Iterable[VersionStatus]) -> None:

@@ -29,11 +29,29 @@ _FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
         errors.ServableNotFound,
         errors.FailedPrecondition,
         errors.Unsupported,
+        errors.Unauthenticated,
         errors.Exhausted,
         errors.DeadlineExceeded,
         errors.ServerUnavailable,
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a client shows who it is, and how it knows that it speaks with the right server."""
+
+    token: str = ""
+    """the bearer token that the server wants"""
+    ca_file: str | None = None
+    """the certificate, as PEM, of who signed the server's; with it gRPC speaks TLS"""
+    certificate_file: str | None = None
+    """the client's own certificate as PEM, where the server wants one"""
+    key_file: str | None = None
+    """its key as PEM"""
+
+
+ANYBODY = Access()
 
 
 class State(IntEnum):

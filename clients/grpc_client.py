@@ -9,6 +9,7 @@ Source: tensorflow_serving/apis/prediction_service.proto, model_service.proto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -17,7 +18,9 @@ from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
 from clients.client import (
+    ANYBODY,
     INITIALIZER_SIGNATURE,
+    Access,
     Inputs,
     ModelMetadata,
     PredictClient,
@@ -57,12 +60,13 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 class GrpcClient(PredictClient):
-    """Asks the server at a target such as ``127.0.0.1:8500``."""
+    """Asks the server at a target such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``."""
 
-    def __init__(self, target: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, target: str, timeout_seconds: float = 10.0, access: Access = ANYBODY) -> None:
         self._target = target
         self._timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._channel = _channel(target, access)
+        self._call_metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
         self._metadata: dict[ModelSpec, ModelMetadata] = {}
 
     def predict(
@@ -151,7 +155,7 @@ class GrpcClient(PredictClient):
     def _call_once(self, method: str, request: Message, answer: type[Answer], timeout_seconds: float) -> Answer:
         call: Callable[..., Answer] = self._channel.unary_unary(method, _serialize, answer.FromString)
         try:
-            return call(request, timeout=timeout_seconds)
+            return call(request, timeout=timeout_seconds, metadata=self._call_metadata)
         except grpc.RpcError as exc:
             raise self._error(exc.code(), exc.details() or "") from exc
 
@@ -161,6 +165,17 @@ class GrpcClient(PredictClient):
         if code is grpc.StatusCode.UNAVAILABLE and details.startswith("failed to connect"):
             return unreachable(self._target)
         return error_of(code, details)
+
+
+def _channel(target: str, access: Access) -> grpc.Channel:
+    if not access.ca_file:
+        return grpc.insecure_channel(target, options=_OPTIONS)
+    files = (access.ca_file, access.key_file, access.certificate_file)
+    try:
+        credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
+    except OSError as exc:
+        raise InvalidRequest(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    return grpc.secure_channel(target, credentials, options=_OPTIONS)
 
 
 def _serialize(message: Message) -> bytes:
@@ -229,4 +244,4 @@ def _tensor_info(info: wire.TensorInfo) -> TensorInfo:
 if __name__ == "__main__":
     from clients.cli import main
 
-    main(lambda host, port: GrpcClient(f"{host}:{port}"), default_port=8500)
+    main(lambda host, port, access: GrpcClient(f"{host}:{port}", access=access), default_port=8500)

@@ -20,7 +20,9 @@ import requests
 from numpy.typing import NDArray
 
 from clients.client import (
+    ANYBODY,
     INITIALIZER_SIGNATURE,
+    Access,
     Inputs,
     ModelMetadata,
     PredictClient,
@@ -35,7 +37,7 @@ from clients.client import (
     unreachable,
 )
 from clients.retries import call_with_retries
-from serving.errors import InvalidRequest, ServingError
+from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError, Unauthenticated
 from serving.model_spec import ModelSpec
 from serving.tensors import data_type_named, dtype_of
 
@@ -54,13 +56,18 @@ _CODES = {
 
 
 class RestClient(PredictClient):
-    """Asks the server at a URL such as ``http://127.0.0.1:8501``."""
+    """Asks the server at a URL such as ``http://127.0.0.1:8501``; with ``https`` over TLS."""
 
-    def __init__(self, base_url: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float = 10.0, access: Access = ANYBODY) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy for the internet does not lead to a model server
+        self._session.verify = access.ca_file or True
+        if access.certificate_file and access.key_file:
+            self._session.cert = (access.certificate_file, access.key_file)
+        if access.token:
+            self._session.headers["Authorization"] = f"Bearer {access.token}"
         self._metadata: dict[ModelSpec, ModelMetadata] = {}
 
     def predict(
@@ -106,6 +113,20 @@ class RestClient(PredictClient):
         self._metadata[spec] = self._metadata[ModelSpec(model, found.version)] = found
         return found
 
+    def served(self) -> list[dict[str, Any]] | None:
+        """
+        Every version that the server knows, with its state, labels, digest, run and requests.
+
+        None from TensorFlow Serving itself, which has no page for that.
+        """
+        try:
+            rows: list[dict[str, Any]] = self._call("GET", "/hotswap/models").json()
+        except (ServerUnavailable, DeadlineExceeded, Unauthenticated):
+            raise
+        except ServingError:
+            return None
+        return rows
+
     def close(self) -> None:
         self._session.close()
 
@@ -119,6 +140,8 @@ class RestClient(PredictClient):
     def _call_once(self, method: str, path: str, body: str | None, timeout_seconds: float) -> requests.Response:
         try:
             response = self._session.request(method, self._base_url + path, data=body, timeout=timeout_seconds)
+        except requests.exceptions.SSLError as exc:
+            raise InvalidRequest(f"{self._base_url} and this client do not agree on TLS: {exc}") from exc
         except requests.Timeout as exc:
             raise too_late(self._base_url, self._timeout_seconds) from exc
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as exc:
@@ -202,4 +225,7 @@ def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
 if __name__ == "__main__":
     from clients.cli import main
 
-    main(lambda host, port: RestClient(f"http://{host}:{port}"), default_port=8501)
+    def connect(host: str, port: int, access: Access) -> RestClient:
+        return RestClient(f"{'https' if access.ca_file else 'http'}://{host}:{port}", access=access)
+
+    main(connect, default_port=8501)

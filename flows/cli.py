@@ -124,11 +124,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask the model server."""
-    from clients import GrpcClient, PredictClient, RestClient
+    from flows.connections import grpc_client, rest_client
 
     settings = _settings()
     inputs = _parsed_rows(rows)
-    client: PredictClient = GrpcClient(settings.grpc_target) if grpc else RestClient(settings.rest_url)
+    client = grpc_client(settings) if grpc else rest_client(settings)
     try:
         prediction = client.predict(model, inputs, version=version, label=label, signature_name=signature)
     finally:

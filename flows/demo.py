@@ -23,8 +23,9 @@ from typing import Any
 
 from rich.console import Console
 
-from clients import GrpcClient, PredictClient, RestClient
+from clients import PredictClient
 from flows import promotion
+from flows.connections import grpc_client, rest_client
 from flows.launch import find_prefect
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
 from flows.stack import Process, server_flags, stop
@@ -68,7 +69,7 @@ def main() -> int:
 
 
 def _run(settings: Settings) -> None:
-    with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
+    with rest_client(settings) as rest, grpc_client(settings) as grpc:
         first = _train(seed=1)
         _check_published(settings, first)
         _check_addressing([rest, grpc], first["version"])
@@ -195,7 +196,7 @@ class _Load:
 
 @contextmanager
 def _asking(settings: Settings) -> Iterator[_Load]:
-    with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
+    with rest_client(settings) as rest, grpc_client(settings) as grpc:
         load = _Load([rest, grpc])
         load.start()
         try:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 from numpy.typing import NDArray
 
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
+from flows.connections import grpc_client, rest_client
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable
 from serving.model_config import ModelEntry, parse, render
@@ -117,14 +117,11 @@ class LiveServer:
 
     def _digest(self, model: str, version: int) -> str | None:
         """What the server says it serves; None from TensorFlow Serving itself, which does not know."""
-        try:
-            answer = requests.get(f"{self.name}/hotswap/models", timeout=self._timeout_seconds)
-        except requests.RequestException as exc:
-            raise ServerUnavailable(f"The server at {self.name} does not answer: {exc}") from exc
-        if not answer.ok:
-            return None
-        rows = [row for row in answer.json() if (row["model"], row["version"]) == (model, version)]
-        return rows[0].get("digest") if rows else None
+        for row in self._rest.served() or []:
+            if (row["model"], row["version"]) == (model, version):
+                digest: str | None = row["digest"]
+                return digest
+        return None
 
 
 def servable_entries(repository: Repository) -> list[ModelEntry]:
@@ -138,8 +135,9 @@ def running_server(settings: Settings) -> Iterator[LiveServer | None]:
     if not any(_listens(settings.host, port) for port in (settings.rest_port, settings.grpc_port)):
         yield None
         return
-    with _asked(settings.rest_url, settings.grpc_target, settings.server_timeout_seconds) as server:
-        yield server
+    timeout_seconds = settings.server_timeout_seconds
+    with rest_client(settings, timeout_seconds) as rest, grpc_client(settings, timeout_seconds) as grpc:
+        yield LiveServer(rest, grpc, settings.rest_url, timeout_seconds)
 
 
 @contextmanager
@@ -152,22 +150,14 @@ def own_server(settings: Settings, repository: Repository, model: str, version: 
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         config = Path(directory) / "models.config"
         config.write_text(render([entry]), "utf-8")
-        with (
-            Server(ServerSettings(model_config_file=config, max_num_load_retries=0)) as own,
-            _asked(
-                f"http://127.0.0.1:{own.rest_port}", f"127.0.0.1:{own.grpc_port}", settings.server_timeout_seconds
-            ) as server,
-        ):
-            yield server
-
-
-@contextmanager
-def _asked(rest_url: str, grpc_target: str, timeout_seconds: float) -> Iterator[LiveServer]:
-    with (
-        RestClient(rest_url, timeout_seconds=timeout_seconds) as rest,
-        GrpcClient(grpc_target, timeout_seconds=timeout_seconds) as grpc,
-    ):
-        yield LiveServer(rest, grpc, rest_url, timeout_seconds)
+        timeout_seconds = settings.server_timeout_seconds
+        with Server(ServerSettings(model_config_file=config, max_num_load_retries=0)) as own:
+            url = f"http://127.0.0.1:{own.rest_port}"
+            with (
+                RestClient(url, timeout_seconds) as rest,
+                GrpcClient(f"127.0.0.1:{own.grpc_port}", timeout_seconds) as grpc,
+            ):
+                yield LiveServer(rest, grpc, url, timeout_seconds)
 
 
 def _listens(host: str, port: int) -> bool:

@@ -103,7 +103,9 @@ def server_flags(settings: Settings) -> list[str]:
         repository.write_config(render(servable_entries(repository)))
     monitoring = prepare_home(settings) / "monitoring.config"
     write_atomically(monitoring, "prometheus_config { enable: true }\n")
+    token = [] if settings.token_file is None else [f"--token_file={settings.token_file.absolute()}"]
     return [
+        *token,
         f"--host={settings.host}",
         f"--port={settings.grpc_port}",
         f"--rest_api_port={settings.rest_port}",

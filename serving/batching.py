@@ -104,7 +104,12 @@ def read_batching_limits(path: Path) -> BatchingLimits:
 
 
 class Merger:
-    """Runs calls for one event loop, merging those of one turn."""
+    """
+    Runs calls for one event loop, merging those of one turn.
+
+    The first call of a turn runs at once if the turn before had no other: it is likely to be alone again. What comes
+    after it waits for the end of the turn.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, merge: bool = True) -> None:
         self.runs = 0
@@ -112,25 +117,33 @@ class Merger:
         self._merge = merge
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="graph")
         self._waiting: list[_Request] = []
+        self._expects_one = False
+        self._has_run_one = False
 
     def submit(self, call: Call, arrays: list[Array], done: Done) -> None:
         """
-        Run `call` at the end of this turn of the loop; the servable is kept until the run has ended.
+        Run `call` in this turn of the loop; the servable is kept until the run has ended.
 
-        `done` is called on the loop's thread, and must not raise.
+        `done` is called on the loop's thread, perhaps before this returns, and must not raise.
         """
-        rows = call.rows(arrays) if self._merge else None
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
+        request = _Request(call, arrays, call.rows(arrays) if self._merge else None, done)
         call.servable.acquire()
-        self._waiting.append(_Request(call, arrays, rows, done))
+        if not self._waiting and not self._has_run_one:
+            self._loop.call_soon(self._end_turn)
+            if self._expects_one:
+                self._has_run_one = True
+                self._start([request])
+                return
+        self._waiting.append(request)
 
     def close(self) -> None:
         """Stop the threads once their runs have ended."""
         self._pool.shutdown()
 
-    def _flush(self) -> None:
+    def _end_turn(self) -> None:
         waiting, self._waiting = self._waiting, []
+        self._expects_one = self._has_run_one + len(waiting) == 1
+        self._has_run_one = False
         if len(waiting) == 1:
             self._start(waiting)
             return

@@ -13,9 +13,11 @@ import importlib.metadata
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,19 @@ EXIT_PORT_IN_USE = 1
 _FIELDS = {field.name: field for field in dataclasses.fields(ServerSettings)}
 _RENAMED = {"port": "grpc_port", "rest_api_port": "rest_port"}
 _HIDDEN = {"grpc_port", "rest_port"}
+_FILES = {
+    "model_config_file",
+    "batching_parameters_file",
+    "monitoring_config_file",
+    "ssl_config_file",
+    "rest_ssl_certificate_file",
+    "rest_ssl_key_file",
+    "token_file",
+}
 
 # Flags of tensorflow_model_server that this server takes without effect: what they steer does not exist here, or is
 # decided otherwise.
 _WITHOUT_EFFECT: Mapping[str, type] = {
-    "grpc_socket_path": str,
-    "ssl_config_file": str,
-    "use_alts_credentials": bool,
     "grpc_channel_arguments": str,
     "rest_api_num_threads": int,
     "num_unload_threads": int,
@@ -60,6 +68,8 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
 }
 # By default the millions of lists in a large request would be looked at again and again while they are made.
 _GARBAGE_THRESHOLDS = (50_000, 20, 100)
+# By default a thread that loads a version lets the one that answers requests wait for 5 ms, again and again.
+_SWITCH_SECONDS = 1e-4
 _OWN = {"ephemeral_ports": bool, "ports_file": str}
 
 
@@ -89,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     """Run one server in this process, which does nothing else, until it is told to stop."""
+    _allow_many_files()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving import tensorflow_import
 
@@ -121,6 +132,7 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     gc.collect()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server.wait()
     return 0
 
@@ -151,17 +163,17 @@ def settings_of(values: Mapping[str, Any]) -> ServerSettings:
     """The settings that flags ask for, with the defaults of ``tensorflow_model_server``."""
     fields = {_RENAMED.get(name, name): value for name, value in values.items()}
     fields = {name: value for name, value in fields.items() if name in _FIELDS}
-    for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+    for name in _FILES:
         fields[name] = Path(fields[name]) if fields.get(name) else None
     if values.get("ephemeral_ports"):
         return ServerSettings(**{**fields, "grpc_port": 0, "rest_port": 0})
     grpc_port, rest_port = values.get("port", 8500), values.get("rest_api_port", 0)
-    if not grpc_port:
+    if not grpc_port and not values.get("grpc_socket_path"):
         raise UsageError("At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.")
-    if rest_port == grpc_port:
+    if rest_port and rest_port == grpc_port:
         log.error("--rest_api_port cannot be same as --port. Skipping REST")
         rest_port = 0
-    return ServerSettings(**{**fields, "grpc_port": grpc_port, "rest_port": rest_port or None})
+    return ServerSettings(**{**fields, "grpc_port": grpc_port or None, "rest_port": rest_port or None})
 
 
 def usage() -> str:
@@ -172,6 +184,13 @@ def usage() -> str:
     lines += ["  --ephemeral_ports=false", "  --ports_file="]
     lines += [f"  --{name}  (without effect)" for name in sorted(_WITHOUT_EFFECT)]
     return "\n".join(lines)
+
+
+def _allow_many_files() -> None:
+    """Open as many connections as the system lets this user."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a system may name a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _flag_types() -> dict[str, type]:
@@ -220,9 +239,10 @@ def _write_ports(target: str, settings: ServerSettings, server: Any) -> None:
     rest_port = server.rest_port if settings.rest_port is not None else None
     ports = {
         "grpc_port": grpc_port,
-        "grpc": grpc_port and f"{settings.host}:{grpc_port}",
+        "grpc": f"{settings.host}:{grpc_port}" if grpc_port else f"unix:{settings.grpc_socket_path}",
         "rest_port": rest_port,
-        "rest": rest_port and f"http://{settings.host}:{rest_port}",
+        "rest": rest_port
+        and f"{'https' if settings.rest_ssl_certificate_file else 'http'}://{settings.host}:{rest_port}",
         "pid": os.getpid(),
     }
     if target == "-":

@@ -122,7 +122,12 @@ class DataPlane:
         return ServableHandle(self.find(spec))
 
     def bind(
-        self, servable: Servable, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+        self,
+        servable: Servable,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        timeout_seconds: float | None = None,
     ) -> tuple[Call, list[Array]]:
         """
         Match a request with a signature.
@@ -130,11 +135,12 @@ class DataPlane:
         Args:
             inputs: One array per input alias; strings are object arrays of bytes.
             outputs: The output aliases wanted; none means all.
+            timeout_seconds: When TensorFlow ends a run that takes longer for some values than for others.
 
         Raises:
             InvalidRequest: A name or type differs from the signature, or the batch breaks the limits of the settings.
         """
-        call, arrays = servable.bind(signature, inputs, outputs)
+        call, arrays = servable.bind(signature, inputs, outputs, round(1000 * (timeout_seconds or 0)))
         if self._limits:
             self._limits.check_inputs(arrays)
         return call, arrays
@@ -148,12 +154,17 @@ class DataPlane:
             api: Which kind of inference the metrics count this as.
         """
         servable, metrics, limits = call.servable, self.metrics, self._limits
-        servable.requests += 1
+        usage = servable.usage
+        usage.requests += 1
         started = time.perf_counter()
 
         def finished(result: Result) -> None:
-            if not isinstance(result, Exception):
-                metrics.observe_runtime(servable.model, api, time.perf_counter() - started)
+            if isinstance(result, Exception):
+                usage.errors += 1
+            else:
+                seconds = time.perf_counter() - started
+                usage.latency.observe(seconds * 1e6)
+                metrics.observe_runtime(servable.model, api, seconds)
                 if limits:
                     result = limits.checked_outputs(arrays, result)
             done(result)
@@ -177,7 +188,7 @@ class DataPlane:
             GraphError: TensorFlow refused to run the graph.
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
-        call, arrays = self.bind(servable, signature, inputs, outputs)
+        call, arrays = self.bind(servable, signature, inputs, outputs, timeout_seconds)
         future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
         self.submit(call, arrays, partial(_resolve, future), api)
         if timeout_seconds is None or runs_inline(call, arrays):
@@ -226,6 +237,10 @@ class DataPlane:
         """The version labels of a model."""
         return dict((self._labels or {}).get(model, {}))
 
+    def problem(self, model: str) -> str:
+        """Why no new version of a model can be seen; empty where all is well."""
+        return self._source.problem(model)
+
     def servable(self, model: str, version: int) -> Servable | None:
         """This version, if it is available."""
         return self._manager.servable(model, version)
@@ -236,8 +251,8 @@ class DataPlane:
 
     def metrics_page(self) -> str:
         """The Prometheus page."""
-        requests = Counter({(each.model, each.version): each.requests for each in self._manager.servables()})
-        return self.metrics.render(requests)
+        usages = {(each.model, each.version): each.usage for each in self._manager.servables()}
+        return self.metrics.render(usages)
 
     async def reload(self, config: Any) -> None:
         """

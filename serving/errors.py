@@ -10,6 +10,7 @@ What can go wrong, under one name at both ends of the wire.
     │   ├── FailedPrecondition  FAILED_PRECONDITION
     │   │   └── LabelNotAssignable
     │   ├── Unsupported         UNIMPLEMENTED
+    │   ├── Unauthenticated     UNAUTHENTICATED
     │   ├── Exhausted           RESOURCE_EXHAUSTED
     │   ├── DeadlineExceeded    DEADLINE_EXCEEDED
     │   ├── ServerUnavailable   UNAVAILABLE
@@ -68,6 +69,12 @@ class Unsupported(ServingError):
     """The server does not do this."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Unauthenticated(ServingError):
+    """The server does not know who asks."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class Exhausted(ServingError):

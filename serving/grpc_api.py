@@ -25,20 +25,21 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    predict_pb2,
     regression_pb2,
 )
 
 from serving import examples
 from serving import wire_pb2 as wire
+from serving.access import BearerToken
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
+from serving.predict_requests import PredictRequest, PredictRequests
 from serving.servable import Servable, ServableHandle, with_defaults
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
-from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode, is_packed
+from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -55,9 +56,14 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 Handler = Callable[[bytes, Any], Awaitable[Any]]
 
 
-def create_server(settings: ServerSettings) -> Any:
-    """An empty gRPC server, on the fastest transport that is there and wanted."""
-    if not settings.native_grpc:
+def create_server(settings: ServerSettings, plain: bool) -> Any:
+    """
+    An empty gRPC server, on the fastest transport that is there and wanted.
+
+    Args:
+        plain: Whether it listens on a port without TLS, and on nothing else.
+    """
+    if not settings.native_grpc or not plain:
         return aio.server(options=_OPTIONS)
     try:
         import pygrpc_native.aio
@@ -66,13 +72,20 @@ def create_server(settings: ServerSettings) -> Any:
     return pygrpc_native.aio.server(options=_OPTIONS)
 
 
-async def add_services(server: Any, data_plane: DataPlane, settings: ServerSettings) -> None:
-    """Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``."""
+async def add_services(
+    server: Any, data_plane: DataPlane, settings: ServerSettings, token: BearerToken | None = None
+) -> None:
+    """
+    Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``.
+
+    Args:
+        token: What all requests but health checks must carry.
+    """
     prediction = _PredictionService(data_plane, settings)
     model = _ModelService(data_plane)
     metrics = data_plane.metrics
     prediction_methods = {
-        "Predict": _answered(prediction.predict, _PredictRequest, "Predict", metrics),
+        "Predict": _answered(prediction.predict, PredictRequests(), "Predict", metrics),
         "Classify": _answered(prediction.classify, classification_pb2.ClassificationRequest, "Classify", metrics),
         "Regress": _answered(prediction.regress, regression_pb2.RegressionRequest, "Regress", metrics),
         "MultiInference": _answered(prediction.multi_inference, inference_pb2.MultiInferenceRequest),
@@ -82,8 +95,8 @@ async def add_services(server: Any, data_plane: DataPlane, settings: ServerSetti
         "GetModelStatus": _answered(model.status, get_model_status_pb2.GetModelStatusRequest),
         "HandleReloadConfigRequest": _answered(model.reload, model_management_pb2.ReloadConfigRequest),
     }
-    _add(server, "tensorflow.serving.PredictionService", prediction_methods)
-    _add(server, "tensorflow.serving.ModelService", model_methods)
+    _add(server, "tensorflow.serving.PredictionService", prediction_methods, token)
+    _add(server, "tensorflow.serving.ModelService", model_methods, token)
     if settings.enable_grpc_healthcheck_service:
         servicer = _Health()
         for name in _HEALTH_NAMES:
@@ -103,10 +116,11 @@ class _PredictionService:
         self._data_plane = data_plane
         self._settings = settings
 
-    async def predict(self, request: Any, context: Any) -> Any:
+    async def predict(self, predict: PredictRequest, context: Any) -> Any:
+        request = predict.message
         servable = self._find(request, context)
         signature = self._predict_signature(servable, request.model_spec.signature_name)
-        inputs = _decode_inputs(signature, request.inputs)
+        inputs = predict.inputs if predict.inputs is not None else _decode_inputs(signature, request.inputs)
         outputs = await self._data_plane.run(servable, signature, inputs, request.output_filter)
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
@@ -126,7 +140,7 @@ class _PredictionService:
         with self._acquire(request, context) as handle:
             name = request.model_spec.signature_name
             found = await examples.classify(self._data_plane, handle, name, request.input)
-            response = classification_pb2.ClassificationResponse()
+            response = wire.ClassificationResponse()
             _fill_classifications(response.result, found)
             _fill_spec(response.model_spec, handle.servable, name or DEFAULT_SIGNATURE)
             return response
@@ -145,7 +159,7 @@ class _PredictionService:
             raise InvalidRequest("Inference request must have at least one task")
         with self._acquire(request.tasks[0], context, needs_spec=False) as handle:
             answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
-            response = inference_pb2.MultiInferenceResponse()
+            response = wire.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):
                 result = response.results.add()
                 _fill_spec(result.model_spec, handle.servable, name)
@@ -232,9 +246,23 @@ def signature_map(handle: ServableHandle) -> Any:
     return found
 
 
-def _add(server: Any, service: str, methods: dict[str, Handler]) -> None:
+def _add(server: Any, service: str, methods: dict[str, Handler], token: BearerToken | None) -> None:
+    if token is not None:
+        methods = {name: _guarded(handler, token) for name, handler in methods.items()}
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in methods.items()}
     server.add_registered_method_handlers(service, handlers)
+
+
+def _guarded(handler: Handler, token: BearerToken) -> Handler:
+    async def handle(content: bytes, context: Any) -> Any:
+        authorization = dict(context.invocation_metadata()).get("authorization")
+        try:
+            token.check(None if authorization is None else authorization.encode())
+        except ServingError as exc:
+            return await context.abort(exc.code, exc.message)
+        return await handler(content, context)
+
+    return handle
 
 
 def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | None = None) -> Handler:
@@ -269,16 +297,6 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
         return await context.abort(code, text)
 
     return handle
-
-
-class _PredictRequest:
-    @staticmethod
-    def FromString(content: bytes) -> Any:  # noqa: N802  (protobuf's name)
-        """The request, its tensors packed where they were sent so."""
-        request = wire.PackedPredictRequest.FromString(content)
-        if all(is_packed(tensor) for tensor in request.inputs.values()):
-            return request
-        return predict_pb2.PredictRequest.FromString(content)
 
 
 @lru_cache(1024)
@@ -336,11 +354,11 @@ def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:
     spec.signature_name = signature_name
 
 
-def _fill_classifications(result: Any, found: Any) -> None:
+def _fill_classifications(result: wire.ClassificationResult, found: Any) -> None:
     for row in found:
         classes = result.classifications.add().classes
         for label, score in row:
-            classes.add(label=label.decode("utf-8", "replace"), score=score)
+            classes.add(label=label, score=score)
 
 
 def _fill_regressions(result: Any, found: Any) -> None:

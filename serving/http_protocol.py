@@ -151,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_busy = False
         self._is_advancing = False
         self._is_deaf = False
+        self._has_said_all = False
+        self._has_heard_all = False
         self._is_receiving = False
         self._is_in_head = False
         self._is_write_paused = False
@@ -170,9 +172,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_deaf = True
         self._server.connections.discard(self)
         self._forget_body()
-        for request in self._waiting:
-            self._server.buffered_bytes -= len(request.body) if isinstance(request, Request) else 0
-        self._waiting.clear()
+        self._forget_waiting()
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -182,9 +182,7 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.since = self._server.now
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_deaf = True  # another protocol would follow; the request itself is answered
+            self._parse(data)
         except httptools.HttpParserError:
             method = _METHOD.match(data)
             is_unknown = method is not None and method[1] not in METHODS
@@ -194,9 +192,8 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep a connection that the client has closed on its side until the client has all its answers."""
-        is_open = not self._is_deaf and self._is_busy
-        self._is_deaf = True
-        return is_open
+        self._is_deaf = self._has_heard_all = True
+        return self._is_busy or bool(self._waiting)
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -206,6 +203,8 @@ class HttpConnection(asyncio.Protocol):
         self._next()
 
     def on_message_begin(self) -> None:
+        if self._is_deaf:
+            return
         self._is_receiving = self._is_in_head = True
         self._received_bytes = 0
         self._target = b""
@@ -219,16 +218,25 @@ class HttpConnection(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._is_deaf or self._parser.should_upgrade():
+            return
         self._is_in_head = False
         self._received_bytes = 0
-        if len(self._target) > self._server.limits.head_bytes:
-            self._refuse_head()
-            return
+        limits = self._server.limits
+        body_bytes = header_bytes = 0
+        is_waiting = False
         for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._server.limits.body_bytes:
-                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            elif name == b"expect" and value.lower() == b"100-continue" and not self._is_deaf:
-                self.transport.write(_CONTINUE)
+            header_bytes += len(name) + len(value)
+            if name == b"content-length":
+                body_bytes = int(value)
+            elif name == b"expect":
+                is_waiting = value.lower() == b"100-continue"
+        if len(self._target) > limits.head_bytes or header_bytes > limits.head_bytes:
+            self._refuse_head()
+        elif body_bytes > limits.body_bytes:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        elif is_waiting:
+            self.transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         if self._is_deaf:
@@ -243,7 +251,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
-        if self._is_deaf:
+        if self._is_deaf or self._parser.should_upgrade():
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
@@ -260,8 +268,7 @@ class HttpConnection(asyncio.Protocol):
     def close_if_late(self) -> None:
         """Close where the client has left the server waiting for too long."""
         limits, waited = self._server.limits, self._server.now - self.since
-        if self._is_write_paused:
-            unsent = self.transport.get_write_buffer_size()
+        if unsent := self.transport.get_write_buffer_size():
             if unsent != self._unsent_bytes:
                 self._unsent_bytes, self.since = unsent, self._server.now
             elif waited > limits.receive_seconds:
@@ -279,8 +286,27 @@ class HttpConnection(asyncio.Protocol):
 
     def close_if_quiet(self, seconds: float) -> None:
         """Close where nothing is being received or answered."""
-        if not self._is_busy and not self._is_receiving and self._server.now - self.since >= seconds:
+        is_at_work = self._is_busy or self._is_receiving or bool(self._waiting)
+        if not is_at_work and self._server.now - self.since >= seconds:
             self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        """Read on; a request that asks for another protocol is read again without that wish, as it is not granted."""
+        while data and not self._is_deaf:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as exc:
+                if self._parser.get_method() == b"CONNECT":
+                    self._refuse(HTTPStatus.NOT_IMPLEMENTED)
+                    return
+                data = self._head_without_upgrade() + data[exc.args[0] :]
+
+    def _head_without_upgrade(self) -> bytes:
+        parser = self._parser
+        head = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self._target, parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
+        return head + b"".join(lines) + b"\r\n"
 
     def _start(self, request: Request) -> None:
         self._request, self._is_busy = request, True
@@ -309,7 +335,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_busy = False
         self.since = server.now
         server.buffered_bytes -= len(request.body)
-        is_last = response.closes or server.draining or (self._is_deaf and not self._waiting)
+        is_last = response.closes or ((server.draining or self._is_deaf) and not self._waiting)
         self._write(response, request.keep_alive and not is_last, request.is_old, request.method == "HEAD")
         if self._waiting:
             self._next()
@@ -347,9 +373,13 @@ class HttpConnection(asyncio.Protocol):
         self._server.buffered_bytes -= sum(map(len, self._body))
         self._body = []
 
+    def _forget_waiting(self) -> None:
+        self._server.buffered_bytes -= sum(len(each.body) for each in self._waiting if isinstance(each, Request))
+        self._waiting.clear()
+
     def _write(self, response: Response, keep_alive: bool, is_old: bool = False, is_head: bool = False) -> None:
         transport = self.transport
-        if transport.is_closing():
+        if self._has_said_all or transport.is_closing():
             return
         head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
             _STATUS_LINES[response.status],
@@ -364,13 +394,19 @@ class HttpConnection(asyncio.Protocol):
         elif is_old:
             head += b"Connection: keep-alive\r\n"
         transport.write(head + b"\r\n" if is_head else head + b"\r\n" + response.body)
-        if keep_alive:
-            return
-        if self._is_deaf and transport.can_write_eof():
-            # Closing at once would make the kernel take back the answer, as there may be more to read.
-            transport.write_eof()
+        if not keep_alive:
+            self._end()
+
+    def _end(self) -> None:
+        """Say and hear nothing more."""
+        self._is_deaf = self._has_said_all = True
+        self._forget_waiting()
+        if self._has_heard_all or not self.transport.can_write_eof():
+            self.transport.close()
         else:
-            transport.close()
+            # Closing at once would make the kernel take back the answer, as there may be more to read.
+            self.transport.write_eof()
+            self.transport.resume_reading()
 
 
 def error_page(status: HTTPStatus) -> Response:

@@ -188,6 +188,7 @@ class Manager:
             surplus = surplus[:-1]
         for version in surplus:
             self._begin(version, State.UNLOADING, self._unload(name, version))
+        self._choose_latest(name)
         for version in sorted(aspired, key=lambda version: version.number, reverse=True):
             if version.should_load:
                 self._begin(version, State.LOADING, self._load(name, version))
@@ -244,14 +245,13 @@ class Manager:
         version.code, version.message = grpc.StatusCode.OK, ""
         version.servable = servable
         version.state = State.AVAILABLE
-        self._choose_latest(name)
         self._step(name)
 
     async def _unload(self, name: str, version: _Version) -> None:
         servable = version.servable
         assert servable is not None
         version.servable = None
-        self._choose_latest(name)
+        log.info("version unloading model=%s version=%d", name, version.number)
         idle = asyncio.Event()
 
         def tell_idle() -> None:

@@ -29,6 +29,7 @@ _COUNTERS = {
     "model_warmup_records_read": ("model_path", "status"),
     "request_example_count_total": ("model",),
     "request_log_count": ("model_name", "status_code"),
+    "version_error_count": ("model_name", "version"),
     "version_request_count": ("model_name", "version"),
 }
 _HISTOGRAMS = {
@@ -36,6 +37,7 @@ _HISTOGRAMS = {
     "runtime_latency": ("model_name", "API", "runtime"),
     "model_warmup_latency": ("model_path", "status"),
     "request_example_counts": ("model",),
+    "version_runtime_latency": ("model_name", "version"),
 }
 
 
@@ -66,6 +68,20 @@ class Histogram:
         """Count one value."""
         self.counts[bisect.bisect_right(BUCKETS_MICROSECONDS, microseconds)] += 1
         self.total += microseconds
+
+
+class Usage:
+    """What one version has been used for."""
+
+    __slots__ = ("errors", "latency", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """that reached the graph"""
+        self.errors = 0
+        """of these, those that the graph refused"""
+        self.latency = Histogram()
+        """in the graph and waiting for it"""
 
 
 class Metrics:
@@ -100,11 +116,12 @@ class Metrics:
         self._counters["model_warmup_records_read"][path, status] += records
         self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
 
-    def render(self, requests_by_version: Mapping[tuple[str, int], int]) -> str:
-        """The whole page."""
-        self._counters["version_request_count"] = defaultdict(
-            int, {(model, str(version)): count for (model, version), count in requests_by_version.items()}
-        )
+    def render(self, usages: Mapping[tuple[str, int], Usage]) -> str:
+        """The whole page; `usages` by model and version."""
+        by_version = {(model, str(version)): usage for (model, version), usage in usages.items()}
+        self._counters["version_request_count"] = {key: usage.requests for key, usage in by_version.items()}
+        self._counters["version_error_count"] = {key: usage.errors for key, usage in by_version.items()}
+        self._histograms["version_runtime_latency"] = {key: usage.latency for key, usage in by_version.items()}
         lines: list[str] = []
         for name in sorted([*_COUNTERS, *_HISTOGRAMS]):
             full = f":tensorflow:serving:{name}"

@@ -31,6 +31,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import input_pb2
 
 from serving import examples
+from serving.access import BearerToken
 from serving.batching import Result, runs_inline
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
@@ -77,6 +78,7 @@ _HTTP_STATUS = {
 }
 _Work = Callable[..., Coroutine[Any, Any, Any]]
 _VERBS = ("predict", "classify", "regress")
+_OPEN_TARGETS = {b"/healthz", b"/readyz"}
 _CORS_HEADERS = (
     (b"Access-Control-Allow-Origin", b"*"),
     (b"Access-Control-Allow-Methods", b"POST, GET"),
@@ -109,9 +111,10 @@ class _Route:
 class RestApi:
     """What is answered to each request."""
 
-    def __init__(self, data_plane: DataPlane, settings: ServerSettings) -> None:
+    def __init__(self, data_plane: DataPlane, settings: ServerSettings, token: BearerToken | None = None) -> None:
         self._data_plane = data_plane
         self._settings = settings
+        self._token = token
         milliseconds = settings.rest_api_timeout_in_ms
         self._timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
         self._routes: dict[bytes, _Route] = {}
@@ -124,6 +127,9 @@ class RestApi:
 
     def handle(self, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
         """Answer one request; the handler of an `HttpServer`."""
+        if self._token is not None and (refusal := _refusal(self._token, request)):
+            respond(refusal)
+            return None
         if self._settings.rest_api_enable_cors_support:
             return self._answer_with_cors(request)
         route = self._routes.get(request.target) if request.method == "POST" else None
@@ -326,14 +332,26 @@ class RestApi:
                     "model": model,
                     "version": status.version,
                     "state": State(status.state).name,
-                    "error": status.message,
+                    "error": status.message or self._data_plane.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),
-                    "requests": servable.requests if servable is not None else 0,
+                    "requests": servable.usage.requests if servable is not None else 0,
+                    "errors": servable.usage.errors if servable is not None else 0,
                 }
             )
         return rows
+
+
+def _refusal(token: BearerToken, request: Request) -> Response | None:
+    """The answer to a request that must carry a token and does not; a browser asks what is allowed without any."""
+    if request.target in _OPEN_TARGETS or request.method == "OPTIONS":
+        return None
+    try:
+        token.check(dict(request.headers).get(b"authorization"))
+    except ServingError as exc:
+        return replace(_error(exc), headers=((b"WWW-Authenticate", b"Bearer"),))
+    return None
 
 
 async def _in_place(function: Callable[..., Any], *arguments: Any) -> Any:

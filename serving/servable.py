@@ -28,6 +28,7 @@ from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tens
 
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
+from serving.monitoring import Usage
 from serving.signature import Signature, TensorInfo
 from serving.tensors import Array, DeepArray
 
@@ -70,11 +71,17 @@ class Call:
     Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
     runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
     one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it has been measured
-    twice: the first run of a graph prepares it and tells nothing. Only a `steady` one takes as long for other values.
+    twice: the first run of a graph prepares it and tells nothing. Only a `steady` one takes as long for other values;
+    another one can be given a timeout, after which TensorFlow ends it.
     """
 
     def __init__(
-        self, servable: Servable, signature: Signature, outputs: tuple[str, ...], is_deep: bool = False
+        self,
+        servable: Servable,
+        signature: Signature,
+        outputs: tuple[str, ...],
+        is_deep: bool = False,
+        timeout_milliseconds: int = 0,
     ) -> None:
         infos = list(signature.inputs.values())
         feeds = [info.name for info in infos]
@@ -91,8 +98,13 @@ class Call:
         self.seconds = float("inf")
         self._runs = 0
         self._feeds, self._fetches = feeds, fetches
-        self._graph = servable.deep_callable(feeds, fetches) if is_deep else servable.callable(feeds, fetches)
-        self._long_graph: Callable[..., list[Array]] | None = self._graph if is_deep else None
+        self._long_graph: Callable[..., list[Array]] | None = None
+        if is_deep:
+            self._graph = self._long_graph = servable.deep_callable(feeds, fetches)
+        elif timeout_milliseconds:
+            self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
+        else:
+            self._graph = servable.callable(feeds, fetches)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         graph = self._graph
@@ -164,13 +176,13 @@ class Servable:
             if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
         )
         """the signatures that take a double"""
-        self.requests = 0
+        self.usage = Usage()
         self._session = session
         self._functions = {
             function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
         }
         self._nodes = {node.name: node for node in meta_graph.graph_def.node}
-        self._calls: dict[tuple[str, tuple[str, ...], bool], Call] = {}
+        self._calls: dict[tuple[str, tuple[str, ...], bool, int], Call] = {}
         self._users = 0
         self._free: Callable[[], None] | None = None
 
@@ -187,7 +199,11 @@ class Servable:
             raise graph_error(exc) from exc
 
     def bind(
-        self, signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+        self,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        timeout_milliseconds: int = 0,
     ) -> tuple[Call, list[Array]]:
         """
         Match a request with a signature.
@@ -195,6 +211,7 @@ class Servable:
         Args:
             inputs: One array per signature input; those with a default may be left out.
             outputs: The outputs wanted, by alias; none means all.
+            timeout_milliseconds: How long a run may take that is not steady; 0 means for ever.
 
         Raises:
             InvalidRequest: A name or a type differs from the signature.
@@ -204,23 +221,42 @@ class Servable:
         is_deep = False
         for array in inputs.values():
             is_deep |= isinstance(array, DeepArray)
-        key = (signature.name, tuple(outputs), is_deep)
-        call = self._calls.get(key)
-        if call is None:
-            wanted = tuple(outputs) or tuple(signature.outputs)
-            _check_outputs(signature, wanted)
-            call = self._calls[key] = Call(self, signature, wanted, is_deep)
+        call = self._call(signature, tuple(outputs), is_deep)
+        if timeout_milliseconds and not call.steady and not is_deep:
+            call = self._call(signature, tuple(outputs), is_deep, timeout_milliseconds)
         arrays = [inputs[alias] for alias in call.aliases]
         call.check_types(arrays)
         return call, arrays
 
+    def _call(
+        self, signature: Signature, outputs: tuple[str, ...], is_deep: bool, timeout_milliseconds: int = 0
+    ) -> Call:
+        key = (signature.name, outputs, is_deep, timeout_milliseconds)
+        call = self._calls.get(key)
+        if call is None:
+            wanted = outputs or tuple(signature.outputs)
+            _check_outputs(signature, wanted)
+            call = self._calls[key] = Call(self, signature, wanted, is_deep, timeout_milliseconds)
+        return call
+
     def callable(
-        self, feeds: Sequence[str], fetches: Sequence[str], all_threads: bool = False
+        self,
+        feeds: Sequence[str],
+        fetches: Sequence[str],
+        all_threads: bool = False,
+        timeout_milliseconds: int = 0,
     ) -> Callable[..., list[Array]]:
-        """A function of the fed arrays that returns the fetched ones, run by the caller's thread or by all."""
+        """
+        A function of the fed arrays that returns the fetched ones.
+
+        Args:
+            all_threads: Whether all of TensorFlow's threads run it, or the caller's alone.
+            timeout_milliseconds: When all threads stop running it; 0 means never.
+        """
         distinct = list(dict.fromkeys(fetches))
         options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
         options.run_options.inter_op_thread_pool = 0 if all_threads else _CALLERS_THREAD
+        options.run_options.timeout_in_ms = timeout_milliseconds
         try:
             function: Callable[..., list[Array]] = self._session._make_callable_from_options(options)
         except errors_impl.OpError as exc:
@@ -466,8 +502,8 @@ def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]
 
 
 def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
-    options = config_pb2.CallableOptions(feed=list(feeds), target=[operation])
-    servable._session._make_callable_from_options(options)(*feeds.values())
+    # Once only: unlike the making of a callable, this lets other threads run while TensorFlow prepares the graph.
+    servable._session.run(operation, dict(feeds))
 
 
 def _signature(name: str, definition: Any) -> Signature:

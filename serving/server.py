@@ -12,15 +12,17 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.access import read_grpc_credentials, read_rest_context, read_token
 from serving.data_plane import DataPlane, entries_of
 from serving.errors import HotswapError, ServingError
 from serving.grpc_api import add_services, create_server
@@ -30,6 +32,8 @@ from serving.rest_api import RestApi
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class StartupError(HotswapError):
@@ -194,16 +198,19 @@ class Server:
         await asyncio.gather(*closing)
 
     async def _open_grpc(self) -> Any:
-        if self.settings.grpc_port is None:
+        settings = self.settings
+        if settings.grpc_port is None and not settings.grpc_socket_path:
             return None
-        server = create_server(self.settings)
-        await add_services(server, self.data_plane, self.settings)
-        try:
-            port = server.add_insecure_port(_address(self.settings.host, self.settings.grpc_port))
-        except RuntimeError as exc:
-            raise _port_in_use(self.settings.grpc_port, "--port") from exc
-        if not port:
-            raise _port_in_use(self.settings.grpc_port, "--port")
+        credentials = _read(read_grpc_credentials, settings.ssl_config_file)
+        token = _read(read_token, settings.token_file)
+        server = create_server(settings, plain=credentials is None and not settings.grpc_socket_path)
+        await add_services(server, self.data_plane, settings, token)
+        port = None
+        if settings.grpc_port is not None:
+            address = _address(settings.host, settings.grpc_port)
+            port = _listen(server, address, credentials)
+        if settings.grpc_socket_path:
+            _listen(server, f"unix:{settings.grpc_socket_path}", credentials)
         await server.start()
         self._grpc_port = port
         return server
@@ -220,10 +227,13 @@ class Server:
             idle_seconds=settings.rest_idle_seconds,
             receive_seconds=settings.rest_receive_seconds,
         )
-        server = HttpServer(RestApi(self.data_plane, settings).handle, limits)
+        certificate = settings.rest_ssl_certificate_file
+        tls = _read(partial(read_rest_context, key_file=settings.rest_ssl_key_file), certificate)
+        token = _read(read_token, settings.token_file)
+        server = HttpServer(RestApi(self.data_plane, settings, token).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
-            await server.start(self._rest_socket)
+            await server.start(self._rest_socket, tls)
         except OSError as exc:
             raise _port_in_use(self._rest_port, "--rest_api_port") from exc
         return server
@@ -246,8 +256,40 @@ class Server:
             log.warning("some requests had not ended after %g seconds", self.settings.drain_seconds)
 
 
+def _read(read: Callable[[Path], T], path: Path | None) -> T | None:
+    """What a file says; None where there is no file."""
+    try:
+        return None if path is None else read(path)
+    except OSError as exc:
+        raise StartupError(f"NOT_FOUND: {path}; {exc.strerror}") from exc
+    except ServingError as exc:
+        raise StartupError(f"{exc.code.name}: {exc}") from exc
+
+
+def _listen(server: Any, address: str, credentials: Any) -> int:
+    """Make a gRPC server listen; the port."""
+    try:
+        port = (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
+    except RuntimeError:
+        port = 0
+    if port:
+        return int(port)
+    if address.startswith("unix:"):
+        raise StartupError(f"Cannot listen on {address}: choose another --grpc_socket_path.")
+    if credentials is not None:
+        raise StartupError(
+            f"gRPC cannot listen on {address}: the port is taken, or the key in --ssl_config_file does not fit the "
+            "certificate."
+        )
+    raise _port_in_use(int(address.rpartition(":")[2]), "--port")
+
+
 def configured_models(settings: ServerSettings) -> tuple[Sequence[ModelEntry], bool]:
     """The models that the settings ask for, and whether there is a list of them at all."""
+    if settings.use_alts_credentials:
+        raise StartupError("UNIMPLEMENTED: ALTS exists on Google Cloud only; use --ssl_config_file for TLS.")
     if settings.batching_parameters_file is not None and not settings.enable_batching:
         raise StartupError(
             "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "

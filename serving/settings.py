@@ -17,6 +17,18 @@ class ServerSettings:
     """Flag ``port``. 0 lets the kernel choose, None turns gRPC off."""
     rest_port: int | None = 0
     """Flag ``rest_api_port``. 0 lets the kernel choose, None turns REST off."""
+    grpc_socket_path: str = ""
+    """A Unix socket that gRPC listens on too."""
+    ssl_config_file: Path | None = None
+    """An ``SSLConfig`` in text format: gRPC speaks TLS, and may want client certificates."""
+    use_alts_credentials: bool = False
+    """Refused when true: ALTS exists on Google Cloud only."""
+    rest_ssl_certificate_file: Path | None = None
+    """A certificate (chain) as PEM: REST speaks TLS."""
+    rest_ssl_key_file: Path | None = None
+    """Its key as PEM; None: it stands in `rest_ssl_certificate_file` too."""
+    token_file: Path | None = None
+    """A file with the bearer token that REST and gRPC want from everyone but health checks."""
     model_name: str = "default"
     """The name of the one model at `model_base_path`."""
     model_base_path: str = ""

@@ -43,7 +43,7 @@ class Source:
         self._poll_seconds = poll_seconds
         self._models: dict[str, Watched] = {}
         self._known: dict[str, set[Path]] = {}
-        self._missing: set[str] = set()
+        self._problems: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_watch = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -54,6 +54,7 @@ class Source:
         dropped = [name for name in self._models if name not in models]
         self._models = dict(models)
         for name in dropped:
+            self._problems.pop(name, None)
             self._report(name, {})
         self._stop_watch.set()
         if self._poll_seconds >= 0:
@@ -72,6 +73,10 @@ class Source:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def problem(self, name: str) -> str:
+        """Why no new version of this model can be seen; empty where all is well."""
+        return self._problems.get(name, "")
+
     async def poll(self, by_watch: bool = False) -> None:
         """List every base path once and report what is aspired."""
         async with self._lock:
@@ -81,7 +86,7 @@ class Source:
         try:
             on_disk = await asyncio.to_thread(list_versions, watched, self._known.get(name, set()), by_watch)
         except OSError as exc:
-            if name not in self._missing:
+            if name not in self._problems:
                 log.warning(
                     "Could not find base path %s for servable %s with error NOT_FOUND: %s not found (%s)",
                     watched.base_path,
@@ -89,10 +94,11 @@ class Source:
                     watched.base_path,
                     exc.strerror,
                 )
-            self._missing.add(name)
+            if self._models.get(name) == watched:
+                self._problems[name] = f"cannot list the base path {watched.base_path}: {exc.strerror}"
             return
-        self._missing.discard(name)
         if self._models.get(name) == watched:
+            self._problems.pop(name, None)
             self._known[name] = {version.path for version in on_disk.values()}
             aspired = aspired_versions(on_disk, watched.policy)
             self._report(name, {number: on_disk[number] for number in aspired})

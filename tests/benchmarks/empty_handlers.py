@@ -49,7 +49,7 @@ async def main(ports_file: Path) -> None:
     """Serve until SIGTERM."""
     grpc_server = aio.server(options=[("grpc.max_receive_message_length", -1)])
     handlers: dict[str, Any] = {"Predict": grpc.unary_unary_rpc_method_handler(predict)}
-    grpc_server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    grpc_server.add_registered_method_handlers(SERVICE, handlers)
     grpc_port = grpc_server.add_insecure_port("127.0.0.1:0")
     await grpc_server.start()
     rest_socket = socket.create_server(("127.0.0.1", 0))

@@ -18,8 +18,21 @@ import requests
 from flows.cli import app
 from flows.recipes import Thresholds
 from flows.settings import Settings
+from serving.settings import ServerSettings
 
 PROJECT = Path(__file__).parents[2]
+# What tensorflow_model_server 2.20 has too, by its own name or as --port and --rest_api_port.
+TENSORFLOW_SERVING_FLAGS = {
+    *("grpc_port", "rest_port", "grpc_socket_path", "ssl_config_file", "use_alts_credentials", "model_name"),
+    *("model_base_path", "model_config_file", "model_config_file_poll_wait_seconds", "num_load_threads"),
+    *("allow_version_labels_for_unavailable_models", "file_system_poll_wait_seconds", "max_num_load_retries"),
+    *("load_retry_interval_micros", "saved_model_tags", "enable_model_warmup", "num_request_iterations_for_warmup"),
+    *("rest_api_timeout_in_ms", "rest_api_enable_cors_support", "enable_batching", "batching_parameters_file"),
+    *("monitoring_config_file", "enable_grpc_healthcheck_service", "enable_signature_method_name_check"),
+    *("enable_serialization_as_tensor_content", "grpc_max_threads", "tensorflow_intra_op_parallelism"),
+    "tensorflow_inter_op_parallelism",
+}
+OWN_FLAGS = {field.name for field in dataclasses.fields(ServerSettings)} - TENSORFLOW_SERVING_FLAGS
 README = (PROJECT / "README.md").read_text("utf-8")
 MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
 
@@ -63,6 +76,14 @@ def test_every_threshold_is_documented_with_its_default() -> None:
         told = re.search(rf'^    {field.name}: .*\n    """(.*)"""', source, re.MULTILINE)
         assert told is not None
         assert f"| `{field.name}` | `{field.default}` | {told[1].replace('``', '`')} |" in README
+
+
+@pytest.mark.parametrize("name", sorted(OWN_FLAGS))
+def test_every_flag_of_our_own_is_documented_with_its_default(name: str) -> None:
+    """The table of flags has name and default of each."""
+    default = getattr(ServerSettings(), name)
+    shown = str(default).lower() if isinstance(default, bool) else default
+    assert f"| `--{name}` | {'' if default is None else f'`{shown}`'} | " in README
 
 
 def test_every_target_of_make_has_a_line_of_help() -> None:

@@ -174,6 +174,21 @@ def test_a_model_that_is_slow_for_some_values_keeps_nobody_waiting(models: str, 
         assert time.monotonic() - started > 1.0
 
 
+def test_a_run_that_does_not_end_is_ended(model_server: Any, tmp_path: Path) -> None:
+    """More of them than there are threads, and the model answers again at once."""
+    predict_only(counting)(tmp_path / "bad" / "2")
+    server = model_server(
+        model_name="bad", model_base_path=str(tmp_path / "bad"), rest_api_timeout_in_ms=300, grpc_max_threads=2
+    )
+    models = f"http://127.0.0.1:{server.rest_port}/v1/models"
+    for _ in range(3):
+        endless = answer_of_bad(models, 16_000_000.0)
+        assert (endless.status_code, endless.json()) == (504, {"error": "Timed out waiting for notification"})
+    started = time.monotonic()
+    assert answer_of_bad(models, 3.0).json() == {"outputs": [3.0]}
+    assert time.monotonic() - started < 2.0
+
+
 def test_what_is_no_number_is_told_as_such(models: str, tmp_path: Path) -> None:
     """NaN and infinity are written as TensorFlow Serving writes them."""
     add(predict_only(logarithm), tmp_path / "bad")

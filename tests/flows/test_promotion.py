@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,3 +227,21 @@ def test_golden_rows_keep_every_bit() -> None:
     rows = np.random.default_rng(0).random((5, 4), np.float32)
     kept = json.loads(json.dumps(promotion.golden_rows(rows, rows)))
     np.testing.assert_array_equal(np.asarray(kept["inputs"], np.float32), rows)
+
+
+def test_a_server_that_wants_a_token_is_asked_with_it(offline: Pipeline, model_server: Any, tmp_path: Path) -> None:
+    """With the token a version goes live as without; with another one nothing changes."""
+    (tmp_path / "models.config").write_text("model_config_list {}")
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    server = model_server(model_config_file=tmp_path / "models.config", token_file=token)
+    ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port, "token_file": token}
+    offline.settings = offline.settings.model_copy(update=ports)
+    version = offline.promote()
+    assert offline.row(version).state == "AVAILABLE"
+    before = offline.live()
+    token.write_text("another\n")
+    with pytest.raises(promotion.PromotionUndone, match="token"):
+        offline.promote()
+    token.write_text("s3cret\n")
+    assert offline.live() == before

@@ -68,6 +68,35 @@ def test_one_turn_is_one_run(servable: Servable) -> None:
         np.testing.assert_array_equal(result[0], expected)
 
 
+def test_who_comes_alone_is_answered_at_once(servable: Servable) -> None:
+    """After a turn with one request the next one runs when it comes; more of its turn are one run at the end of it."""
+    signature = servable.signatures["serving_default"]
+    call, one = servable.bind(signature, {"input": rows(1)})
+    while call.seconds == float("inf"):
+        call.measured(1e-5)
+
+    async def main() -> None:
+        merger = Merger(asyncio.get_running_loop(), threads=2)
+        results: list[object] = []
+        merger.submit(call, one, results.append)
+        assert (len(results), merger.runs) == (0, 0)
+        await asyncio.sleep(0)
+        assert (len(results), merger.runs) == (1, 1)
+        for _ in range(4):
+            merger.submit(call, one, results.append)
+        assert (len(results), merger.runs) == (2, 2)
+        await asyncio.sleep(0)
+        assert (len(results), merger.runs) == (5, 3)
+        for _ in range(4):
+            merger.submit(call, one, results.append)
+        assert (len(results), merger.runs) == (5, 3)
+        await asyncio.sleep(0)
+        assert (len(results), merger.runs) == (9, 4)
+        merger.close()
+
+    asyncio.run(main())
+
+
 def test_a_bad_request_spoils_no_neighbour(servable: Servable) -> None:
     """A request that the graph refuses gets the graph's error; the others of its turn get their answers."""
     signature = servable.signatures["serving_default"]

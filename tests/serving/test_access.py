@@ -1,0 +1,207 @@
+"""Encrypted, over a Unix socket, with a token: who may ask, and who may not."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from clients import Access, GrpcClient, RestClient
+from serving.errors import InvalidRequest, ServerUnavailable, Unauthenticated
+from serving.server import StartupError
+
+TOKEN = "s3cret"
+ROWS = [[1.0, 2.0, 3.0, 4.0]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its key as PEM, in files too."""
+
+    certificate: Path
+    key: Path
+    name: x509.Name
+    private: ec.EllipticCurvePrivateKey
+
+    def pem(self, file: str) -> str:
+        """The text of ``certificate`` or ``key``, as it stands in a text proto."""
+        return str(getattr(self, file).read_text()).replace("\n", "\\n")
+
+
+def identity(directory: Path, name: str, signer: Identity | None = None) -> Identity:
+    """Somebody at 127.0.0.1, certified by `signer` or by themselves."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer.name if signer else subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
+        .sign(signer.private if signer else private, hashes.SHA256())
+    )
+    files = directory / f"{name}.pem", directory / f"{name}.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return Identity(*files, subject, private)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """Who signs."""
+    return identity(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory, authority: Identity) -> Identity:
+    """Whose server it is."""
+    return identity(tmp_path_factory.mktemp("server"), "server", authority)
+
+
+@pytest.fixture
+def base_path(tmp_path: Path, tiny_model: Any) -> str:
+    """One version of one model."""
+    tiny_model(tmp_path / "tiny", 1)
+    return str(tmp_path / "tiny")
+
+
+def ssl_config(directory: Path, owner: Identity, authority: Identity | None = None) -> Path:
+    """An ``SSLConfig``; with an authority that clients must be certified by."""
+    path = directory / "ssl.config"
+    text = f'server_key: "{owner.pem("key")}"\nserver_cert: "{owner.pem("certificate")}"\n'
+    if authority is not None:
+        text += f'custom_ca: "{authority.pem("certificate")}"\nclient_verify: true\n'
+    path.write_text(text)
+    return path
+
+
+def test_grpc_over_tls(model_server: Any, tmp_path: Path, base_path: str, owner: Identity, authority: Identity) -> None:
+    """A client that knows who signed is answered; one that does not encrypt is not."""
+    server = model_server(model_base_path=base_path, ssl_config_file=ssl_config(tmp_path, owner))
+    target = f"127.0.0.1:{server.grpc_port}"
+    with GrpcClient(target, access=Access(ca_file=str(authority.certificate))) as client:
+        assert client.predict("default", ROWS).version == 1
+    with GrpcClient(target, timeout_seconds=2) as client, pytest.raises(ServerUnavailable):
+        client.status("default")
+
+
+def test_grpc_wants_client_certificates(
+    model_server: Any, tmp_path: Path, base_path: str, owner: Identity, authority: Identity
+) -> None:
+    """With ``client_verify`` only clients whom the authority has certified are answered."""
+    server = model_server(model_base_path=base_path, ssl_config_file=ssl_config(tmp_path, owner, authority))
+    target = f"127.0.0.1:{server.grpc_port}"
+    known, stranger = identity(tmp_path, "known", authority), identity(tmp_path, "stranger")
+    ca_file = str(authority.certificate)
+    with GrpcClient(target, access=Access("", ca_file, str(known.certificate), str(known.key))) as client:
+        assert client.predict("default", ROWS).version == 1
+    for access in (Access("", ca_file), Access("", ca_file, str(stranger.certificate), str(stranger.key))):
+        with GrpcClient(target, timeout_seconds=2, access=access) as client, pytest.raises(ServerUnavailable):
+            client.status("default")
+
+
+@pytest.mark.parametrize("has_port", [True, False])
+def test_grpc_over_a_unix_socket(model_server: Any, tmp_path: Path, base_path: str, has_port: bool) -> None:
+    """The socket answers, beside the port or instead of it."""
+    path = tmp_path / "grpc.sock"
+    server = model_server(
+        model_base_path=base_path, grpc_socket_path=str(path), grpc_port=0 if has_port else None, rest_port=None
+    )
+    with GrpcClient(f"unix:{path}") as client:
+        assert client.predict("default", ROWS).version == 1
+    if has_port:
+        with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
+            assert client.predict("default", ROWS).version == 1
+
+
+def test_rest_over_tls(model_server: Any, base_path: str, owner: Identity, authority: Identity) -> None:
+    """A client that knows who signed is answered; one that does not is told."""
+    server = model_server(
+        model_base_path=base_path, rest_ssl_certificate_file=owner.certificate, rest_ssl_key_file=owner.key
+    )
+    url = f"https://127.0.0.1:{server.rest_port}"
+    with RestClient(url, access=Access(ca_file=str(authority.certificate))) as client:
+        assert client.predict("default", ROWS).version == 1
+    with RestClient(url) as client, pytest.raises(InvalidRequest, match="do not agree on TLS"):
+        client.status("default")
+
+
+@pytest.mark.parametrize("native_grpc", [True, False])
+def test_a_token_is_wanted_over_both_protocols(
+    model_server: Any, tmp_path: Path, base_path: str, native_grpc: bool
+) -> None:
+    """Who has it is answered; who has none or another one learns so, with the status of the protocol."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    server = model_server(model_base_path=base_path, token_file=tmp_path / "token", native_grpc=native_grpc)
+    url, target = f"http://127.0.0.1:{server.rest_port}", f"127.0.0.1:{server.grpc_port}"
+    for client in (RestClient(url, access=Access(TOKEN)), GrpcClient(target, access=Access(TOKEN))):
+        with client:
+            assert client.predict("default", ROWS).version == 1
+    for access in (Access(), Access("another")):
+        for client in (RestClient(url, access=access), GrpcClient(target, access=access)):
+            with client, pytest.raises(Unauthenticated, match="token"):
+                client.predict("default", ROWS)
+    refused = requests.get(f"{url}/v1/models/default", timeout=5)
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    for path in ("/hotswap/models", "/v1/models/none:predict", "/healthz/"):
+        assert requests.get(url + path, timeout=5).status_code == 401
+
+
+def test_health_is_told_without_a_token(model_server: Any, tmp_path: Path, base_path: str) -> None:
+    """What watches the server need not know the token."""
+    (tmp_path / "token").write_text(TOKEN)
+    server = model_server(model_base_path=base_path, token_file=tmp_path / "token")
+    for path in ("/healthz", "/readyz"):
+        assert requests.get(f"http://127.0.0.1:{server.rest_port}{path}", timeout=5).status_code == 200
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("ssl_config_file", "no such field: 1", "Invalid protobuf file"),
+        ("ssl_config_file", 'server_key: "k"', "server_cert"),
+        ("ssl_config_file", 'server_key: "k" server_cert: "c" client_verify: true', "custom_ca"),
+        ("ssl_config_file", 'server_key: "k" server_cert: "c"', "does not fit"),
+        ("rest_ssl_certificate_file", "no certificate", "cannot be used for TLS"),
+        ("token_file", " \n", "one line of ASCII"),
+        ("token_file", None, "No such file"),
+    ],
+)
+def test_bad_files_are_told_at_the_start(
+    model_server: Any, tmp_path: Path, base_path: str, name: str, text: str | None, told: str
+) -> None:
+    """A server that cannot protect what it was told to protect does not start."""
+    path = tmp_path / "file"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StartupError, match=told):
+        model_server(model_base_path=base_path, **{name: path})
+
+
+def test_alts_is_refused(model_server: Any, base_path: str) -> None:
+    """It cannot be had here, and going without would be worse."""
+    with pytest.raises(StartupError, match="ALTS"):
+        model_server(model_base_path=base_path, use_alts_credentials=True)
