@@ -118,7 +118,7 @@ class Inspection:
 
 def inspect(saved_model: Path) -> Inspection:
     """
-    Read the graph of `saved_model` that is tagged ``serve``.
+    Read the graph of `saved_model` that is tagged ``serve``, which is the one that is served.
 
     Raises:
         IncompleteSavedModel: There is none, or it cannot be read.
@@ -145,9 +145,9 @@ def _serving_graph(saved_model: Path) -> Any:
     except (OSError, DecodeError) as exc:
         raise IncompleteSavedModel(f"{saved_model / 'saved_model.pb'} cannot be read: {exc}") from exc
     for graph in message.meta_graphs:
-        if _SERVE in graph.meta_info_def.tags:
+        if set(graph.meta_info_def.tags) == {_SERVE}:  # as a server chooses it
             return graph
-    raise IncompleteSavedModel(f"{saved_model} has no graph that is tagged {_SERVE!r}")
+    raise IncompleteSavedModel(f"{saved_model} has no graph that is tagged {_SERVE!r} and nothing else")
 
 
 def _signature(definition: Any) -> Signature:
@@ -172,7 +172,8 @@ def _unsafe_ops(graph: Any) -> frozenset[str]:
     Every SavedModel has ops that save and restore its variables. No server runs those that save, and it runs those that
     restore with a path of its own.
     """
-    requests = [info.name for each in graph.signature_def.values() for info in each.outputs.values()]
+    outputs = [info for each in graph.signature_def.values() for info in each.outputs.values()]
+    requests = [name for info in outputs for name in _tensor_names(info)]
     start = [name for key in _INIT_COLLECTIONS for name in graph.collection_def[key].node_list.value]
     called = {node.op for node in _called(graph, [*requests, *start]) if _is_unsafe(node)}
     restoring = {node.op for node in _called(graph, [graph.saver_def.restore_op_name]) if _is_unsafe(node)}
@@ -214,6 +215,14 @@ def _functions_of(node: Any) -> Iterator[str]:
     yield node.op
     for value in node.attr.values():
         yield from (function.name for function in (value.func, *value.list.func) if function.name)
+
+
+def _tensor_names(info: Any) -> Iterator[str]:
+    """The tensors of a dense, a sparse or a composite output."""
+    sparse = info.coo_sparse
+    yield from (info.name, sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name)
+    for component in info.composite_tensor.components:
+        yield from _tensor_names(component)
 
 
 def _node_name(tensor: str) -> str:

@@ -179,6 +179,37 @@ def test_an_op_hidden_in_the_restore_function_is_found(export: Callable[..., Pat
     assert inspect(path.parent).unsafe_ops == {"ReadFile"}
 
 
+@pytest.mark.parametrize("kind", ["sparse", "composite"])
+def test_outputs_of_every_kind_are_followed(kind: str, export: Callable[..., Path]) -> None:
+    """An unsafe op cannot hide behind an output that is no dense tensor."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = export(_reads) / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    output = message.meta_graphs[0].signature_def["serving_default"].outputs["output"]
+    name = output.name
+    if kind == "sparse":
+        output.coo_sparse.values_tensor_name = name
+    else:
+        output.composite_tensor.components.add(name=name)
+    assert not output.name
+    path.write_bytes(message.SerializeToString())
+    assert inspect(path.parent).unsafe_ops == {"ReadFile"}
+
+
+def test_the_graph_that_is_served_is_inspected(export: Callable[..., Path]) -> None:
+    """Another graph in the same file, for other devices, hides nothing."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = export(_reads) / "saved_model.pb"
+    served = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    both = saved_model_pb2.SavedModel()
+    both.meta_graphs.add().meta_info_def.tags.extend(["serve", "gpu"])
+    both.meta_graphs.extend(served.meta_graphs)
+    path.write_bytes(both.SerializeToString())
+    assert inspect(path.parent).unsafe_ops == {"ReadFile"}
+
+
 @pytest.mark.parametrize("content", [b"nonsense", None, b""])
 def test_a_graph_that_cannot_be_read_is_told(content: bytes | None, tmp_path: Path) -> None:
     """A missing, a broken and an empty file are each one sentence."""
