@@ -30,6 +30,7 @@ _PIPE_WIDTH = 140
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_REJECTED = 3
+EXIT_SANDBOX_REJECTED = 4
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -44,7 +45,11 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 error, 2 usage, 3 gate rejected, 5 not verified and undone."""
+    """
+    Run one command and exit.
+
+    0 done, 1 error, 2 usage, 3 gate rejected, 4 sandbox rejected, 5 not verified and undone.
+    """
     code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
@@ -85,7 +90,7 @@ def train(
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
         _show_training(outcome, min_accuracy)
-    return EXIT_REJECTED if outcome.decision == "rejected" else 0
+    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
 
 
 @app.command()
@@ -282,9 +287,12 @@ def _told_change(change: Change) -> str:
 def _show_training(outcome: TrainOutcome, min_accuracy: float) -> None:
     from flows.tables import gate_table
 
-    if outcome.decision == "rejected":
-        print(f"{outcome.model} was rejected, and nothing was published: {outcome.reason}")
+    if outcome.decision != "passed":
+        by = " by the sandbox" if outcome.decision == "sandbox rejected" else ""
+        print(f"{outcome.model} was rejected{by}, and nothing was published: {outcome.reason}")
         _console().print(gate_table(outcome.checks))
+        if outcome.log:
+            print(f"last lines of the sandbox's server:\n{outcome.log}")
     else:
         accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f} (required {min_accuracy:.4f})"
         print(f"{outcome.model} version {outcome.version} is promoted: {accuracy}")

@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.journal import Journal
-from flows.live_server import LiveServer, own_server, running_server
+from flows.live_server import Endpoints, LiveServer, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
     HotswapError,
     InvalidRequest,
-    LabelNotAssignable,
     VersionNotFound,
 )
 from serving.model_config import ModelEntry, parse, render
@@ -126,6 +125,14 @@ def highest_version_seen(settings: Settings, model: str) -> int:
     )
 
 
+def champion(settings: Settings, model: str) -> int | None:
+    """The version that label ``stable`` points to, else the highest published; None when nothing is published."""
+    repository = Repository(settings.models_repo)
+    versions = repository.versions(model)
+    labelled = _labels(repository, model).get(STABLE)
+    return labelled if labelled in versions else max(versions, default=None)
+
+
 def publish(settings: Settings, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
     """
     Make `source` visible as a version that no label points to yet, and make a running server know the model.
@@ -157,16 +164,17 @@ def verify(settings: Settings, model: str, version: int) -> Verified:
     repository = Repository(settings.models_repo)
     started = time.perf_counter()
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(settings))
-        if server is not None:
-            server.reload(repository)
+        servers = stack.enter_context(running_server(settings))
+        if servers is not None:
+            servers.each(lambda server: server.reload(repository))
         else:
             log.info("no server runs at %s: checking on one of our own model=%s", settings.rest_url, model)
-            server = stack.enter_context(own_server(settings, repository, model, version))
-        server.wait_available(model, version)
+            servers = Endpoints([stack.enter_context(own_server(settings, repository, model, version))])
+        servers.each(lambda server: server.wait_available(model, version))
         seconds = time.perf_counter() - started
-        server.check_answers(model, version, repository.stamp(model, version))
-        name = server.name
+        stamp = repository.stamp(model, version)
+        servers.each(lambda server: server.check_answers(model, version, stamp))
+        name = servers.name
     log.info("version verified model=%s version=%d server=%s seconds=%.3f", model, version, name, seconds)
     return Verified(name, seconds)
 
@@ -339,13 +347,13 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
-    with running_server(settings) as server:
+    with running_server(settings) as servers:
         models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(settings, repository, server, each)]
+        return [row for each in models for row in _rows(settings, repository, servers, each)]
 
 
-def _rows(settings: Settings, repository: Repository, server: LiveServer | None, model: str) -> list[VersionRow]:
-    states = {} if server is None else server.states(model)
+def _rows(settings: Settings, repository: Repository, servers: Endpoints | None, model: str) -> list[VersionRow]:
+    states = {} if servers is None else servers.states(model)
     labels, aliases = _labels(repository, model), _aliases(settings, model)
     published, retired = repository.versions(model), repository.retired(model)
     rows = []
@@ -368,33 +376,33 @@ def _rows(settings: Settings, repository: Repository, server: LiveServer | None,
 
 
 def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
-    """Let a running server catch up; its name, or None where there is none."""
-    with running_server(settings) as server:
-        if server is None:
+    """Let every running server catch up; their names, or None where there is none."""
+    with running_server(settings) as servers:
+        if servers is None:
             return None
-        ask(server)
-        return server.name
+        servers.each(ask)
+        return servers.name
 
 
 def _move_label(settings: Settings, model: str, label: str, version: int) -> Change:
     """Write the label, make a running server take it over, and see that the right version answers to it."""
     repository = Repository(settings.models_repo)
     before = _labels(repository, model)
-    with running_server(settings) as server:
-        if server is not None and (state := server.states(model).get(version, "not served")) != "AVAILABLE":
-            raise LabelNotAssignable(
-                f"Label {label!r} cannot move to version {version} of {model!r}: it is {state} at {server.name}"
-            )
+    stamp = repository.stamp(model, version)
+    with running_server(settings) as servers:
+        if servers is not None:
+            servers.each(lambda server: server.check_available(model, label, version))
+            servers.each(lambda server: server.check_answers(model, version, stamp))
         try:
             _write_labels(repository, model, {**before, label: version})
-            if server is not None:
-                server.reload(repository)
-                server.check_label(model, label, version, repository.stamp(model, version))
+            if servers is not None:
+                servers.each(lambda server: server.reload(repository))
+                servers.each(lambda server: server.check_label(model, label, version, stamp))
         except BaseException:
-            _restore_labels(settings, model, before)
+            _attempt("restore labels", lambda: _restore_labels(settings, model, before))
             raise
     log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
-    return Change("label", model, version, label, before.get(label), server=server.name if server else None)
+    return Change("label", model, version, label, before.get(label), server=servers.name if servers else None)
 
 
 def _undo(

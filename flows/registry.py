@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -28,6 +28,9 @@ from flows.evaluation import Evaluation
 from flows.gates import GateDecision
 from serving.errors import HotswapError
 from serving.repository import digest
+
+if TYPE_CHECKING:
+    from flows.sandbox import SandboxDecision
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +128,13 @@ class Registry:
             self._client.log_text(run_id, decision.markdown, "gate.md")
             self._client.log_text(run_id, decision.json, "gate.json")
             self.tag_run(run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason})
+
+    def log_sandbox(self, run_id: str, decision: SandboxDecision) -> None:
+        """Record the sandbox's report, as Markdown, as JSON and as tags."""
+        with self._translated():
+            self._client.log_text(run_id, decision.markdown, "sandbox.md")
+            self._client.log_text(run_id, decision.json, "sandbox.json")
+            self.tag_run(run_id, {"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()

@@ -27,12 +27,14 @@ from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, Verdict, judge
 from flows.recipes import Recipe, find_recipe
 from flows.registry import Registered, Registry, RegistryError
+from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
 from serving.repository import Repository, digest
 
 log = logging.getLogger(__name__)
 
+SANDBOX_REJECTED = "sandbox rejected"
 _GOLDEN_ROWS = 5
 _PROGRESS_LINES = 5
 
@@ -42,7 +44,7 @@ class TrainOutcome:
     """What one training came to."""
 
     decision: str
-    """``passed`` or ``rejected``"""
+    """``passed``, ``rejected`` or ``sandbox rejected``"""
     model: str
     version: int | None
     """None when it was rejected"""
@@ -52,6 +54,8 @@ class TrainOutcome:
     """why it was rejected"""
     checks: tuple[Check, ...] = ()
     """what the gate looked at"""
+    log: str = ""
+    """the last lines of the sandbox's server, when that rejected it"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -97,7 +101,12 @@ def train_and_promote(
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    with _workspace() as directory, _recorded(registry, chosen, params, clock) as run_id:
+    # The sandbox starts while the model is trained.
+    with (
+        _workspace() as directory,
+        _recorded(registry, chosen, params, clock) as run_id,
+        SandboxServer(settings) as server,
+    ):
         with clock("load"):
             dataset = load(chosen, registry, run_id)
         with clock("train"):
@@ -119,6 +128,13 @@ def train_and_promote(
         if decision.verdict is Verdict.REJECTED:
             log.warning("candidate rejected model=%s reason=%s", chosen.name, decision.reason)
             return Completed(name="Rejected", message=decision.reason, data=outcome)
+        with clock("sandbox"):
+            tried = sandbox(settings, server, chosen.name, saved_model, dataset, evaluation, registry, run_id)
+        outcome = replace(outcome, checks=(*outcome.checks, *tried.checks))
+        if tried.verdict is Verdict.REJECTED:
+            log.warning("candidate rejected by the sandbox model=%s reason=%s", chosen.name, tried.reason)
+            outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
+            return Completed(name="Rejected", message=tried.reason, data=outcome)
         # One promotion of a model at a time: its number, its directory and its labels belong together.
         with Repository(settings.models_repo).lock(chosen.name):
             promotion.tidy(settings, registry, chosen.name)
@@ -187,6 +203,37 @@ def gate(evaluation: Evaluation, min_accuracy: float, model: str, registry: Regi
     create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")
     create_table_artifact(decision.table, key=f"{key}-checks", description=f"Gate of {model}, check by check")
     log.info("gate decided model=%s verdict=%s", model, decision.verdict)
+    return decision
+
+
+@task(cache_policy=NO_CACHE)
+def sandbox(
+    settings: Settings,
+    server: SandboxServer,
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    registry: Registry,
+    run_id: str,
+) -> SandboxDecision:
+    """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
+    live = promotion.champion(settings, model)
+    decision = server.judge(
+        Candidate(
+            model,
+            (live or 0) + 1,
+            saved_model,
+            dataset.test.examples,
+            evaluation.probabilities,
+            None if live is None else (live, Repository(settings.models_repo).path(model, live)),
+        )
+    )
+    server.stop()
+    registry.log_sandbox(run_id, decision)
+    key = "sandbox-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    create_markdown_artifact(decision.markdown, key=key, description=f"Sandbox of {model}")
+    log.info("sandbox decided model=%s verdict=%s", model, decision.verdict)
     return decision
 
 

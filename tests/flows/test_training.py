@@ -31,7 +31,7 @@ class Home:
     def repository(self) -> Repository:
         return Repository(self.settings.models_repo)
 
-    def train(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+    def train(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         """Exit code and outcome of ``hotswap train``."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
         nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
@@ -40,7 +40,7 @@ class Home:
         }
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", "train", *arguments, "--json"],
-            env={**kept, **ours, **nobody},
+            env={**kept, **ours, **nobody, **environment},
             capture_output=True,
             text=True,
             timeout=200,
@@ -121,14 +121,31 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
     tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
     for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
         assert told in tags, tags
-    assert iris["seconds"].keys() >= {"load", "train", "evaluate", "gate", "register", "publish", "verify", "label"}
+    assert iris["seconds"].keys() >= {
+        "load",
+        "train",
+        "evaluate",
+        "gate",
+        "sandbox",
+        "register",
+        "publish",
+        "verify",
+        "label",
+    }
 
 
 def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
     """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
     assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
     files = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
-    assert {"confusion_matrix.png", "confusion_matrix.json", "gate.md", "gate.json"} <= files
+    assert {
+        "confusion_matrix.png",
+        "confusion_matrix.json",
+        "gate.md",
+        "gate.json",
+        "sandbox.md",
+        "sandbox.json",
+    } <= files
 
 
 @pytest.mark.usefixtures("iris")
@@ -156,6 +173,19 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
     assert run.info.status == "FINISHED"
     assert "rejected" in run.data.tags.values()
     assert "test_accuracy" in run.data.metrics
+    assert _flow_state(home, run) == "Rejected"
+
+
+def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 4; run and flow run say why, with the server's last lines, and what was live stays live."""
+    code, outcome = home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+    assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
+    assert "too slow" in outcome["reason"]
+    assert outcome["log"]
+    assert home.repository.versions("iris") == [iris["version"]]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.tags["hotswap.sandbox"] == "rejected"
+    assert "too slow" in run.data.tags["hotswap.sandbox_reason"]
     assert _flow_state(home, run) == "Rejected"
 
 
