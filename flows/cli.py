@@ -77,6 +77,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
     epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
     min_accuracy: Annotated[float, typer.Option(help="The share of held-out rows that must be right.")] = 0.90,
+    bake: Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")] = 0.0,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
@@ -85,7 +86,7 @@ def train(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, bake)
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
@@ -141,13 +142,20 @@ def predict(
 def label(
     model: Model,
     label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
-    version: Annotated[int, typer.Argument(help="A published version.")],
+    version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Point a label, and the registry's alias with it, to a version."""
+    """Point a label, and the registry's alias with it, to a version; or take it away."""
     from flows import promotion
 
-    _show_change(promotion.set_label(_prepared(), model, label, version), as_json)
+    if (version is None) is not remove:
+        raise typer.BadParameter("give a version, or --remove")
+    if version is None:
+        change = promotion.remove_label(_prepared(), model, label)
+    else:
+        change = promotion.set_label(_prepared(), model, label, version)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -273,6 +281,7 @@ def _told_change(change: Change) -> str:
     what = f"{change.model} version {change.version}"
     told = {
         "label": f"Label {change.label} now points to {what}.",
+        "unlabel": f"Label {change.label} no longer points to {what}.",
         "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
         "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
         "restore": f"Restored {what}.",

@@ -49,6 +49,7 @@ def train(
     seed: int = 42,
     epochs: int | None = None,
     min_accuracy: float = 0.90,
+    bake: float = 0.0,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -56,7 +57,7 @@ def train(
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
-    check_parameters(recipe, seed, epochs, min_accuracy)
+    check_parameters(recipe, seed, epochs, min_accuracy, bake)
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
@@ -76,12 +77,12 @@ def train(
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, bake=bake)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
 
-def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float) -> None:
+def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float, bake: float = 0.0) -> None:
     """
     Raises:
         HotswapError: The flow would refuse one of these; found before anything is started.
@@ -94,6 +95,8 @@ def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: f
         raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
     if not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
         raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
+    if not (math.isfinite(bake) and bake >= 0):
+        raise InvalidParameter(f"The seconds to bake must be 0 or more, not {bake}")
     find_recipe(recipe)
 
 

@@ -98,6 +98,29 @@ class LiveServer:
                 answer = client.predict(model, inputs, version=version).outputs["output"]
                 _compare(np.asarray(answer, np.float32), expected, f"{protocol} version {version} of {model!r}")
 
+    def time_golden(self, model: str, version: int, stamp: Mapping[str, Any]) -> float:
+        """
+        Ask the golden rows over both protocols; the milliseconds that gRPC took.
+
+        Raises:
+            WrongAnswer: They are answered differently from what publish kept.
+        """
+        inputs = np.asarray(stamp["golden"]["inputs"], np.float32)
+        expected = np.asarray(stamp["golden"]["outputs"], np.float32)
+        started = time.perf_counter()
+        over_grpc = self._grpc.predict(model, inputs, version=version)
+        milliseconds = (time.perf_counter() - started) * 1000
+        over_rest = self._rest.predict(model, inputs, version=version)
+        for protocol, answer in (("gRPC", over_grpc), ("REST", over_rest)):
+            output = np.asarray(answer.outputs["output"], np.float32)
+            _compare(output, expected, f"{protocol} version {version} of {model!r}")
+        return milliseconds
+
+    def usage(self, model: str) -> dict[int, tuple[int, int]]:
+        """By version, how many requests and how many of them failed; empty from TensorFlow Serving itself."""
+        rows = self._rest.served() or []
+        return {row["version"]: (row["requests"], row["errors"]) for row in rows if row["model"] == model}
+
     def check_label(self, model: str, label: str, version: int, stamp: Mapping[str, Any]) -> None:
         """Ask by label over both protocols: `version` must answer."""
         if "golden" not in stamp:
@@ -152,6 +175,9 @@ class Endpoints:
     def __init__(self, servers: Sequence[LiveServer]) -> None:
         self.name = ", ".join(server.name for server in servers)
         self._servers = servers
+
+    def __iter__(self) -> Iterator[LiveServer]:
+        return iter(self._servers)
 
     def each(self, ask: Callable[[LiveServer], T]) -> list[T]:
         """

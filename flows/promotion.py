@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.bake import watch
 from flows.journal import Journal
 from flows.live_server import Endpoints, LiveServer, own_server, running_server
 from flows.settings import Settings
@@ -239,16 +240,84 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
-        before = _labels(repository, model)
         registry = _registry(settings)
-        change = _move_label(settings, model, label, version)
-        try:
+        with _labels_restored_on_failure(settings, registry, model, label):
+            change = _move_label(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
-        except BaseException:
-            _restore_labels(settings, model, before)
-            raise
-        _journal(settings, change)
+            _journal(settings, change)
     return change
+
+
+def remove_label(settings: Settings, model: str, label: str) -> Change:
+    """
+    Take `label`, and the registry's alias with it, away.
+
+    Raises:
+        InvalidRequest: There is no such label.
+        Protected: It is ``stable``, which says what is live.
+    """
+    validate_label(label)
+    if label == STABLE:
+        raise Protected(f"Label {label!r} says what is live: move it with `hotswap label {model} {label} VERSION`")
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        before = _labels(repository, model)
+        if label not in before:
+            raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
+        registry = _registry(settings)
+        with _labels_restored_on_failure(settings, registry, model, label):
+            _write_labels(repository, model, {name: at for name, at in before.items() if name != label})
+            server = _wait(settings, model, lambda server: server.reload(repository))
+            if alias_of(label) in registry.aliases(model):
+                registry.set_alias(model, alias_of(label), None)
+            change = Change("unlabel", model, before[label], label, before[label], server=server)
+            _journal(settings, change)
+    return change
+
+
+@contextmanager
+def _labels_restored_on_failure(settings: Settings, registry: Registry, model: str, label: str) -> Iterator[None]:
+    """Put all labels, and the alias of `label`, back when the block fails; the model's lock is held."""
+    alias = alias_of(label)
+    labels, aliases = _labels(Repository(settings.models_repo), model), registry.aliases(model)
+    try:
+        yield
+    except BaseException:
+        if _labels(Repository(settings.models_repo), model) != labels:
+            _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
+        if _attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
+            _attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
+        raise
+
+
+def bake(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """
+    Watch a promoted version for `seconds`, and undo its promotion when it is worse than `previous`.
+
+    The model's lock is free meanwhile, so that it can be rolled back by hand.
+
+    Raises:
+        PromotionUndone: It was worse; the message says how.
+    """
+    log.info("watching model=%s version=%d previous=%s seconds=%g", model, version, previous, seconds)
+    reason = watch(settings, model, version, previous, seconds)
+    if not reason:
+        log.info("version baked model=%s version=%d", model, version)
+        return
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        labels = _labels(repository, model)
+        if labels.get(STABLE) != version:
+            log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
+            return
+        labels = {label: at for label, at in labels.items() if at != version}
+        aliases = {}
+        if previous in repository.versions(model):
+            labels[STABLE] = aliases[alias_of(STABLE)] = previous
+        _undo(settings, registry, model, version, labels, aliases, reason)
+    raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
 
 def rollback(settings: Settings, model: str, to: int | None = None) -> Change:

@@ -72,6 +72,7 @@ def train_and_promote(
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
     min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.90,
+    bake: Annotated[float, Field(ge=0)] = 0.0,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -81,6 +82,7 @@ def train_and_promote(
         seed: Of the weights and of the order of the rows; the held-out rows are always the same.
         epochs: How often every row is seen; the recipe's own number when not given.
         min_accuracy: The share of held-out rows that must be recognised.
+        bake: For how many seconds the new version is watched after it went live, and undone when it is worse.
 
     Returns:
         The outcome; a rejected one as the state ``Rejected`` of a completed run.
@@ -98,6 +100,7 @@ def train_and_promote(
         "seed": seed,
         "epochs": epochs,
         "min_accuracy": min_accuracy,
+        "bake": bake,
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
@@ -148,6 +151,9 @@ def train_and_promote(
                     verified = verify(settings, chosen.name, version)
                 with clock("label"):
                     change = label(settings, registry, chosen.name, registered, run_id)
+        if bake:
+            with clock("bake"):
+                watch(settings, registry, chosen.name, version, change.previous, bake)
     return replace(
         outcome,
         version=version,
@@ -278,6 +284,14 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> promotion.Change:
     """Move label ``stable`` and alias ``champion``."""
     return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
+
+
+@task(cache_policy=NO_CACHE)
+def watch(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """Hold the new version against the one before while both are asked, and undo the promotion when it is worse."""
+    promotion.bake(settings, registry, model, version, previous, seconds)
 
 
 def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
