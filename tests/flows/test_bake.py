@@ -53,6 +53,14 @@ def bake(pipeline: Pipeline, version: int, previous: int | None, seconds: float)
     promotion.bake(pipeline.settings, pipeline.registry, pipeline.model, version, previous, seconds)
 
 
+def change_golden_answer(pipeline: Pipeline, version: int) -> None:
+    """Make a version answer otherwise than it was published to."""
+    stamp = pipeline.repository.path(pipeline.model, version) / "assets.extra" / "hotswap.json"
+    changed = json.loads(stamp.read_text())
+    changed["golden"]["outputs"][0][0] += 1
+    stamp.write_text(json.dumps(changed))
+
+
 def assert_undone(pipeline: Pipeline, before: Any, version: int, told: str) -> None:
     """Label, alias and directory are as before, and the journal says why."""
     assert pipeline.live() == before
@@ -77,14 +85,20 @@ def test_a_version_that_answers_otherwise_is_undone(promoted: Pipeline) -> None:
     """One golden row that comes back different is enough."""
     before = promoted.live()
     version = promoted.promote(2)
-    stamp = promoted.repository.path(promoted.model, version) / "assets.extra" / "hotswap.json"
-    changed = json.loads(stamp.read_text())
-    changed["golden"]["outputs"][0][0] += 1
-    stamp.write_text(json.dumps(changed))
+    change_golden_answer(promoted, version)
     with pytest.raises(promotion.PromotionUndone, match="differently") as caught:
         bake(promoted, version, version - 1, 60.0)
     assert caught.value.exit_code == 5
     assert_undone(promoted, before, version, "golden rows differently")
+
+
+def test_a_first_version_that_goes_wrong_leaves_nothing(pipeline: Pipeline) -> None:
+    """With no version before, no label and no alias are left."""
+    version = pipeline.promote(1)
+    change_golden_answer(pipeline, version)
+    with pytest.raises(promotion.PromotionUndone, match="differently"):
+        bake(pipeline, version, None, 60.0)
+    assert_undone(pipeline, ({}, {}, ()), version, "golden rows differently")
 
 
 def test_a_version_that_is_much_slower_is_undone(promoted: Pipeline) -> None:

@@ -134,6 +134,14 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
     }
 
 
+def test_the_proof_is_cheap(iris: dict[str, Any]) -> None:
+    """Gate, sandbox and verification take at most 6 s, of these at most 1.5 s after the version is on disk."""
+    seconds = iris["seconds"]
+    after_publish = seconds["verify"] + seconds["label"]
+    assert after_publish <= 1.5
+    assert seconds["gate"] + seconds["sandbox"] + after_publish <= 6
+
+
 def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
     """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
     assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
