@@ -224,18 +224,21 @@ class SandboxServer:
         )
 
     def _champion_version(self, candidate: Candidate, grpc: GrpcClient) -> int | None:
-        """The champion's number, where the sandbox could load it."""
+        """The champion's number, where the sandbox could load it and it answers the same rows."""
         assert candidate.champion is not None
         version = candidate.champion[0]
         deadline = time.monotonic() + self._settings.server_timeout_seconds
         while time.monotonic() < deadline:
             found = next((each for each in grpc.status(candidate.model) if each.version == version), None)
             if found is not None and found.state.name == "AVAILABLE":
-                return version
+                with suppress(HotswapError):
+                    grpc.predict(candidate.model, candidate.rows[:1], version=version)
+                    return version
+                break
             if found is None or found.message:
                 break
             time.sleep(_POLL_SECONDS)
-        log.warning("champion not loaded in the sandbox model=%s version=%d", candidate.model, version)
+        log.warning("champion cannot be timed in the sandbox model=%s version=%d", candidate.model, version)
         return None
 
     def _memory(self) -> tuple[str, str]:

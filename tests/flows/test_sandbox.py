@@ -21,12 +21,12 @@ ROWS = np.random.default_rng(0).random((20, 4), np.float32)
 ANSWERS = np.cumsum(ROWS[:, :3], axis=1)
 
 
-def build(path: Path, answer: Callable[[Any], Any]) -> Path:
-    """Export a SavedModel of this one function of rows float32 [rows, 4]."""
+def build(path: Path, answer: Callable[[Any], Any], features: int = 4) -> Path:
+    """Export a SavedModel of this one function of rows float32 [rows, features]."""
     import tensorflow as tf
 
     module = tf.Module()
-    rows = tf.TensorSpec([None, 4], tf.float32, name="input")
+    rows = tf.TensorSpec([None, features], tf.float32, name="input")
     module.answer = tf.function(lambda input: {"output": answer(input)}, input_signature=[rows])
     tf.saved_model.save(module, str(path), signatures=module.answer)
     return path
@@ -70,6 +70,13 @@ def greedy(rows: Any) -> Any:
     return good(rows) + 0.0 * tf.reduce_sum(tf.cumsum(tf.fill([size], 1.0)))
 
 
+def of_three_columns(rows: Any) -> Any:
+    """Refuses rows of any other length."""
+    import tensorflow as tf
+
+    return tf.ensure_shape(rows, [None, 3])
+
+
 def settings(**fields: Any) -> Settings:
     return Settings(server_timeout_seconds=20.0, **fields)
 
@@ -98,6 +105,17 @@ def test_a_good_candidate_passes_beside_its_champion(server: SandboxServer, cham
     assert len(decision.checks) == 5
     assert "beside version 3" in decision.checks[3].why
     assert decision.log == ""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_champion_that_cannot_be_timed_is_left_out(broken: bool, server: SandboxServer, tmp_path: Path) -> None:
+    """One that takes other rows, or whose files are broken, is not the candidate's fault: the budget alone decides."""
+    champion = build(tmp_path / "champion", of_three_columns, features=3)
+    if broken:
+        (champion / "saved_model.pb").write_bytes(b"no graph")
+    decision = tried(server, build(tmp_path / "candidate", good), f"alone{broken}", champion)
+    assert decision.verdict is Verdict.PASSED, decision.markdown
+    assert decision.checks[3].why == "quick enough"
 
 
 @pytest.mark.parametrize(
