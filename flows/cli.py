@@ -30,6 +30,7 @@ _PIPE_WIDTH = 140
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_REJECTED = 3
+EXIT_SANDBOX_REJECTED = 4
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -44,7 +45,11 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 error, 2 usage, 3 not passed by the gate, 5 not verified and undone."""
+    """
+    Run one command and exit.
+
+    0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone.
+    """
     code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
@@ -78,6 +83,7 @@ def train(
         bool,
         typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures."),
     ] = False,
+    bake: Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")] = 0.0,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
@@ -86,12 +92,12 @@ def train(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake)
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
         _show_training(outcome)
-    return 0 if outcome.decision == "passed" else EXIT_REJECTED
+    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
 
 
 @app.command()
@@ -142,13 +148,20 @@ def predict(
 def label(
     model: Model,
     label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
-    version: Annotated[int, typer.Argument(help="A published version.")],
+    version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Point a label, and the registry's alias with it, to a version."""
+    """Point a label, and the registry's alias with it, to a version; or take it away."""
     from flows import promotion
 
-    _show_change(promotion.set_label(_prepared(), model, label, version), as_json)
+    if (version is None) is not remove:
+        raise typer.BadParameter("give a version, or --remove")
+    if version is None:
+        change = promotion.remove_label(_prepared(), model, label)
+    else:
+        change = promotion.set_label(_prepared(), model, label, version)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -274,6 +287,7 @@ def _told_change(change: Change) -> str:
     what = f"{change.model} version {change.version}"
     told = {
         "label": f"Label {change.label} now points to {what}.",
+        "unlabel": f"Label {change.label} no longer points to {what}.",
         "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
         "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
         "restore": f"Restored {what}.",
@@ -290,8 +304,12 @@ def _show_training(outcome: TrainOutcome) -> None:
 
     _console().print(gate_table(outcome.checks))
     if outcome.decision != "passed":
-        told = "was rejected" if outcome.decision == "rejected" else "is not shown to be good enough"
+        told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
+            outcome.decision, "is not shown to be good enough"
+        )
         print(f"{outcome.model} {told}, and nothing was published: {outcome.reason}")
+        if outcome.log:
+            print(f"last lines of the sandbox's server:\n{outcome.log}")
     else:
         print(f"{outcome.model} version {outcome.version} is promoted: accuracy {outcome.metrics['test_accuracy']:.4f}")
         own = "a server of its own, as none is running: `hotswap up` will serve it"

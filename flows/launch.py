@@ -50,6 +50,7 @@ def train(
     epochs: int | None = None,
     min_accuracy: float | None = None,
     allow_breaking: bool = False,
+    bake: float = 0.0,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -57,7 +58,7 @@ def train(
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
-    check_parameters(recipe, seed, epochs, min_accuracy)
+    check_parameters(recipe, seed, epochs, min_accuracy, bake)
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
@@ -77,12 +78,12 @@ def train(
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
 
-def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float | None) -> None:
+def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float | None, bake: float = 0.0) -> None:
     """
     Raises:
         HotswapError: The flow would refuse one of these; found before anything is started.
@@ -95,6 +96,8 @@ def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: f
         raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
     if min_accuracy is not None and not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
         raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
+    if not (math.isfinite(bake) and bake >= 0):
+        raise InvalidParameter(f"The seconds to bake must be 0 or more, not {bake}")
     find_recipe(recipe)
 
 

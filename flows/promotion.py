@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.bake import watch
 from flows.journal import Journal
-from flows.live_server import LiveServer, own_server, running_server
+from flows.live_server import Endpoints, LiveServer, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
     HotswapError,
     InvalidRequest,
-    LabelNotAssignable,
     VersionNotFound,
 )
 from serving.model_config import ModelEntry, parse, render
@@ -165,16 +165,17 @@ def verify(settings: Settings, model: str, version: int) -> Verified:
     repository = Repository(settings.models_repo)
     started = time.perf_counter()
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(settings))
-        if server is not None:
-            server.reload(repository)
+        servers = stack.enter_context(running_server(settings))
+        if servers is not None:
+            servers.each(lambda server: server.reload(repository))
         else:
             log.info("no server runs at %s: checking on one of our own model=%s", settings.rest_url, model)
-            server = stack.enter_context(own_server(settings, repository, model, version))
-        server.wait_available(model, version)
+            servers = Endpoints([stack.enter_context(own_server(settings, repository, model, version))])
+        servers.each(lambda server: server.wait_available(model, version))
         seconds = time.perf_counter() - started
-        server.check_answers(model, version, repository.stamp(model, version))
-        name = server.name
+        stamp = repository.stamp(model, version)
+        servers.each(lambda server: server.check_answers(model, version, stamp))
+        name = servers.name
     log.info("version verified model=%s version=%d server=%s seconds=%.3f", model, version, name, seconds)
     return Verified(name, seconds)
 
@@ -239,16 +240,84 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
-        before = _labels(repository, model)
         registry = _registry(settings)
-        change = _move_label(settings, model, label, version)
-        try:
+        with _labels_restored_on_failure(settings, registry, model, label):
+            change = _move_label(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
-        except BaseException:
-            _restore_labels(settings, model, before)
-            raise
-        _journal(settings, change)
+            _journal(settings, change)
     return change
+
+
+def remove_label(settings: Settings, model: str, label: str) -> Change:
+    """
+    Take `label`, and the registry's alias with it, away.
+
+    Raises:
+        InvalidRequest: There is no such label.
+        Protected: It is ``stable``, which says what is live.
+    """
+    validate_label(label)
+    if label == STABLE:
+        raise Protected(f"Label {label!r} says what is live: move it with `hotswap label {model} {label} VERSION`")
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        before = _labels(repository, model)
+        if label not in before:
+            raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
+        registry = _registry(settings)
+        with _labels_restored_on_failure(settings, registry, model, label):
+            _write_labels(repository, model, {name: at for name, at in before.items() if name != label})
+            server = _wait(settings, model, lambda server: server.reload(repository))
+            if alias_of(label) in registry.aliases(model):
+                registry.set_alias(model, alias_of(label), None)
+            change = Change("unlabel", model, before[label], label, before[label], server=server)
+            _journal(settings, change)
+    return change
+
+
+@contextmanager
+def _labels_restored_on_failure(settings: Settings, registry: Registry, model: str, label: str) -> Iterator[None]:
+    """Put all labels, and the alias of `label`, back when the block fails; the model's lock is held."""
+    alias = alias_of(label)
+    labels, aliases = _labels(Repository(settings.models_repo), model), registry.aliases(model)
+    try:
+        yield
+    except BaseException:
+        if _labels(Repository(settings.models_repo), model) != labels:
+            _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
+        if _attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
+            _attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
+        raise
+
+
+def bake(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """
+    Watch a promoted version for `seconds`, and undo its promotion when it is worse than `previous`.
+
+    The model's lock is free meanwhile, so that it can be rolled back by hand.
+
+    Raises:
+        PromotionUndone: It was worse; the message says how.
+    """
+    log.info("watching model=%s version=%d previous=%s seconds=%g", model, version, previous, seconds)
+    reason = watch(settings, model, version, previous, seconds)
+    if not reason:
+        log.info("version baked model=%s version=%d", model, version)
+        return
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        labels = _labels(repository, model)
+        if labels.get(STABLE) != version:
+            log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
+            return
+        labels = {label: at for label, at in labels.items() if at != version}
+        aliases = {}
+        if previous in repository.versions(model):
+            labels[STABLE] = aliases[alias_of(STABLE)] = previous
+        _undo(settings, registry, model, version, labels, aliases, reason)
+    raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
 
 def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
@@ -347,13 +416,13 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
-    with running_server(settings) as server:
+    with running_server(settings) as servers:
         models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(settings, repository, server, each)]
+        return [row for each in models for row in _rows(settings, repository, servers, each)]
 
 
-def _rows(settings: Settings, repository: Repository, server: LiveServer | None, model: str) -> list[VersionRow]:
-    states = {} if server is None else server.states(model)
+def _rows(settings: Settings, repository: Repository, servers: Endpoints | None, model: str) -> list[VersionRow]:
+    states = {} if servers is None else servers.states(model)
     labels, aliases = _labels(repository, model), _aliases(settings, model)
     published, retired = repository.versions(model), repository.retired(model)
     rows = []
@@ -376,33 +445,33 @@ def _rows(settings: Settings, repository: Repository, server: LiveServer | None,
 
 
 def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
-    """Let a running server catch up; its name, or None where there is none."""
-    with running_server(settings) as server:
-        if server is None:
+    """Let every running server catch up; their names, or None where there is none."""
+    with running_server(settings) as servers:
+        if servers is None:
             return None
-        ask(server)
-        return server.name
+        servers.each(ask)
+        return servers.name
 
 
 def _move_label(settings: Settings, model: str, label: str, version: int) -> Change:
     """Write the label, make a running server take it over, and see that the right version answers to it."""
     repository = Repository(settings.models_repo)
     before = _labels(repository, model)
-    with running_server(settings) as server:
-        if server is not None and (state := server.states(model).get(version, "not served")) != "AVAILABLE":
-            raise LabelNotAssignable(
-                f"Label {label!r} cannot move to version {version} of {model!r}: it is {state} at {server.name}"
-            )
+    stamp = repository.stamp(model, version)
+    with running_server(settings) as servers:
+        if servers is not None:
+            servers.each(lambda server: server.check_available(model, label, version))
+            servers.each(lambda server: server.check_answers(model, version, stamp))
         try:
             _write_labels(repository, model, {**before, label: version})
-            if server is not None:
-                server.reload(repository)
-                server.check_label(model, label, version, repository.stamp(model, version))
+            if servers is not None:
+                servers.each(lambda server: server.reload(repository))
+                servers.each(lambda server: server.check_label(model, label, version, stamp))
         except BaseException:
-            _restore_labels(settings, model, before)
+            _attempt("restore labels", lambda: _restore_labels(settings, model, before))
             raise
     log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
-    return Change("label", model, version, label, before.get(label), server=server.name if server else None)
+    return Change("label", model, version, label, before.get(label), server=servers.name if servers else None)
 
 
 def _undo(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -29,6 +29,9 @@ from flows.evaluation import Evaluation
 from flows.gates import GateDecision
 from serving.errors import HotswapError
 from serving.repository import digest
+
+if TYPE_CHECKING:
+    from flows.sandbox import SandboxDecision
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +134,13 @@ class Registry:
             if (found := decision.comparison) is not None:
                 bounds = {"": found.difference, "_lower": found.lower, "_upper": found.upper}
                 self.log_metrics(run_id, {f"accuracy_difference{name}": value for name, value in bounds.items()})
+
+    def log_sandbox(self, run_id: str, decision: SandboxDecision) -> None:
+        """Record the sandbox's report, as Markdown, as JSON and as tags."""
+        with self._translated():
+            self._client.log_text(run_id, decision.markdown, "sandbox.md")
+            self._client.log_text(run_id, decision.json, "sandbox.json")
+            self.tag_run(run_id, {"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()

@@ -205,14 +205,26 @@ class Process:
         """Wait until `deadline` of the monotonic clock, then kill what is left of the session."""
         with suppress(subprocess.TimeoutExpired):
             self._leader.wait(max(0.0, deadline - time.monotonic()))
-        self._signal(signal.SIGKILL)
+        self.kill()
         self._leader.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._leader.pid
+
+    @property
+    def last_lines(self) -> str:
+        """The end of its log."""
+        with self.log_path.open(encoding="utf-8", errors="replace") as log:
+            return "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
+
+    def kill(self) -> None:
+        """End the whole session at once."""
+        self._signal(signal.SIGKILL)
 
     def told(self, what: str) -> str:
         """A sentence about it, and the last lines of its log."""
-        with self.log_path.open(encoding="utf-8", errors="replace") as log:
-            lines = "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
-        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{lines}"
+        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{self.last_lines}"
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left

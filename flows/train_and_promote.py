@@ -29,12 +29,14 @@ from flows.inspection import inspect
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import Registered, Registry, RegistryError
+from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
 from serving.repository import Repository, digest
 
 log = logging.getLogger(__name__)
 
+SANDBOX_REJECTED = "sandbox rejected"
 _GOLDEN_ROWS = 5
 _PROGRESS_LINES = 5
 
@@ -44,7 +46,7 @@ class TrainOutcome:
     """What one training came to."""
 
     decision: str
-    """``passed``, ``rejected`` or ``inconclusive``"""
+    """``passed``, ``rejected``, ``inconclusive`` or ``sandbox rejected``"""
     model: str
     version: int | None
     """None when it did not pass"""
@@ -54,6 +56,8 @@ class TrainOutcome:
     """why it did not pass"""
     checks: tuple[Check, ...] = ()
     """what the gate looked at"""
+    log: str = ""
+    """the last lines of the sandbox's server, when that rejected it"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -71,6 +75,7 @@ def train_and_promote(
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
     min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None,
     allow_breaking: bool = False,
+    bake: Annotated[float, Field(ge=0)] = 0.0,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -81,6 +86,7 @@ def train_and_promote(
         epochs: How often every row is seen; the recipe's own number when not given.
         min_accuracy: The share of held-out rows that must be recognised; the recipe's own number when not given.
         allow_breaking: Whether clients of the live version may find signatures or classes changed.
+        bake: For how many seconds the new version is watched after it went live, and undone when it is worse.
 
     Returns:
         The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
@@ -102,10 +108,16 @@ def train_and_promote(
         "epochs": epochs,
         "min_accuracy": thresholds.min_accuracy,
         "allow_breaking": allow_breaking,
+        "bake": bake,
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    with _workspace() as directory, _recorded(registry, chosen, params, clock) as run_id:
+    # The sandbox starts while the model is trained.
+    with (
+        _workspace() as directory,
+        _recorded(registry, chosen, params, clock) as run_id,
+        SandboxServer(settings) as server,
+    ):
         with clock("load"):
             dataset = load(chosen, registry, run_id)
         with clock("train"):
@@ -128,6 +140,13 @@ def train_and_promote(
         )
         if decision.verdict is not Verdict.PASSED:
             return _held_up(outcome)
+        with clock("sandbox"):
+            tried = sandbox(settings, server, chosen.name, saved_model, dataset, evaluation, registry, run_id)
+        outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
+        if tried.verdict is Verdict.REJECTED:
+            log.warning("candidate rejected by the sandbox model=%s reason=%s", chosen.name, tried.reason)
+            outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
+            return Completed(name="Rejected", message=tried.reason, data=outcome)
         # One promotion of a model at a time: its number, its directory and its labels belong together.
         with Repository(settings.models_repo).lock(chosen.name):
             promotion.tidy(settings, registry, chosen.name)
@@ -137,7 +156,10 @@ def train_and_promote(
                     champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
                     decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
                 outcome = replace(
-                    outcome, decision=decision.verdict.value, reason=decision.reason, checks=decision.checks
+                    outcome,
+                    decision=decision.verdict.value,
+                    reason=decision.reason,
+                    checks=(*decision.checks, *tried.checks),
                 )
                 if decision.verdict is not Verdict.PASSED:
                     return _held_up(outcome)
@@ -151,6 +173,9 @@ def train_and_promote(
                     verified = verify(settings, chosen.name, version)
                 with clock("label"):
                     change = label(settings, registry, chosen.name, registered, run_id)
+        if bake:
+            with clock("bake"):
+                watch(settings, registry, chosen.name, version, change.previous, bake)
     return replace(
         outcome,
         version=version,
@@ -241,6 +266,37 @@ def gate(
     return decision
 
 
+@task(cache_policy=NO_CACHE)
+def sandbox(
+    settings: Settings,
+    server: SandboxServer,
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    registry: Registry,
+    run_id: str,
+) -> SandboxDecision:
+    """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
+    live = promotion.champion(settings, model)
+    decision = server.judge(
+        Candidate(
+            model,
+            (live or 0) + 1,
+            saved_model,
+            dataset.test.examples,
+            evaluation.probabilities,
+            None if live is None else (live, Repository(settings.models_repo).path(model, live)),
+        )
+    )
+    server.stop()
+    registry.log_sandbox(run_id, decision)
+    key = "sandbox-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    create_markdown_artifact(decision.markdown, key=key, description=f"Sandbox of {model}")
+    log.info("sandbox decided model=%s verdict=%s", model, decision.verdict)
+    return decision
+
+
 def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
     result = state.result(raise_on_failure=False)
     return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
@@ -282,6 +338,14 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> promotion.Change:
     """Move label ``stable`` and alias ``champion``."""
     return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
+
+
+@task(cache_policy=NO_CACHE)
+def watch(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """Hold the new version against the one before while both are asked, and undo the promotion when it is worse."""
+    promotion.bake(settings, registry, model, version, previous, seconds)
 
 
 def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:

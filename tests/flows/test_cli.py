@@ -84,6 +84,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["train", "iris", "--min-accuracy", "nan"], "from 0 to 1"),
         (["train", "iris", "--epochs", "0"], "epochs"),
         (["train", "iris", "--seed", "-1"], "seed"),
+        (["train", "iris", "--bake", "-1"], "bake"),
+        (["train", "iris", "--bake", "inf"], "bake"),
         (["status", "nonsense"], "no model 'nonsense'"),
         (["rollback", "../iris"], "../iris"),
         (["retire", "a/b", "1"], "a/b"),
