@@ -92,7 +92,9 @@ class Journal:
 
     def highest_version(self) -> int:
         """The highest version number that any entry mentions; 0 for none."""
-        numbers = (entry.facts.get(key) for entry in self.read() for key in _NUMBERS)
+        entries = self.read()
+        numbers = [entry.facts.get(key) for entry in entries for key in _NUMBERS]
+        numbers += [number for entry in entries for number in entry.facts.get("added", [])]
         return max((number for number in numbers if isinstance(number, int)), default=0)
 
     def _append_line(self, line: str) -> None:

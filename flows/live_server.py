@@ -53,6 +53,13 @@ class LiveServer:
         except ServableNotFound:
             return {}
 
+    def labels(self, model: str) -> dict[str, int] | None:
+        """The labels of `model`; None from TensorFlow Serving itself, which does not tell."""
+        rows = self._rest.served()
+        if rows is None:
+            return None
+        return {label: row["version"] for row in rows if row["model"] == model for label in row["labels"]}
+
     def wait_available(self, model: str, version: int) -> None:
         failed = self._poll(lambda: self._failure_of(model, version))
         if failed:
@@ -71,7 +78,7 @@ class LiveServer:
 
     def check_answers(self, model: str, version: int, stamp: Mapping[str, Any]) -> None:
         """Hold answers by number over both protocols, and the served digest, against what publish kept."""
-        served = self._digest(model, version)
+        served = self.digest(model, version)
         if served is not None and served != stamp.get("digest", served):
             raise WrongAnswer(f"The server at {self.name} serves other files as version {version} of {model!r}")
         if "golden" in stamp:
@@ -115,7 +122,7 @@ class LiveServer:
             time.sleep(_POLL_SECONDS)
         return answer
 
-    def _digest(self, model: str, version: int) -> str | None:
+    def digest(self, model: str, version: int) -> str | None:
         """What the server says it serves; None from TensorFlow Serving itself, which does not know."""
         for row in self._rest.served() or []:
             if (row["model"], row["version"]) == (model, version):

@@ -203,9 +203,22 @@ class Registry:
 
     def versions(self, model: str) -> list[int]:
         """The registered versions, lowest first."""
+        return sorted(self.runs(model))
+
+    def runs(self, model: str) -> dict[int, str]:
+        """The run of each registered version."""
         with self._translated():
             found = self._client.search_model_versions(f"name = '{model}'", max_results=10_000)
-        return sorted(int(entry.version) for entry in found)
+        return {int(entry.version): entry.run_id or "" for entry in found}
+
+    def version_tags(self, model: str, version: int) -> dict[str, str]:
+        """What is kept with a registered version."""
+        with self._translated():
+            return dict(self._client.get_model_version(model, str(version)).tags)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        with self._translated():
+            return dict(self._client.get_run(run_id).data.tags)
 
     def aliases(self, model: str) -> dict[str, int]:
         """The version that each alias of `model` points to; empty where MLflow does not know `model`."""

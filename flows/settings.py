@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     """file with the bearer token that the model server wants; `hotswap up` and `hotswap serve` make it want that"""
     server_timeout_seconds: float = Field(default=30.0, gt=0)
     """seconds that a new version has to answer before its promotion is undone"""
+    keep_versions: int = Field(default=5, ge=1)
+    """newest versions that stay published after a promotion, besides every labelled one"""
+    reconcile_seconds: float = Field(default=5.0, ge=0)
+    """seconds between two reconcile turns of `hotswap up`; 0 for none"""
 
     @property
     def rest_url(self) -> str:

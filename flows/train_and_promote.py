@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import promotion, training
+from flows import promotion, retention, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Evaluation
 from flows.evaluation import evaluate as evaluate_saved_model
@@ -132,6 +132,7 @@ def train_and_promote(
                     verified = verify(settings, chosen.name, version)
                 with clock("label"):
                     change = label(settings, registry, chosen.name, registered, run_id)
+            retention.tidy_after_promotion(settings, chosen.name)
     return replace(
         outcome,
         version=version,
