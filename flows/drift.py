@@ -59,6 +59,10 @@ class Seen:
     """the server's; None where no server runs"""
     served_labels: Mapping[str, int] | None
     """the server's; None where it does not tell"""
+    registry_error: str = ""
+    """why MLflow cannot be read"""
+    journal_error: str = ""
+    """which line of the journal was changed"""
 
     @property
     def unfinished(self) -> int | None:
@@ -117,43 +121,46 @@ def find(settings: Settings, model: str) -> list[Finding]:
 
 def find_at(settings: Settings, model: str, server: LiveServer | None) -> list[Finding]:
     """The same with a server that is connected already."""
-    try:
-        return list(compare(look(settings, model, server)))
-    except BrokenJournal as exc:
-        return [Finding(model, None, str(exc), "put a copy of the file back, or move it away", repairable=False)]
+    return list(compare(look(settings, model, server)))
 
 
 def look(settings: Settings, model: str, server: LiveServer | None) -> Seen:
-    """
-    Every side's view of `model`.
-
-    Raises:
-        BrokenJournal: The journal was changed.
-    """
+    """Every side's view of `model`."""
     repository = Repository(settings.models_repo)
     config = {entry.name: entry for entry in parse(repository.read_config())}
+    registry, registry_error = None, ""
     try:
         registry = read_registry(settings, model)
     except HotswapError as exc:
-        log.warning("registry not read model=%s error=%s", model, exc)
-        registry = None
+        registry_error = str(exc)
+    entries: tuple[Entry, ...] = ()
+    journal_error = ""
+    try:
+        entries = _entries(Journal(settings.models_repo, model))
+    except BrokenJournal as exc:
+        journal_error = str(exc)
     published = tuple(repository.versions(model))
     return Seen(
-        model,
-        published,
-        tuple(repository.retired(model)),
-        dict(config[model].labels) if model in config else {},
-        model in config and config[model].base_path == str(repository.base_path(model)),
-        _entries(Journal(settings.models_repo, model)),
-        registry,
-        None if server is None else server.states(model),
-        None if server is None or not published else server.labels(model),
+        model=model,
+        published=published,
+        retired=tuple(repository.retired(model)),
+        labels=dict(config[model].labels) if model in config else {},
+        configured=model in config and config[model].base_path == str(repository.base_path(model)),
+        entries=entries,
+        registry=registry,
+        states=None if server is None else server.states(model),
+        served_labels=None if server is None or not published else server.labels(model),
+        registry_error=registry_error,
+        journal_error=journal_error,
     )
 
 
 def compare(seen: Seen) -> Iterator[Finding]:
     """Every disagreement, in the order in which `repair` goes."""
     model, step = seen.model, "`hotswap reconcile` repairs it"
+    if seen.journal_error:
+        yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
+        return
     if seen.unfinished is not None:
         yield Finding(model, seen.unfinished, f"the promotion of version {seen.unfinished} was interrupted", step)
         return
@@ -299,9 +306,8 @@ def _server_findings(seen: Seen, step: str) -> Iterator[Finding]:
 
 def _registry_findings(seen: Seen, journaled: set[int]) -> Iterator[Finding]:
     if seen.registry is None:
-        yield Finding(
-            seen.model, None, "MLflow cannot be read", "check MLFLOW_TRACKING_URI and that it runs", repairable=False
-        )
+        step = "check MLFLOW_TRACKING_URI, and that it runs"
+        yield Finding(seen.model, None, seen.registry_error, step, repairable=False)
         return
     for version in seen.published:
         if version in journaled and version not in seen.registry.runs and version in _once_registered(seen):

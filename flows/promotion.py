@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from flows.journal import Journal
 from flows.live_server import LiveServer, own_server, running_server
-from flows.registry_reader import read_registry
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
@@ -36,7 +35,7 @@ from serving.repository import Repository
 from serving.version_policy import All
 
 if TYPE_CHECKING:
-    from flows.drift import Finding
+    from flows.drift import Seen
     from flows.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -374,30 +373,25 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
 
     with running_server(settings) as server:
         models = repository.models() if model is None else [model]
-        return [
-            row
-            for each in models
-            for row in _rows(settings, repository, server, each, drift.find_at(settings, each, server))
-        ]
+        return [row for each in models for row in _rows(repository, drift.look(settings, each, server))]
 
 
-def _rows(
-    settings: Settings, repository: Repository, server: LiveServer | None, model: str, findings: Sequence[Finding]
-) -> list[VersionRow]:
-    states = {} if server is None else server.states(model)
-    labels, aliases = _labels(repository, model), _aliases(settings, model)
-    published, retired = repository.versions(model), repository.retired(model)
+def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
+    from flows import drift
+
+    findings = list(drift.compare(seen))
+    aliases = {} if seen.registry is None else seen.registry.aliases
+    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
     rows = []
-    versions = sorted({*published, *retired, *labels.values(), *aliases.values()}, reverse=True)
     for version in versions:
+        stamp = repository.stamp(seen.model, version)
         about = {version, None} if version == versions[0] else {version}
-        stamp = repository.stamp(model, version)
         rows.append(
             VersionRow(
-                model=model,
+                model=seen.model,
                 version=version,
-                state=_state(version, published, retired, states),
-                labels=tuple(sorted(label for label, at in labels.items() if at == version)),
+                state=_state(version, seen.published, seen.retired, seen.states or {}),
+                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
                 accuracy=stamp.get("metrics", {}).get("test_accuracy"),
                 run_id=stamp.get("run_id"),
@@ -541,14 +535,6 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
         registry.set_alias(model, alias, version)
     else:
         log.warning("alias not set: version is not registered model=%s version=%d alias=%s", model, version, alias)
-
-
-def _aliases(settings: Settings, model: str) -> dict[str, int]:
-    try:
-        return dict(read_registry(settings, model).aliases)
-    except HotswapError as exc:
-        log.warning("aliases unknown model=%s error=%s", model, exc)
-        return {}
 
 
 def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:
