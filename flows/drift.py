@@ -9,10 +9,14 @@ loses its label, which falls back to the newest earlier version.
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from flows import promotion
 from flows.history import replay
@@ -23,7 +27,7 @@ from flows.registry_reader import RegistryView, read_registry
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
 from serving.model_config import parse
-from serving.repository import Repository, digest
+from serving.repository import STAMP, Repository, digest
 
 log = logging.getLogger(__name__)
 
@@ -309,15 +313,24 @@ def _registry_findings(seen: Seen, journaled: set[int]) -> Iterator[Finding]:
         step = "check MLFLOW_TRACKING_URI, and that it runs"
         yield Finding(seen.model, None, seen.registry_error, step, repairable=False)
         return
-    for version in seen.published:
-        if version in journaled and version not in seen.registry.runs and version in _once_registered(seen):
-            yield Finding(
-                seen.model,
-                version,
-                f"version {version} is served, but the registry has lost it",
-                f"`hotswap retire {seen.model} {version}` takes it out; the next training registers a new one",
-                repairable=False,
-            )
+    for version in _lost(seen):
+        if version in journaled:
+            what = f"version {version} is served, but the registry has lost it"
+            again = _can_be_registered_again(seen, version)
+            step = "`hotswap reconcile` registers it again" if again else f"`hotswap retire {seen.model} {version}`"
+            yield Finding(seen.model, version, what, step, repairable=again)
+
+
+def _lost(seen: Seen) -> list[int]:
+    """The published versions that were registered once."""
+    once = _once_registered(seen)
+    return [version for version in seen.published if version in once and _unregistered(seen, version)]
+
+
+def _can_be_registered_again(seen: Seen, version: int) -> bool:
+    """MLflow numbers upwards, so only what is above all it has; and it is tried once, as each trial costs a number."""
+    tried = any(version in entry.facts.get("lost", []) for entry in seen.entries)
+    return seen.registry is not None and not tried and version > max(seen.registry.runs, default=0)
 
 
 def _mend(settings: Settings, model: str, server: LiveServer | None) -> None:
@@ -331,13 +344,32 @@ def _mend(settings: Settings, model: str, server: LiveServer | None) -> None:
         if server is not None:
             server.wait_available(model, seen.published[-1])
             seen = look(settings, model, server)
+    lost = [version for version in _lost(seen) if _can_be_registered_again(seen, version)]
+    if lost:
+        lost = [version for version in lost if not _register_again(settings, model, version)]
+        seen = look(settings, model, server)
     wanted = _mend_labels(settings, seen, server)
     moves = _wanted_aliases(seen, wanted)
     if moves:
         registry = promotion._registry(settings)
         for alias, version in moves.items():
             registry.set_alias(model, alias, version)
-    _mend_journal(settings, repository, seen, wanted)
+    _mend_journal(settings, repository, seen, wanted, lost)
+
+
+def _register_again(settings: Settings, model: str, version: int) -> bool:
+    """Give the served files of a version to the registry, under its number; False where that cannot be."""
+    repository = Repository(settings.models_repo)
+    path, stamp = repository.path(model, version), repository.stamp(model, version)
+    if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
+        return False
+    registry = promotion._registry(settings)
+    example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
+    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
+        saved_model = Path(directory) / "saved_model"
+        shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP.name))
+        model_uri = registry.log_model(stamp["run_id"], saved_model, example, output)
+    return registry.register_again(stamp["run_id"], model, version, model_uri, stamp["digest"])
 
 
 def _mend_labels(settings: Settings, seen: Seen, server: LiveServer | None) -> dict[str, int]:
@@ -363,12 +395,14 @@ def _mend_labels(settings: Settings, seen: Seen, server: LiveServer | None) -> d
     return reached
 
 
-def _mend_journal(settings: Settings, repository: Repository, seen: Seen, wanted: Mapping[str, int]) -> None:
+def _mend_journal(
+    settings: Settings, repository: Repository, seen: Seen, wanted: Mapping[str, int], lost: list[int]
+) -> None:
     journal = Journal(settings.models_repo, seen.model)
     known = replay(journal.read())
     added = sorted(set(seen.published) - known.published)
     removed = sorted(known.published - set(seen.published))
-    if not added and not removed and known.labels == wanted:
+    if not added and not removed and not lost and known.labels == wanted:
         return
     live = wanted.get(STABLE)
     journal.append(
@@ -378,6 +412,7 @@ def _mend_journal(settings: Settings, repository: Repository, seen: Seen, wanted
         labels=dict(wanted),
         added=added or None,
         removed=removed or None,
+        lost=lost or None,
         digests={str(version): digest(repository.path(seen.model, version)) for version in added} or None,
         run_id=None if live is None else repository.stamp(seen.model, live).get("run_id"),
         digest=None if live is None else repository.stamp(seen.model, live).get("digest"),

@@ -39,9 +39,10 @@ class Reconciler:
             try:
                 if self._turn(model):
                     tried.append(model)
-            except Exception:
-                # Whatever went wrong with one model, the others and the next turn go on.
-                log.exception("reconcile failed model=%s", model)
+            except Exception as exc:
+                # Whatever went wrong with one model, the others go on, and the next turn tries again.
+                self._left.pop(model, None)
+                log.warning("reconcile failed model=%s error=%s", model, exc)
         return tried
 
     def _models(self) -> list[str]:
@@ -53,15 +54,11 @@ class Reconciler:
 
     def _turn(self, model: str) -> bool:
         findings = drift.find(self._settings, model)
-        known = self._left.get(model, [])
-        self._left[model] = findings
-        if findings == known or not any(finding.repairable for finding in findings):
+        if findings == self._left.get(model) or not any(finding.repairable for finding in findings):
             return False
         if drift.is_being_changed(self._settings, model):
-            self._left.pop(model)
             return False
-        repair = self._repair(model)
-        self._left[model] = list(repair.left)
+        self._left[model] = list(self._repair(model).left)
         return True
 
     def _repair(self, model: str) -> drift.Repair:

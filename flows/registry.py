@@ -196,6 +196,31 @@ class Registry:
         log.info("version registered model=%s version=%d run=%s", model, created[-1], run_id)
         return Registered(created[-1], path, content)
 
+    def register_again(self, run_id: str, model: str, version: int, model_uri: str, content: str) -> bool:
+        """
+        Give a version that was lost its number back, as after its registered model was deleted and created again.
+
+        Args:
+            run_id: The run that made it.
+            model: The registered model, created where it is missing.
+            version: The number that was lost.
+            model_uri: As `log_model` returned it.
+            content: The digest of the files.
+
+        Returns:
+            False where MLflow does not give that number any more.
+        """
+        with self._translated():
+            self._ensure_registered_model(model)
+            created = 0
+            while created < version:
+                created = int(self._client.create_model_version(model, source=model_uri, run_id=run_id).version)
+                if created != version:
+                    self._client.delete_model_version(model, str(created))
+            if created == version:
+                self.tag_version(model, version, {"digest": content, "promotion": "registered again"})
+        return created == version
+
     def tag_version(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         with self._translated():
             for key, value in _prefixed(tags).items():

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from flows import drift, promotion
+from flows.explain import explain
 from flows.history import replay
 from flows.journal import Journal
 from flows.live_server import running_server
@@ -136,16 +137,33 @@ def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -
     assert told(pipeline) == ""
 
 
-def test_a_recreated_registered_model_changes_nothing_that_is_live(pipeline: Pipeline) -> None:
-    """With no version left in the registry, the label stays where it answers, and that is told."""
-    first = pipeline.promote(1)
+def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipeline: Pipeline) -> None:
+    """What is served goes back to the registry under its number, with the same files; nothing live has changed."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.retire(pipeline.settings, pipeline.model, first)
     pipeline.registry._client.delete_registered_model(pipeline.model)
     pipeline.registry._client.create_registered_model(pipeline.model)
+    assert "the registry has lost it" in told(pipeline)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert told(pipeline) == ""
+    assert pipeline.registry.versions(pipeline.model) == [second]
+    assert explain(pipeline.settings, pipeline.model, second).problems == ()
+    assert_agreed(pipeline, second)
+    assert pipeline.promote(3) == second + 1
+
+
+def test_what_cannot_be_registered_again_stays_where_it_answers(pipeline: Pipeline) -> None:
+    """With no version left in the registry the label does not move; it is told, and tried once only."""
+    first = pipeline.promote(1)
+    pipeline.registry._client.delete_model_version(pipeline.model, str(first))
     drift.repair(pipeline.settings, pipeline.model)
     assert answered(pipeline, label="stable") == {first}
     assert "the registry has lost it" in told(pipeline)
+    journal = pipeline.journal.path.read_bytes()
+    assert drift.repair(pipeline.settings, pipeline.model).mended == ()
+    assert pipeline.journal.path.read_bytes() == journal
     second = pipeline.promote(2)
-    assert second == first + 1
+    assert second > first + 1
     assert_agreed(pipeline, second)
 
 
