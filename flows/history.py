@@ -39,7 +39,11 @@ class Live:
             self._point(facts.get("label") or _STABLE, version)
             for gone in facts.get("retired", []):
                 self._take_out(gone)
-        elif entry.action in ("undo", "retire"):
+        elif entry.action == "unlabel":
+            self.labels.pop(facts["label"], None)
+        elif entry.action == "undo":
+            self._take_out(version, put_back=True)
+        elif entry.action == "retire":
             self._take_out(version)
 
     def _point(self, label: str, version: int) -> None:
@@ -47,12 +51,15 @@ class Live:
             self._before[label] = self.labels[label]
         self.labels[label] = version
 
-    def _take_out(self, version: int) -> None:
+    def _take_out(self, version: int, put_back: bool = False) -> None:
+        """Its labels go too, or with `put_back` to where they were before."""
         self.published.discard(version)
         for label in [label for label, at in self.labels.items() if at == version]:
-            del self.labels[label]
-            if self._before.get(label) in self.published:
-                self.labels[label] = self._before[label]
+            before = self._before.get(label)
+            if put_back and before in self.published:
+                self.labels[label] = before
+            else:
+                del self.labels[label]
 
 
 @dataclass(frozen=True, slots=True)

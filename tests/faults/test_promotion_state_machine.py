@@ -84,6 +84,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=_PICK, force=st.sampled_from([None, "for a test"]))
     def retire(self, pick: int, force: str | None) -> None:
         """Invariant 6: neither the last nor a labelled version goes without a reason."""
+        self.reconcile()
         version, labels, published = self.published(pick), self.labels(), self.repository.versions(self.model)
         protected = version in labels.values() or published == [version]
         self.attempt(promotion.retire, self.model, version, force)
