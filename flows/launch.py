@@ -108,10 +108,18 @@ def find_prefect(settings: Settings) -> TemporaryPrefect | None:
     Returns:
         The temporary one, which may still be starting.
     """
-    running = f"http://{settings.host}:{settings.prefect_port}/api"
-    if "PREFECT_API_URL" not in os.environ and _answers(running):
-        os.environ["PREFECT_API_URL"] = running
-    return None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
+    if "PREFECT_API_URL" in os.environ or find_running_prefect(settings):
+        return None
+    return TemporaryPrefect(settings)
+
+
+def find_running_prefect(settings: Settings) -> bool:
+    """Make ``PREFECT_API_URL`` point to the configured server or that of `hotswap up`; whether it answers."""
+    api_url = os.environ.get("PREFECT_API_URL", f"http://{settings.host}:{settings.prefect_port}/api")
+    if not _answers(api_url):
+        return False
+    os.environ["PREFECT_API_URL"] = api_url
+    return True
 
 
 class TemporaryPrefect:

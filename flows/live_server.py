@@ -60,6 +60,13 @@ class LiveServer:
         except ServableNotFound:
             return {}
 
+    def labels(self, model: str) -> dict[str, int] | None:
+        """The labels of `model`; None from TensorFlow Serving itself, which does not tell."""
+        rows = self._rest.served()
+        if rows is None:
+            return None
+        return {label: row["version"] for row in rows if row["model"] == model for label in row["labels"]}
+
     def wait_available(self, model: str, version: int) -> None:
         failed = self._poll(lambda: self._failure_of(model, version))
         if failed:
@@ -88,7 +95,7 @@ class LiveServer:
 
     def check_answers(self, model: str, version: int, stamp: Mapping[str, Any]) -> None:
         """Hold answers by number over both protocols, and the served digest, against what publish kept."""
-        served = self._digest(model, version)
+        served = self.digest(model, version)
         if served is not None and served != stamp.get("digest", served):
             raise WrongAnswer(f"The server at {self.name} serves other files as version {version} of {model!r}")
         if "golden" in stamp:
@@ -155,7 +162,7 @@ class LiveServer:
             time.sleep(_POLL_SECONDS)
         return answer
 
-    def _digest(self, model: str, version: int) -> str | None:
+    def digest(self, model: str, version: int) -> str | None:
         """What the server says it serves; None from TensorFlow Serving itself, which does not know."""
         for row in self._rest.served() or []:
             if (row["model"], row["version"]) == (model, version):
@@ -197,19 +204,29 @@ class Endpoints:
         A server that does not answer knows none.
         """
 
-        def known(server: LiveServer) -> dict[int, str]:
-            try:
-                return server.states(model)
-            except (ServerUnavailable, DeadlineExceeded) as exc:
-                log.warning("states unknown server=%s error=%s", server.name, exc)
-                return {}
-
-        found = self.each(known)
+        found = [states or {} for states in self.told(lambda server: server.states(model))]
         common = set(found[0]).intersection(*found[1:])
         return {
             version: next((each[version] for each in found if each[version] != "AVAILABLE"), "AVAILABLE")
             for version in common
         }
+
+    def labels(self, model: str) -> tuple[dict[str, int], ...]:
+        """The labels of `model` at every server that tells."""
+        told = self.told(lambda server: server.labels(model))
+        return tuple(labels for labels in told if labels is not None)
+
+    def told(self, ask: Callable[[LiveServer], T | None]) -> list[T | None]:
+        """The same as `each`, with None for a server that does not answer."""
+
+        def told(server: LiveServer) -> T | None:
+            try:
+                return ask(server)
+            except (ServerUnavailable, DeadlineExceeded) as exc:
+                log.warning("server does not answer server=%s error=%s", server.name, exc)
+                return None
+
+        return self.each(told)
 
 
 @contextmanager

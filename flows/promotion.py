@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from serving.repository import Repository
 from serving.version_policy import All
 
 if TYPE_CHECKING:
+    from flows.drift import Seen
     from flows.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Change:
     retired: tuple[int, ...] = ()
     server: str | None = None
     """the server that has taken it over; None: it waits for the next start"""
+    dry_run: bool = False
+    """whether this is only what would change"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,15 @@ class VersionRow:
     model: str
     version: int
     state: str
-    """the server's state, or RETIRED, or NOT SERVED"""
+    """the server's state, or RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is not there"""
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
     accuracy: float | None
     run_id: str | None
     digest: str | None
     published_at: str | None
+    drift: tuple[str, ...] = ()
+    """what does not agree about it; what is about the whole model is told with the newest version"""
 
 
 def alias_of(label: str) -> str:
@@ -320,15 +325,17 @@ def bake(
     raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
 
-def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
+def rollback(settings: Settings, model: str, to: int | None = None, dry_run: bool = False) -> Change:
     """
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
-    All later ones go, because requests without a label are answered by the highest version.
+    The earlier one must load and answer first; `to` may be a retired one, which is restored. All later ones go, because
+    requests without a label are answered by the highest version. With `dry_run` nothing changes.
 
     Raises:
-        VersionNotFound: There is no earlier version, or `to` is not published.
+        VersionNotFound: There is no earlier version, or `to` is neither published nor retired.
         Protected: A later version carries another label.
+        PromotionUndone: The earlier version does not load or answer; nothing has changed.
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
@@ -341,7 +348,11 @@ def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
                     f"Version {version} of {model!r} carries label {label!r}: "
                     f"move it first with `hotswap label {model} {label} {target}`"
                 )
-        change = _move_label(settings, model, STABLE, target)
+        if dry_run:
+            return Change("rollback", model, target, STABLE, current, tuple(later), dry_run=True)
+        with _restored(repository, model, target):
+            verify(settings, model, target)
+            change = _move_label(settings, model, STABLE, target)
         for version in later:
             repository.retire(model, version)
         _wait(settings, model, lambda server: server.wait_gone(model, later))
@@ -351,7 +362,23 @@ def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
     return change
 
 
-def retire(settings: Settings, model: str, version: int, force: str | None = None) -> Change:
+@contextmanager
+def _restored(repository: Repository, model: str, version: int) -> Iterator[None]:
+    """A version that was retired is published for the block, and stays so when the block succeeds."""
+    was_retired = version in repository.retired(model)
+    if was_retired:
+        repository.restore(model, version)
+    try:
+        yield
+    except BaseException as exc:
+        if was_retired:
+            repository.retire(model, version)
+        if isinstance(exc, HotswapError):
+            raise PromotionUndone(f"Version {version} of {model!r} does not work, nothing was changed: {exc}") from exc
+        raise
+
+
+def retire(settings: Settings, model: str, version: int, force: str | None = None, dry_run: bool = False) -> Change:
     """
     Take a version out of the polled directory.
 
@@ -360,6 +387,7 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         model: The model's name.
         version: A published version.
         force: Why to retire it although it is the last one or carries a label, which is then taken away.
+        dry_run: Only say what would change.
 
     Raises:
         Protected: It is the last one or carries a label, and `force` is not given.
@@ -373,6 +401,8 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         if not force and (carried or not rest):
             use = f"carries label {', '.join(map(repr, carried))}" if carried else "is the last one published"
             raise Protected(f"Version {version} of {model!r} {use}: to retire it all the same, add --force REASON")
+        if dry_run:
+            return Change("retire", model, version, retired=(version,), dry_run=True)
         if carried:
             _restore_labels(settings, model, {label: at for label, at in before.items() if label not in carried})
             registry = _registry(settings)
@@ -416,32 +446,44 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
+    from flows import drift
+
     with running_server(settings) as servers:
         models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(settings, repository, servers, each)]
+        return [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
 
 
-def _rows(settings: Settings, repository: Repository, servers: Endpoints | None, model: str) -> list[VersionRow]:
-    states = {} if servers is None else servers.states(model)
-    labels, aliases = _labels(repository, model), _aliases(settings, model)
-    published, retired = repository.versions(model), repository.retired(model)
+def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
+    from flows import drift
+
+    findings = list(drift.compare(seen))
+    aliases = {} if seen.registry is None else seen.registry.aliases
+    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
     rows = []
-    for version in sorted({*published, *retired}, reverse=True):
-        stamp = repository.stamp(model, version)
+    for version in versions:
+        stamp = repository.stamp(seen.model, version)
+        about = {version, None} if version == versions[0] else {version}
         rows.append(
             VersionRow(
-                model=model,
+                model=seen.model,
                 version=version,
-                state=states.get(version, "NOT SERVED") if version in published else "RETIRED",
-                labels=tuple(sorted(label for label, at in labels.items() if at == version)),
+                state=_state(version, seen.published, seen.retired, seen.states or {}),
+                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
                 accuracy=stamp.get("metrics", {}).get("test_accuracy"),
                 run_id=stamp.get("run_id"),
                 digest=stamp.get("digest"),
                 published_at=stamp.get("published_at"),
+                drift=tuple(finding.what for finding in findings if finding.version in about),
             )
         )
     return rows
+
+
+def _state(version: int, published: Sequence[int], retired: Sequence[int], states: Mapping[int, str]) -> str:
+    if version in published:
+        return states.get(version, "NOT SERVED")
+    return "RETIRED" if version in retired else "MISSING"
 
 
 def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
@@ -550,8 +592,9 @@ def _target(repository: Repository, model: str, current: int, to: int | None) ->
                 f"`hotswap status {model}` shows what can be restored"
             )
         return earlier[-1]
-    _published(repository, model, to)
-    if to not in earlier:
+    if to not in repository.retired(model):
+        _published(repository, model, to)
+    if to >= current:
         raise VersionNotFound(f"Version {to} of {model!r} is not earlier than {current}, the one that is live")
     return to
 
@@ -569,14 +612,6 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
         registry.set_alias(model, alias, version)
     else:
         log.warning("alias not set: version is not registered model=%s version=%d alias=%s", model, version, alias)
-
-
-def _aliases(settings: Settings, model: str) -> dict[str, int]:
-    try:
-        return _registry(settings).aliases(model)
-    except HotswapError as exc:
-        log.warning("aliases unknown model=%s error=%s", model, exc)
-        return {}
 
 
 def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:

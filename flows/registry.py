@@ -212,6 +212,31 @@ class Registry:
         log.info("version registered model=%s version=%d run=%s", model, created[-1], run_id)
         return Registered(created[-1], path, content)
 
+    def register_again(self, run_id: str, model: str, version: int, model_uri: str, content: str) -> bool:
+        """
+        Give a version that was lost its number back, as after its registered model was deleted and created again.
+
+        Args:
+            run_id: The run that made it.
+            model: The registered model, created where it is missing.
+            version: The number that was lost.
+            model_uri: As `log_model` returned it.
+            content: The digest of the files.
+
+        Returns:
+            False where MLflow does not give that number any more.
+        """
+        with self._translated():
+            self._ensure_registered_model(model)
+            created = 0
+            while created < version:
+                created = int(self._client.create_model_version(model, source=model_uri, run_id=run_id).version)
+                if created != version:
+                    self._client.delete_model_version(model, str(created))
+            if created == version:
+                self.tag_version(model, version, {"digest": content, "promotion": "registered again"})
+        return created == version
+
     def tag_version(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         with self._translated():
             for key, value in _prefixed(tags).items():
@@ -219,9 +244,22 @@ class Registry:
 
     def versions(self, model: str) -> list[int]:
         """The registered versions, lowest first."""
+        return sorted(self.runs(model))
+
+    def runs(self, model: str) -> dict[int, str]:
+        """The run of each registered version."""
         with self._translated():
             found = self._client.search_model_versions(f"name = '{model}'", max_results=10_000)
-        return sorted(int(entry.version) for entry in found)
+        return {int(entry.version): entry.run_id or "" for entry in found}
+
+    def version_tags(self, model: str, version: int) -> dict[str, str]:
+        """What is kept with a registered version."""
+        with self._translated():
+            return dict(self._client.get_model_version(model, str(version)).tags)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        with self._translated():
+            return dict(self._client.get_run(run_id).data.tags)
 
     def aliases(self, model: str) -> dict[str, int]:
         """The version that each alias of `model` points to; empty where MLflow does not know `model`."""

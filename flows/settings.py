@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     sandbox_p95_ms: float = Field(default=100.0, gt=0)
     """milliseconds within which a candidate answers 95 of 100 one-row requests in the sandbox"""
 
+    keep_versions: int = Field(default=5, ge=1)
+    """newest versions that stay published after a promotion, besides every labelled one"""
+    reconcile_seconds: float = Field(default=5.0, ge=0)
+    """seconds between two reconcile turns of `hotswap up`; 0 for none"""
+
     @field_validator("serving_endpoints")
     @classmethod
     def _check_endpoints(cls, text: str) -> str:

@@ -84,6 +84,8 @@ def up(settings: Settings, as_json: bool = False) -> None:
             processes.append(Process(service.name, service.command, logs))
         _wait_until_ready(services, processes, told_to_stop)
         if not told_to_stop.is_set():
+            if settings.reconcile_seconds:
+                processes.append(Process("reconciler", [sys.executable, "-m", "flows.reconciler"], logs))
             _announce(settings, services, logs, as_json)
         while not told_to_stop.wait(_POLL_SECONDS):
             _check_running(processes)

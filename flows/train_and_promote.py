@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import promotion, training
+from flows import promotion, retention, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
@@ -176,6 +176,7 @@ def train_and_promote(
         if bake:
             with clock("bake"):
                 watch(settings, registry, chosen.name, version, change.previous, bake)
+        retention.tidy_after_promotion(settings, chosen.name)
     return replace(
         outcome,
         version=version,

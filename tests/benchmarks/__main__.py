@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from tests.benchmarks import discovery, first_impressions, gate_errors, memory, serving_speed, train_overhead
+from tests.benchmarks import discovery, first_impressions, gate_errors, memory, records, serving_speed, train_overhead
 from tests.benchmarks.report import Measurement, show, write_markdown
 from tests.benchmarks.servers import PROJECT
 
@@ -20,6 +20,7 @@ PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
     "serving": serving_speed.measure,
     "memory": memory.measure,
     "discovery": discovery.measure,
+    "records": records.measure,
 }
 
 if __name__ == "__main__":

@@ -51,6 +51,11 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.run_id = self.registry.start_run(self.model, "run", {}, {})
 
+    def begin_anew(self) -> None:
+        """Go on with another model, of which nothing is known yet."""
+        self.model = f"tiny{os.getpid()}_{next(_NUMBERS)}"
+        self.run_id = self.registry.start_run(self.model, "run", {}, {})
+
     @property
     def repository(self) -> Repository:
         return Repository(self.settings.models_repo)
