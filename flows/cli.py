@@ -21,6 +21,9 @@ import typer
 
 if TYPE_CHECKING:
     from clients.client import Prediction
+    from flows.drift import Repair
+    from flows.history import Moment
+    from flows.journal import Entry
     from flows.promotion import Change
     from flows.settings import Settings
     from flows.train_and_promote import TrainOutcome
@@ -30,6 +33,7 @@ _PIPE_WIDTH = 140
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_REJECTED = 3
+EXIT_SANDBOX_REJECTED = 4
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -41,10 +45,15 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 Model = Annotated[str, typer.Argument(help="The model's name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 error, 2 usage, 3 gate rejected, 5 not verified and undone."""
+    """
+    Run one command and exit.
+
+    0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone.
+    """
     code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
@@ -71,7 +80,14 @@ def train(
     recipe: Annotated[str, typer.Argument(help="iris, digits, or the dotted path of a recipe of your own.")] = "iris",
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
     epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
-    min_accuracy: Annotated[float, typer.Option(help="The share of held-out rows that must be right.")] = 0.90,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
+    ] = None,
+    allow_breaking: Annotated[
+        bool,
+        typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures."),
+    ] = False,
+    bake: Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")] = 0.0,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
@@ -80,12 +96,12 @@ def train(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake)
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
-        _show_training(outcome, min_accuracy)
-    return EXIT_REJECTED if outcome.decision == "rejected" else 0
+        _show_training(outcome)
+    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
 
 
 @app.command()
@@ -103,6 +119,9 @@ def status(
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     elif rows:
         _console().print(version_table(rows))
+        for row in rows:
+            for what in row.drift:
+                print(f"{row.model}: {what}")
     else:
         print(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`")
 
@@ -136,25 +155,33 @@ def predict(
 def label(
     model: Model,
     label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
-    version: Annotated[int, typer.Argument(help="A published version.")],
+    version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Point a label, and the registry's alias with it, to a version."""
+    """Point a label, and the registry's alias with it, to a version; or take it away."""
     from flows import promotion
 
-    _show_change(promotion.set_label(_prepared(), model, label, version), as_json)
+    if (version is None) is not remove:
+        raise typer.BadParameter("give a version, or --remove")
+    if version is None:
+        change = promotion.remove_label(_prepared(), model, label)
+    else:
+        change = promotion.set_label(_prepared(), model, label, version)
+    _show_change(change, as_json)
 
 
 @app.command()
 def rollback(
     model: Model,
     to: Annotated[int | None, typer.Option(help="The version to go back to; else the one before.")] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Go back to an earlier version and retire the later ones."""
+    """Go back to an earlier version, which must answer first, and retire the later ones."""
     from flows import promotion
 
-    _show_change(promotion.rollback(_prepared(), model, to), as_json)
+    _show_change(promotion.rollback(_prepared(), model, to, dry_run), as_json)
 
 
 @app.command()
@@ -164,12 +191,21 @@ def retire(
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Why to retire the last or a labelled version all the same.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take a version out of the polled directory."""
     from flows import promotion
 
-    _show_change(promotion.retire(_prepared(), model, version, force), as_json)
+    _show_change(promotion.retire(_prepared(), model, version, force, dry_run), as_json)
+
+
+@app.command()
+def tidy(model: Model, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Retire versions that are neither among the newest (HOTSWAP_KEEP_VERSIONS) nor labelled."""
+    from flows import retention
+
+    _show_change(retention.tidy(_prepared(), model, dry_run), as_json)
 
 
 @app.command()
@@ -182,6 +218,77 @@ def restore(
     from flows import promotion
 
     _show_change(promotion.restore(_prepared(), model, version), as_json)
+
+
+@app.command()
+def history(
+    model: Model,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What was live then: 2026-11-22T10:00, or with an offset.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what changed what is live, when, by whom and why."""
+    from flows import history
+    from flows.tables import history_table
+
+    settings = _prepared()
+    if at is None:
+        entries = history.history(settings, model)
+        if as_json:
+            print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
+        else:
+            _console().print(history_table(entries))
+        return
+    moment = history.live_at(settings, model, at)
+    _show(dataclasses.asdict(moment), _told_moment(moment), as_json)
+
+
+@app.command()
+def explain(
+    model: Model,
+    version: Annotated[int, typer.Argument(help="A published or retired version.")],
+    as_json: Json = False,
+) -> int:
+    """Follow a version back to run, data, git commit and gate; exit 1 when its files are not those that were judged."""
+    from flows import explain
+
+    told = explain.explain(_prepared(), model, version)
+    text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
+    _show(dataclasses.asdict(told), text, as_json)
+    return EXIT_ERROR if told.problems else 0
+
+
+@app.command()
+def reconcile(
+    model: Annotated[str | None, typer.Argument(help="The model's name; all models when not given.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Make registry, directory, models.config, journal and server agree; exit 1 when something is left."""
+    from flows import drift
+
+    settings = _prepared()
+    names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
+    repairs = [drift.repair(settings, name, dry_run) for name in names]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
+    else:
+        print("\n".join(_told_repairs(repairs)) or "Everything agrees.")
+    return EXIT_ERROR if any(repair.left for repair in repairs) else 0
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Look for everything that is wrong, and say the next step; exit 1 when there is something."""
+    from flows import doctor
+
+    findings = doctor.examine(_prepared())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    else:
+        print("\n".join(f"{each.model}: {each.what}\n  next: {each.next_step}" for each in findings) or "All is well.")
+    return EXIT_ERROR if findings else 0
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -266,28 +373,63 @@ def _show_change(change: Change, as_json: bool) -> None:
 
 def _told_change(change: Change) -> str:
     what = f"{change.model} version {change.version}"
+    retired = ", ".join(map(str, change.retired)) or "none"
+    if change.dry_run:
+        back = f"Would roll back to {what}. " if change.action == "rollback" else ""
+        return f"{back}Would retire: {retired}. Nothing was changed."
+    if change.action == "tidy":
+        return f"Retired: {retired}."
     told = {
         "label": f"Label {change.label} now points to {what}.",
+        "unlabel": f"Label {change.label} no longer points to {what}.",
         "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
         "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
         "restore": f"Restored {what}.",
     }[change.action]
-    retired = ", ".join(map(str, change.retired))
-    if retired and change.action == "rollback":
+    if change.retired and change.action == "rollback":
         told += f" Retired: {retired}."
     waiting = "" if change.server else " No server is running: it counts from the next start."
     return told + waiting
 
 
-def _show_training(outcome: TrainOutcome, min_accuracy: float) -> None:
+def _told_repairs(repairs: Sequence[Repair]) -> list[str]:
+    return [
+        *(
+            f"{repair.model}: {'would mend' if repair.dry_run else 'mended'}: {each.what}"
+            for repair in repairs
+            for each in repair.mended
+        ),
+        *(f"{repair.model}: left: {each.what}; {each.next_step}" for repair in repairs for each in repair.left),
+    ]
+
+
+def _told_moment(moment: Moment) -> str:
+    if moment.since is None:
+        return f"At {moment.at} there was nothing of {moment.model} yet."
+    live = "no version was live" if moment.live is None else f"version {moment.live} was live"
+    labels = ", ".join(f"{label} {version}" for label, version in sorted(moment.labels.items())) or "none"
+    published = ", ".join(map(str, moment.published)) or "none"
+    lines = [f"At {moment.at} {live} of {moment.model}, since {moment.since}.", f"labels     {labels}"]
+    return "\n".join([*lines, f"published  {published}", f"run        {moment.run_id or 'not known'}"])
+
+
+def _plain_entry(entry: Entry) -> dict[str, str]:
+    return {"time": entry.time, "who": entry.who, "action": entry.action}
+
+
+def _show_training(outcome: TrainOutcome) -> None:
     from flows.tables import gate_table
 
-    if outcome.decision == "rejected":
-        print(f"{outcome.model} was rejected, and nothing was published: {outcome.reason}")
-        _console().print(gate_table(outcome.checks))
+    _console().print(gate_table(outcome.checks))
+    if outcome.decision != "passed":
+        told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
+            outcome.decision, "is not shown to be good enough"
+        )
+        print(f"{outcome.model} {told}, and nothing was published: {outcome.reason}")
+        if outcome.log:
+            print(f"last lines of the sandbox's server:\n{outcome.log}")
     else:
-        accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f} (required {min_accuracy:.4f})"
-        print(f"{outcome.model} version {outcome.version} is promoted: {accuracy}")
+        print(f"{outcome.model} version {outcome.version} is promoted: accuracy {outcome.metrics['test_accuracy']:.4f}")
         own = "a server of its own, as none is running: `hotswap up` will serve it"
         print(f"verified by  {f'the server at {outcome.server}' if outcome.live else own}")
     print(f"MLflow run   {outcome.run_id}")

@@ -10,22 +10,22 @@ from flows.settings import InvalidSettings, Settings
 
 def rest_client(settings: Settings, timeout_seconds: float = 10.0) -> RestClient:
     """
-    A client for REST.
+    A client for REST, of the first endpoint.
 
     Raises:
         InvalidSettings: The token cannot be read.
     """
-    return RestClient(settings.rest_url, timeout_seconds, access(settings))
+    return RestClient(settings.endpoints[0].rest_url, timeout_seconds, access(settings))
 
 
 def grpc_client(settings: Settings, timeout_seconds: float = 10.0) -> GrpcClient:
     """
-    A client for gRPC.
+    A client for gRPC, of the first endpoint.
 
     Raises:
         InvalidSettings: The token cannot be read.
     """
-    return GrpcClient(settings.grpc_target, timeout_seconds, access(settings))
+    return GrpcClient(settings.endpoints[0].grpc_target, timeout_seconds, access(settings))
 
 
 def access(settings: Settings) -> Access:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,12 +25,13 @@ from typing import Any
 from rich.console import Console
 
 from clients import PredictClient
-from flows import promotion
+from flows import drift, promotion
 from flows.connections import grpc_client, rest_client
+from flows.gates import Check
 from flows.launch import find_prefect
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
 from flows.stack import Process, server_flags, stop
-from flows.tables import version_table
+from flows.tables import gate_table, version_table
 from serving.errors import HotswapError, ServingError
 from serving.repository import Repository
 
@@ -70,20 +72,22 @@ def main() -> int:
 
 def _run(settings: Settings) -> None:
     with rest_client(settings) as rest, grpc_client(settings) as grpc:
-        first = _train(seed=1)
+        first = _train("--seed", "1")
         _check_published(settings, first)
         _check_addressing([rest, grpc], first["version"])
+        _hold_up(settings, [rest, grpc], first["version"])
         second = _swap_under_load(settings, [rest, grpc], first["version"])
         _roll_back(settings, [rest, grpc], first["version"], second)
+        _remove_by_hand(settings, [rest, grpc], first["version"], second)
     _show_versions(settings)
 
 
-def _train(seed: int) -> dict[str, Any]:
+def _train(*options: str, expected: int = 0) -> dict[str, Any]:
     """Train as a user does, who sees the progress; the outcome."""
-    arguments = ["train", MODEL, "--seed", str(seed), "--json"]
+    arguments = ["train", MODEL, *options, "--json"]
     print(f"$ hotswap {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], stdout=subprocess.PIPE, check=False)
-    _prove(done.returncode == 0, f"the training ended with exit code {done.returncode}")
+    _prove(done.returncode == expected, f"the training ended with exit code {done.returncode}, not {expected}")
     outcome: dict[str, Any] = json.loads(done.stdout)
     return outcome
 
@@ -98,6 +102,14 @@ def _check_published(settings: Settings, outcome: dict[str, Any]) -> None:
     )
 
 
+def _check_answered(clients: Sequence[PredictClient], version: int) -> None:
+    """Whoever asks without a number or for `stable` is answered by `version`."""
+    for client in clients:
+        for label in (None, "stable"):
+            answered = client.predict(MODEL, ROW, label=label).version
+            _prove(answered == version, f"version {answered} answers for label {label}, not {version}")
+
+
 def _check_addressing(clients: Sequence[PredictClient], version: int) -> None:
     for client in clients:
         for how in ({"version": version}, {"label": "stable"}, {}):
@@ -108,9 +120,20 @@ def _check_addressing(clients: Sequence[PredictClient], version: int) -> None:
     )
 
 
+def _hold_up(settings: Settings, clients: Sequence[PredictClient], live: int) -> None:
+    published = Repository(settings.models_repo).versions(MODEL)
+    outcome = _train("--epochs", "1", expected=3)
+    _prove(Repository(settings.models_repo).versions(MODEL) == published, "a rejected model was published")
+    _check_answered(clients, live)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(
+        gate_table([Check(**check) for check in outcome["checks"]])
+    )
+    _say(f"3. A training that was stopped too early did not pass the gate, exit code 3: version {live} stays live.")
+
+
 def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], before: int) -> int:
     with _asking(settings) as load:
-        outcome = _train(seed=2)
+        outcome = _train("--seed", "2")
         version: int = outcome["version"]
         renamed = Repository(settings.models_repo).base_path(MODEL).stat().st_mtime
         _prove(load.wait_for(version), f"version {version} was published, but does not answer")
@@ -121,7 +144,7 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], befor
             _prove(answered == number, f"asked for version {number}, version {answered} answers")
     swap_milliseconds, slowest_milliseconds = (load.first_answer[version] - renamed) * 1000, load.slowest * 1000
     _say(
-        f"3. Version {version} went live while {load.count} requests came over both protocols: none failed, the first "
+        f"4. Version {version} went live while {load.count} requests came over both protocols: none failed, the first "
         f"answer of it came {swap_milliseconds:.0f} ms after its directory appeared, and the slowest of all took "
         f"{slowest_milliseconds:.0f} ms. Versions {before} and {version} both answer by number."
     )
@@ -131,22 +154,48 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], befor
 def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
     change = promotion.rollback(settings, MODEL)
     _prove(change.version == version, f"rolled back to version {change.version}, not {version}")
-    for client in clients:
-        for label in (None, "stable"):
-            answered = client.predict(MODEL, ROW, label=label).version
-            _prove(answered == version, f"after the rollback version {answered} answers, not {version}")
-    rows = {row.version: row for row in promotion.status(settings, MODEL)}
-    live = rows[version]
-    _prove((live.labels, live.aliases) == (("stable",), ("champion",)), f"label and alias disagree: {live}")
-    _prove(rows[removed].state == "RETIRED", f"version {removed} is {rows[removed].state}")
+    _check_answered(clients, version)
+    _check_agreed(settings, version)
+    state = _rows(settings)[removed].state
+    _prove(state == "RETIRED", f"version {removed} is {state}")
     _say(
-        f"4. Rolled back: version {removed} is removed, the next answer came from version {version}, and the label "
+        f"5. Rolled back: version {removed} is removed, the next answer came from version {version}, and the label "
         "`stable`, the alias `champion` and the registry agree."
     )
 
 
+def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
+    promotion.restore(settings, MODEL, removed)
+    promotion.set_label(settings, MODEL, promotion.STABLE, removed)
+    _check_answered(clients, removed)
+    path = Repository(settings.models_repo).path(MODEL, removed)
+    print(f"$ rm -r {os.path.relpath(path)}\n$ hotswap reconcile {MODEL}", flush=True)
+    with _asking(settings) as load:
+        shutil.rmtree(path)
+        _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
+        repaired = drift.repair(settings, MODEL)
+    _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
+    _prove(not repaired.left, f"not repaired: {repaired.left}")
+    _check_answered(clients, version)
+    _check_agreed(settings, version)
+    _say(
+        f"6. Version {removed} was restored and went live again. Then its directory was deleted by hand: the server "
+        f"fell back to version {version} without failing one of {load.count} requests, and `reconcile` gave it label "
+        "and alias and told the journal."
+    )
+
+
+def _check_agreed(settings: Settings, version: int) -> None:
+    live = _rows(settings)[version]
+    _prove((live.labels, live.aliases) == (("stable",), ("champion",)), f"label and alias disagree: {live}")
+
+
+def _rows(settings: Settings) -> dict[int, promotion.VersionRow]:
+    return {row.version: row for row in promotion.status(settings, MODEL)}
+
+
 def _show_versions(settings: Settings) -> None:
-    _say("5. What there is now:")
+    _say("7. What there is now:")
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(version_table(promotion.status(settings, MODEL)))
 
 

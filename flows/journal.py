@@ -21,7 +21,8 @@ from typing import Any
 from serving.errors import RepositoryError
 from serving.repository import validate_model_name
 
-_START = "0" * 64
+START = "0" * 64
+"""what the first line carries as the hash of the line before it"""
 _NUMBERS = ("version", "previous")
 _ENVELOPE = ("time", "who", "action", "before")
 
@@ -61,7 +62,7 @@ class Journal:
         """
         entries: list[Entry] = []
         for number, line in enumerate(self._whole_lines(), start=1):
-            previous = entries[-1].hash if entries else _START
+            previous = entries[-1].hash if entries else START
             try:
                 record = json.loads(line)
                 claimed = record.pop("hash")
@@ -77,14 +78,7 @@ class Journal:
     def append(self, action: str, **facts: Any) -> None:
         """Add one entry, safely on disk before this returns."""
         entries = self.read()
-        record: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "who": f"{getpass.getuser()}@{socket.gethostname()}",
-            "action": action,
-            **{key: value for key, value in facts.items() if value is not None},
-            "before": entries[-1].hash if entries else _START,
-        }
-        record["hash"] = _hash(record)
+        record = next_record(entries[-1].hash if entries else START, action, facts)
         try:
             self._append_line(json.dumps(record, ensure_ascii=False))
         except OSError as exc:
@@ -92,7 +86,9 @@ class Journal:
 
     def highest_version(self) -> int:
         """The highest version number that any entry mentions; 0 for none."""
-        numbers = (entry.facts.get(key) for entry in self.read() for key in _NUMBERS)
+        entries = self.read()
+        numbers = [entry.facts.get(key) for entry in entries for key in _NUMBERS]
+        numbers += [number for entry in entries for number in entry.facts.get("added", [])]
         return max((number for number in numbers if isinstance(number, int)), default=0)
 
     def _append_line(self, line: str) -> None:
@@ -109,6 +105,18 @@ class Journal:
             return self.path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
+
+
+def next_record(before: str, action: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The line, made now by this user, that follows the one with hash `before`; facts that are None are left out."""
+    record: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "who": f"{getpass.getuser()}@{socket.gethostname()}",
+        "action": action,
+        **{key: value for key, value in facts.items() if value is not None},
+        "before": before,
+    }
+    return {**record, "hash": _hash(record)}
 
 
 def _hash(record: Mapping[str, Any]) -> str:

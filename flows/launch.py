@@ -48,7 +48,9 @@ def train(
     recipe: str = "iris",
     seed: int = 42,
     epochs: int | None = None,
-    min_accuracy: float = 0.90,
+    min_accuracy: float | None = None,
+    allow_breaking: bool = False,
+    bake: float = 0.0,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -56,7 +58,7 @@ def train(
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
-    check_parameters(recipe, seed, epochs, min_accuracy)
+    check_parameters(recipe, seed, epochs, min_accuracy, bake)
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
@@ -76,12 +78,12 @@ def train(
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
 
-def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float) -> None:
+def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float | None, bake: float = 0.0) -> None:
     """
     Raises:
         HotswapError: The flow would refuse one of these; found before anything is started.
@@ -92,8 +94,10 @@ def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: f
         raise InvalidParameter(f"The seed must be from 0 to {2**32 - 1}, not {seed}")
     if epochs is not None and not 1 <= epochs <= 100_000:
         raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
-    if not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
+    if min_accuracy is not None and not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
         raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
+    if not (math.isfinite(bake) and bake >= 0):
+        raise InvalidParameter(f"The seconds to bake must be 0 or more, not {bake}")
     find_recipe(recipe)
 
 
@@ -104,10 +108,18 @@ def find_prefect(settings: Settings) -> TemporaryPrefect | None:
     Returns:
         The temporary one, which may still be starting.
     """
-    running = f"http://{settings.host}:{settings.prefect_port}/api"
-    if "PREFECT_API_URL" not in os.environ and _answers(running):
-        os.environ["PREFECT_API_URL"] = running
-    return None if "PREFECT_API_URL" in os.environ else TemporaryPrefect(settings)
+    if "PREFECT_API_URL" in os.environ or find_running_prefect(settings):
+        return None
+    return TemporaryPrefect(settings)
+
+
+def find_running_prefect(settings: Settings) -> bool:
+    """Make ``PREFECT_API_URL`` point to the configured server or that of `hotswap up`; whether it answers."""
+    api_url = os.environ.get("PREFECT_API_URL", f"http://{settings.host}:{settings.prefect_port}/api")
+    if not _answers(api_url):
+        return False
+    os.environ["PREFECT_API_URL"] = api_url
+    return True
 
 
 class TemporaryPrefect:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from flows.connections import grpc_client, rest_client
+from flows.connections import access
 from flows.settings import Settings
-from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable
+from serving.errors import DeadlineExceeded, HotswapError, LabelNotAssignable, ServableNotFound, ServerUnavailable
 from serving.model_config import ModelEntry, parse, render
 from serving.repository import Repository
 from serving.version_policy import Specific
 
+log = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.02
 _TOLERANCE = 1e-5  # a batch of another size may change a float's last bits
+
+
+T = TypeVar("T")
 
 
 class NotServed(ServerUnavailable):
@@ -53,6 +60,13 @@ class LiveServer:
         except ServableNotFound:
             return {}
 
+    def labels(self, model: str) -> dict[str, int] | None:
+        """The labels of `model`; None from TensorFlow Serving itself, which does not tell."""
+        rows = self._rest.served()
+        if rows is None:
+            return None
+        return {label: row["version"] for row in rows if row["model"] == model for label in row["labels"]}
+
     def wait_available(self, model: str, version: int) -> None:
         failed = self._poll(lambda: self._failure_of(model, version))
         if failed:
@@ -65,13 +79,23 @@ class LiveServer:
 
         self._poll(gone)
 
+    def check_available(self, model: str, label: str, version: int) -> None:
+        """
+        Raises:
+            LabelNotAssignable: `version` is not available, so that `label` cannot point to it.
+        """
+        if (state := self.states(model).get(version, "not served")) != "AVAILABLE":
+            raise LabelNotAssignable(
+                f"Label {label!r} cannot move to version {version} of {model!r}: it is {state} at {self.name}"
+            )
+
     def check_back(self, repository: Repository, model: str, version: int) -> None:
         self.wait_available(model, version)
         self.check_answers(model, version, repository.stamp(model, version))
 
     def check_answers(self, model: str, version: int, stamp: Mapping[str, Any]) -> None:
         """Hold answers by number over both protocols, and the served digest, against what publish kept."""
-        served = self._digest(model, version)
+        served = self.digest(model, version)
         if served is not None and served != stamp.get("digest", served):
             raise WrongAnswer(f"The server at {self.name} serves other files as version {version} of {model!r}")
         if "golden" in stamp:
@@ -80,6 +104,29 @@ class LiveServer:
             for protocol, client in (("REST", self._rest), ("gRPC", self._grpc)):
                 answer = client.predict(model, inputs, version=version).outputs["output"]
                 _compare(np.asarray(answer, np.float32), expected, f"{protocol} version {version} of {model!r}")
+
+    def time_golden(self, model: str, version: int, stamp: Mapping[str, Any]) -> float:
+        """
+        Ask the golden rows over both protocols; the milliseconds that gRPC took.
+
+        Raises:
+            WrongAnswer: They are answered differently from what publish kept.
+        """
+        inputs = np.asarray(stamp["golden"]["inputs"], np.float32)
+        expected = np.asarray(stamp["golden"]["outputs"], np.float32)
+        started = time.perf_counter()
+        over_grpc = self._grpc.predict(model, inputs, version=version)
+        milliseconds = (time.perf_counter() - started) * 1000
+        over_rest = self._rest.predict(model, inputs, version=version)
+        for protocol, answer in (("gRPC", over_grpc), ("REST", over_rest)):
+            output = np.asarray(answer.outputs["output"], np.float32)
+            _compare(output, expected, f"{protocol} version {version} of {model!r}")
+        return milliseconds
+
+    def usage(self, model: str) -> dict[int, tuple[int, int]]:
+        """By version, how many requests and how many of them failed; empty from TensorFlow Serving itself."""
+        rows = self._rest.served() or []
+        return {row["version"]: (row["requests"], row["errors"]) for row in rows if row["model"] == model}
 
     def check_label(self, model: str, label: str, version: int, stamp: Mapping[str, Any]) -> None:
         """Ask by label over both protocols: `version` must answer."""
@@ -115,7 +162,7 @@ class LiveServer:
             time.sleep(_POLL_SECONDS)
         return answer
 
-    def _digest(self, model: str, version: int) -> str | None:
+    def digest(self, model: str, version: int) -> str | None:
         """What the server says it serves; None from TensorFlow Serving itself, which does not know."""
         for row in self._rest.served() or []:
             if (row["model"], row["version"]) == (model, version):
@@ -129,15 +176,80 @@ def servable_entries(repository: Repository) -> list[ModelEntry]:
     return [entry for entry in parse(repository.read_config()) if repository.versions(entry.name)]
 
 
+class Endpoints:
+    """All servers that must have a version; one sentence that goes wrong at one of them names it."""
+
+    def __init__(self, servers: Sequence[LiveServer]) -> None:
+        self.name = ", ".join(server.name for server in servers)
+        self._servers = servers
+
+    def __iter__(self) -> Iterator[LiveServer]:
+        return iter(self._servers)
+
+    def each(self, ask: Callable[[LiveServer], T]) -> list[T]:
+        """
+        Ask all of them at a time, and every one to the end; their answers in the order of the settings.
+
+        Raises:
+            HotswapError: The first of their errors.
+        """
+        with ThreadPoolExecutor(len(self._servers)) as pool:
+            asked = [pool.submit(ask, server) for server in self._servers]
+        return [each.result() for each in asked]
+
+    def states(self, model: str) -> dict[int, str]:
+        """
+        Per version that all of them know: AVAILABLE where it is so at all of them, else what it is at one.
+
+        A server that does not answer knows none.
+        """
+
+        found = [states or {} for states in self.told(lambda server: server.states(model))]
+        common = set(found[0]).intersection(*found[1:])
+        return {
+            version: next((each[version] for each in found if each[version] != "AVAILABLE"), "AVAILABLE")
+            for version in common
+        }
+
+    def labels(self, model: str) -> tuple[dict[str, int], ...]:
+        """The labels of `model` at every server that tells."""
+        told = self.told(lambda server: server.labels(model))
+        return tuple(labels for labels in told if labels is not None)
+
+    def told(self, ask: Callable[[LiveServer], T | None]) -> list[T | None]:
+        """The same as `each`, with None for a server that does not answer."""
+
+        def told(server: LiveServer) -> T | None:
+            try:
+                return ask(server)
+            except (ServerUnavailable, DeadlineExceeded) as exc:
+                log.warning("server does not answer server=%s error=%s", server.name, exc)
+                return None
+
+        return self.each(told)
+
+
 @contextmanager
-def running_server(settings: Settings) -> Iterator[LiveServer | None]:
-    """The server that listens on the ports of `settings`; None when nobody does."""
-    if not any(_listens(settings.host, port) for port in (settings.rest_port, settings.grpc_port)):
+def running_server(settings: Settings) -> Iterator[Endpoints | None]:
+    """The servers at the endpoints of `settings`; None when none are set and nobody listens on its ports."""
+    if not settings.serving_endpoints and not any(
+        _listens(settings.host, port) for port in (settings.rest_port, settings.grpc_port)
+    ):
         yield None
         return
-    timeout_seconds = settings.server_timeout_seconds
-    with rest_client(settings, timeout_seconds) as rest, grpc_client(settings, timeout_seconds) as grpc:
-        yield LiveServer(rest, grpc, settings.rest_url, timeout_seconds)
+    timeout_seconds, shown = settings.server_timeout_seconds, access(settings)
+    with ExitStack() as stack:
+        yield Endpoints(
+            [
+                LiveServer(
+                    stack.enter_context(RestClient(each.rest_url, timeout_seconds, shown)),
+                    stack.enter_context(GrpcClient(each.grpc_target, timeout_seconds, shown)),
+                    each.rest_url,
+                    timeout_seconds,
+                )
+                for each in settings.endpoints
+            ]
+        )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.bake import watch
 from flows.journal import Journal
-from flows.live_server import LiveServer, own_server, running_server
+from flows.live_server import Endpoints, LiveServer, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
     HotswapError,
     InvalidRequest,
-    LabelNotAssignable,
     VersionNotFound,
 )
 from serving.model_config import ModelEntry, parse, render
@@ -35,6 +35,7 @@ from serving.repository import Repository
 from serving.version_policy import All
 
 if TYPE_CHECKING:
+    from flows.drift import Seen
     from flows.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Change:
     retired: tuple[int, ...] = ()
     server: str | None = None
     """the server that has taken it over; None: it waits for the next start"""
+    dry_run: bool = False
+    """whether this is only what would change"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,15 @@ class VersionRow:
     model: str
     version: int
     state: str
-    """the server's state, or RETIRED, or NOT SERVED"""
+    """the server's state, or RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is not there"""
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
     accuracy: float | None
     run_id: str | None
     digest: str | None
     published_at: str | None
+    drift: tuple[str, ...] = ()
+    """what does not agree about it; what is about the whole model is told with the newest version"""
 
 
 def alias_of(label: str) -> str:
@@ -126,6 +131,14 @@ def highest_version_seen(settings: Settings, model: str) -> int:
     )
 
 
+def champion(settings: Settings, model: str) -> int | None:
+    """The version that label ``stable`` points to, else the highest published; None when nothing is published."""
+    repository = Repository(settings.models_repo)
+    versions = repository.versions(model)
+    labelled = _labels(repository, model).get(STABLE)
+    return labelled if labelled in versions else max(versions, default=None)
+
+
 def publish(settings: Settings, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
     """
     Make `source` visible as a version that no label points to yet, and make a running server know the model.
@@ -157,16 +170,17 @@ def verify(settings: Settings, model: str, version: int) -> Verified:
     repository = Repository(settings.models_repo)
     started = time.perf_counter()
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(settings))
-        if server is not None:
-            server.reload(repository)
+        servers = stack.enter_context(running_server(settings))
+        if servers is not None:
+            servers.each(lambda server: server.reload(repository))
         else:
             log.info("no server runs at %s: checking on one of our own model=%s", settings.rest_url, model)
-            server = stack.enter_context(own_server(settings, repository, model, version))
-        server.wait_available(model, version)
+            servers = Endpoints([stack.enter_context(own_server(settings, repository, model, version))])
+        servers.each(lambda server: server.wait_available(model, version))
         seconds = time.perf_counter() - started
-        server.check_answers(model, version, repository.stamp(model, version))
-        name = server.name
+        stamp = repository.stamp(model, version)
+        servers.each(lambda server: server.check_answers(model, version, stamp))
+        name = servers.name
     log.info("version verified model=%s version=%d server=%s seconds=%.3f", model, version, name, seconds)
     return Verified(name, seconds)
 
@@ -231,27 +245,97 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
-        before = _labels(repository, model)
         registry = _registry(settings)
-        change = _move_label(settings, model, label, version)
-        try:
+        with _labels_restored_on_failure(settings, registry, model, label):
+            change = _move_label(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
-        except BaseException:
-            _restore_labels(settings, model, before)
-            raise
-        _journal(settings, change)
+            _journal(settings, change)
     return change
 
 
-def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
+def remove_label(settings: Settings, model: str, label: str) -> Change:
+    """
+    Take `label`, and the registry's alias with it, away.
+
+    Raises:
+        InvalidRequest: There is no such label.
+        Protected: It is ``stable``, which says what is live.
+    """
+    validate_label(label)
+    if label == STABLE:
+        raise Protected(f"Label {label!r} says what is live: move it with `hotswap label {model} {label} VERSION`")
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        before = _labels(repository, model)
+        if label not in before:
+            raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
+        registry = _registry(settings)
+        with _labels_restored_on_failure(settings, registry, model, label):
+            _write_labels(repository, model, {name: at for name, at in before.items() if name != label})
+            server = _wait(settings, model, lambda server: server.reload(repository))
+            if alias_of(label) in registry.aliases(model):
+                registry.set_alias(model, alias_of(label), None)
+            change = Change("unlabel", model, before[label], label, before[label], server=server)
+            _journal(settings, change)
+    return change
+
+
+@contextmanager
+def _labels_restored_on_failure(settings: Settings, registry: Registry, model: str, label: str) -> Iterator[None]:
+    """Put all labels, and the alias of `label`, back when the block fails; the model's lock is held."""
+    alias = alias_of(label)
+    labels, aliases = _labels(Repository(settings.models_repo), model), registry.aliases(model)
+    try:
+        yield
+    except BaseException:
+        if _labels(Repository(settings.models_repo), model) != labels:
+            _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
+        if _attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
+            _attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
+        raise
+
+
+def bake(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """
+    Watch a promoted version for `seconds`, and undo its promotion when it is worse than `previous`.
+
+    The model's lock is free meanwhile, so that it can be rolled back by hand.
+
+    Raises:
+        PromotionUndone: It was worse; the message says how.
+    """
+    log.info("watching model=%s version=%d previous=%s seconds=%g", model, version, previous, seconds)
+    reason = watch(settings, model, version, previous, seconds)
+    if not reason:
+        log.info("version baked model=%s version=%d", model, version)
+        return
+    repository = Repository(settings.models_repo)
+    with repository.lock(model):
+        labels = _labels(repository, model)
+        if labels.get(STABLE) != version:
+            log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
+            return
+        labels = {label: at for label, at in labels.items() if at != version}
+        aliases = {}
+        if previous in repository.versions(model):
+            labels[STABLE] = aliases[alias_of(STABLE)] = previous
+        _undo(settings, registry, model, version, labels, aliases, reason)
+    raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
+
+
+def rollback(settings: Settings, model: str, to: int | None = None, dry_run: bool = False) -> Change:
     """
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
-    All later ones go, because requests without a label are answered by the highest version.
+    The earlier one must load and answer first; `to` may be a retired one, which is restored. All later ones go, because
+    requests without a label are answered by the highest version. With `dry_run` nothing changes.
 
     Raises:
-        VersionNotFound: There is no earlier version, or `to` is not published.
+        VersionNotFound: There is no earlier version, or `to` is neither published nor retired.
         Protected: A later version carries another label.
+        PromotionUndone: The earlier version does not load or answer; nothing has changed.
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
@@ -264,7 +348,11 @@ def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
                     f"Version {version} of {model!r} carries label {label!r}: "
                     f"move it first with `hotswap label {model} {label} {target}`"
                 )
-        change = _move_label(settings, model, STABLE, target)
+        if dry_run:
+            return Change("rollback", model, target, STABLE, current, tuple(later), dry_run=True)
+        with _restored(repository, model, target):
+            verify(settings, model, target)
+            change = _move_label(settings, model, STABLE, target)
         for version in later:
             repository.retire(model, version)
         _wait(settings, model, lambda server: server.wait_gone(model, later))
@@ -274,7 +362,23 @@ def rollback(settings: Settings, model: str, to: int | None = None) -> Change:
     return change
 
 
-def retire(settings: Settings, model: str, version: int, force: str | None = None) -> Change:
+@contextmanager
+def _restored(repository: Repository, model: str, version: int) -> Iterator[None]:
+    """A version that was retired is published for the block, and stays so when the block succeeds."""
+    was_retired = version in repository.retired(model)
+    if was_retired:
+        repository.restore(model, version)
+    try:
+        yield
+    except BaseException as exc:
+        if was_retired:
+            repository.retire(model, version)
+        if isinstance(exc, HotswapError):
+            raise PromotionUndone(f"Version {version} of {model!r} does not work, nothing was changed: {exc}") from exc
+        raise
+
+
+def retire(settings: Settings, model: str, version: int, force: str | None = None, dry_run: bool = False) -> Change:
     """
     Take a version out of the polled directory.
 
@@ -283,6 +387,7 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         model: The model's name.
         version: A published version.
         force: Why to retire it although it is the last one or carries a label, which is then taken away.
+        dry_run: Only say what would change.
 
     Raises:
         Protected: It is the last one or carries a label, and `force` is not given.
@@ -296,6 +401,8 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         if not force and (carried or not rest):
             use = f"carries label {', '.join(map(repr, carried))}" if carried else "is the last one published"
             raise Protected(f"Version {version} of {model!r} {use}: to retire it all the same, add --force REASON")
+        if dry_run:
+            return Change("retire", model, version, retired=(version,), dry_run=True)
         if carried:
             _restore_labels(settings, model, {label: at for label, at in before.items() if label not in carried})
             registry = _registry(settings)
@@ -339,62 +446,74 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
-    with running_server(settings) as server:
+    from flows import drift
+
+    with running_server(settings) as servers:
         models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(settings, repository, server, each)]
+        return [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
 
 
-def _rows(settings: Settings, repository: Repository, server: LiveServer | None, model: str) -> list[VersionRow]:
-    states = {} if server is None else server.states(model)
-    labels, aliases = _labels(repository, model), _aliases(settings, model)
-    published, retired = repository.versions(model), repository.retired(model)
+def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
+    from flows import drift
+
+    findings = list(drift.compare(seen))
+    aliases = {} if seen.registry is None else seen.registry.aliases
+    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
     rows = []
-    for version in sorted({*published, *retired}, reverse=True):
-        stamp = repository.stamp(model, version)
+    for version in versions:
+        stamp = repository.stamp(seen.model, version)
+        about = {version, None} if version == versions[0] else {version}
         rows.append(
             VersionRow(
-                model=model,
+                model=seen.model,
                 version=version,
-                state=states.get(version, "NOT SERVED") if version in published else "RETIRED",
-                labels=tuple(sorted(label for label, at in labels.items() if at == version)),
+                state=_state(version, seen.published, seen.retired, seen.states or {}),
+                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
                 accuracy=stamp.get("metrics", {}).get("test_accuracy"),
                 run_id=stamp.get("run_id"),
                 digest=stamp.get("digest"),
                 published_at=stamp.get("published_at"),
+                drift=tuple(finding.what for finding in findings if finding.version in about),
             )
         )
     return rows
 
 
+def _state(version: int, published: Sequence[int], retired: Sequence[int], states: Mapping[int, str]) -> str:
+    if version in published:
+        return states.get(version, "NOT SERVED")
+    return "RETIRED" if version in retired else "MISSING"
+
+
 def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
-    """Let a running server catch up; its name, or None where there is none."""
-    with running_server(settings) as server:
-        if server is None:
+    """Let every running server catch up; their names, or None where there is none."""
+    with running_server(settings) as servers:
+        if servers is None:
             return None
-        ask(server)
-        return server.name
+        servers.each(ask)
+        return servers.name
 
 
 def _move_label(settings: Settings, model: str, label: str, version: int) -> Change:
     """Write the label, make a running server take it over, and see that the right version answers to it."""
     repository = Repository(settings.models_repo)
     before = _labels(repository, model)
-    with running_server(settings) as server:
-        if server is not None and (state := server.states(model).get(version, "not served")) != "AVAILABLE":
-            raise LabelNotAssignable(
-                f"Label {label!r} cannot move to version {version} of {model!r}: it is {state} at {server.name}"
-            )
+    stamp = repository.stamp(model, version)
+    with running_server(settings) as servers:
+        if servers is not None:
+            servers.each(lambda server: server.check_available(model, label, version))
+            servers.each(lambda server: server.check_answers(model, version, stamp))
         try:
             _write_labels(repository, model, {**before, label: version})
-            if server is not None:
-                server.reload(repository)
-                server.check_label(model, label, version, repository.stamp(model, version))
+            if servers is not None:
+                servers.each(lambda server: server.reload(repository))
+                servers.each(lambda server: server.check_label(model, label, version, stamp))
         except BaseException:
-            _restore_labels(settings, model, before)
+            _attempt("restore labels", lambda: _restore_labels(settings, model, before))
             raise
     log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
-    return Change("label", model, version, label, before.get(label), server=server.name if server else None)
+    return Change("label", model, version, label, before.get(label), server=servers.name if servers else None)
 
 
 def _undo(
@@ -473,8 +592,9 @@ def _target(repository: Repository, model: str, current: int, to: int | None) ->
                 f"`hotswap status {model}` shows what can be restored"
             )
         return earlier[-1]
-    _published(repository, model, to)
-    if to not in earlier:
+    if to not in repository.retired(model):
+        _published(repository, model, to)
+    if to >= current:
         raise VersionNotFound(f"Version {to} of {model!r} is not earlier than {current}, the one that is live")
     return to
 
@@ -492,14 +612,6 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
         registry.set_alias(model, alias, version)
     else:
         log.warning("alias not set: version is not registered model=%s version=%d alias=%s", model, version, alias)
-
-
-def _aliases(settings: Settings, model: str) -> dict[str, int]:
-    try:
-        return _registry(settings).aliases(model)
-    except HotswapError as exc:
-        log.warning("aliases unknown model=%s error=%s", model, exc)
-        return {}
 
 
 def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:

@@ -7,12 +7,13 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -28,6 +29,9 @@ from flows.evaluation import Evaluation
 from flows.gates import GateDecision
 from serving.errors import HotswapError
 from serving.repository import digest
+
+if TYPE_CHECKING:
+    from flows.sandbox import SandboxDecision
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +128,19 @@ class Registry:
         with self._translated():
             self._client.log_text(run_id, decision.markdown, "gate.md")
             self._client.log_text(run_id, decision.json, "gate.json")
-            self.tag_run(run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason})
+            self.tag_run(
+                run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason, **_by_check(decision)}
+            )
+            if (found := decision.comparison) is not None:
+                bounds = {"": found.difference, "_lower": found.lower, "_upper": found.upper}
+                self.log_metrics(run_id, {f"accuracy_difference{name}": value for name, value in bounds.items()})
+
+    def log_sandbox(self, run_id: str, decision: SandboxDecision) -> None:
+        """Record the sandbox's report, as Markdown, as JSON and as tags."""
+        with self._translated():
+            self._client.log_text(run_id, decision.markdown, "sandbox.md")
+            self._client.log_text(run_id, decision.json, "sandbox.json")
+            self.tag_run(run_id, {"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()
@@ -196,6 +212,31 @@ class Registry:
         log.info("version registered model=%s version=%d run=%s", model, created[-1], run_id)
         return Registered(created[-1], path, content)
 
+    def register_again(self, run_id: str, model: str, version: int, model_uri: str, content: str) -> bool:
+        """
+        Give a version that was lost its number back, as after its registered model was deleted and created again.
+
+        Args:
+            run_id: The run that made it.
+            model: The registered model, created where it is missing.
+            version: The number that was lost.
+            model_uri: As `log_model` returned it.
+            content: The digest of the files.
+
+        Returns:
+            False where MLflow does not give that number any more.
+        """
+        with self._translated():
+            self._ensure_registered_model(model)
+            created = 0
+            while created < version:
+                created = int(self._client.create_model_version(model, source=model_uri, run_id=run_id).version)
+                if created != version:
+                    self._client.delete_model_version(model, str(created))
+            if created == version:
+                self.tag_version(model, version, {"digest": content, "promotion": "registered again"})
+        return created == version
+
     def tag_version(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         with self._translated():
             for key, value in _prefixed(tags).items():
@@ -203,9 +244,22 @@ class Registry:
 
     def versions(self, model: str) -> list[int]:
         """The registered versions, lowest first."""
+        return sorted(self.runs(model))
+
+    def runs(self, model: str) -> dict[int, str]:
+        """The run of each registered version."""
         with self._translated():
             found = self._client.search_model_versions(f"name = '{model}'", max_results=10_000)
-        return sorted(int(entry.version) for entry in found)
+        return {int(entry.version): entry.run_id or "" for entry in found}
+
+    def version_tags(self, model: str, version: int) -> dict[str, str]:
+        """What is kept with a registered version."""
+        with self._translated():
+            return dict(self._client.get_model_version(model, str(version)).tags)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        with self._translated():
+            return dict(self._client.get_run(run_id).data.tags)
 
     def aliases(self, model: str) -> dict[str, int]:
         """The version that each alias of `model` points to; empty where MLflow does not know `model`."""
@@ -270,6 +324,13 @@ def _check_database(path: Path) -> None:
 
 def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
     return {key if key.startswith("mlflow.") else f"{_NAMESPACE}.{key}": value for key, value in tags.items()}
+
+
+def _by_check(decision: GateDecision) -> dict[str, str]:
+    def key(check: str) -> str:
+        return "gate." + re.sub(r"[^A-Za-z0-9_.-]+", "_", check)  # a feature's name may hold what MLflow refuses
+
+    return {key(each.check): f"{each.verdict}: {each.measured}, required {each.required}" for each in decision.checks}
 
 
 def _now_milliseconds() -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.errors import HotswapError
@@ -14,6 +15,14 @@ from serving.errors import HotswapError
 
 class InvalidSettings(HotswapError):
     """A setting cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one model server is asked."""
+
+    rest_url: str
+    grpc_target: str
 
 
 class Settings(BaseSettings):
@@ -39,6 +48,30 @@ class Settings(BaseSettings):
     """file with the bearer token that the model server wants; `hotswap up` and `hotswap serve` make it want that"""
     server_timeout_seconds: float = Field(default=30.0, gt=0)
     """seconds that a new version has to answer before its promotion is undone"""
+    serving_endpoints: str = ""
+    """every server that must have a version, as `REST_URL GRPC_TARGET, …`; empty: the one at the ports above"""
+    sandbox_server: Path | None = None
+    """a `tensorflow_model_server` to try candidates on, instead of the embedded server"""
+    sandbox_memory_mb: int = Field(default=2048, gt=0)
+    """resident megabytes that the sandbox's server may take with candidate and champion"""
+    sandbox_p95_ms: float = Field(default=100.0, gt=0)
+    """milliseconds within which a candidate answers 95 of 100 one-row requests in the sandbox"""
+
+    keep_versions: int = Field(default=5, ge=1)
+    """newest versions that stay published after a promotion, besides every labelled one"""
+    reconcile_seconds: float = Field(default=5.0, ge=0)
+    """seconds between two reconcile turns of `hotswap up`; 0 for none"""
+
+    @field_validator("serving_endpoints")
+    @classmethod
+    def _check_endpoints(cls, text: str) -> str:
+        _parse_endpoints(text)
+        return text
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every server that must have a version; without `serving_endpoints` the one at the ports of the settings."""
+        return _parse_endpoints(self.serving_endpoints) or (Endpoint(self.rest_url, self.grpc_target),)
 
     @property
     def rest_url(self) -> str:
@@ -47,6 +80,19 @@ class Settings(BaseSettings):
     @property
     def grpc_target(self) -> str:
         return f"{self.host}:{self.grpc_port}"
+
+
+def _parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    endpoints = []
+    for each in filter(str.strip, text.split(",")):
+        match each.split():
+            case [url, target] if url.startswith(("http://", "https://")) and ":" in target and "//" not in target:
+                endpoints.append(Endpoint(url.rstrip("/"), target))
+            case _:
+                raise ValueError(
+                    f"{each.strip()!r} is no endpoint: write http://HOST:REST_PORT HOST:GRPC_PORT, commas between them"
+                )
+    return tuple(endpoints)
 
 
 def load_settings() -> Settings:

@@ -84,6 +84,8 @@ def up(settings: Settings, as_json: bool = False) -> None:
             processes.append(Process(service.name, service.command, logs))
         _wait_until_ready(services, processes, told_to_stop)
         if not told_to_stop.is_set():
+            if settings.reconcile_seconds:
+                processes.append(Process("reconciler", [sys.executable, "-m", "flows.reconciler"], logs))
             _announce(settings, services, logs, as_json)
         while not told_to_stop.wait(_POLL_SECONDS):
             _check_running(processes)
@@ -205,14 +207,26 @@ class Process:
         """Wait until `deadline` of the monotonic clock, then kill what is left of the session."""
         with suppress(subprocess.TimeoutExpired):
             self._leader.wait(max(0.0, deadline - time.monotonic()))
-        self._signal(signal.SIGKILL)
+        self.kill()
         self._leader.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._leader.pid
+
+    @property
+    def last_lines(self) -> str:
+        """The end of its log."""
+        with self.log_path.open(encoding="utf-8", errors="replace") as log:
+            return "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
+
+    def kill(self) -> None:
+        """End the whole session at once."""
+        self._signal(signal.SIGKILL)
 
     def told(self, what: str) -> str:
         """A sentence about it, and the last lines of its log."""
-        with self.log_path.open(encoding="utf-8", errors="replace") as log:
-            lines = "".join(deque(log, maxlen=_LAST_LINES)).rstrip()
-        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{lines}"
+        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{self.last_lines}"
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left

@@ -20,19 +20,23 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import promotion, training
+from flows import promotion, retention, training
 from flows.dataset import Dataset, load_dataset
-from flows.evaluation import Evaluation
+from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
-from flows.gates import Check, GateDecision, Verdict, judge
-from flows.recipes import Recipe, find_recipe
+from flows.gates import Check, GateDecision, judge
+from flows.inspection import inspect
+from flows.noninferiority import Verdict
+from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import Registered, Registry, RegistryError
+from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
 from serving.repository import Repository, digest
 
 log = logging.getLogger(__name__)
 
+SANDBOX_REJECTED = "sandbox rejected"
 _GOLDEN_ROWS = 5
 _PROGRESS_LINES = 5
 
@@ -42,16 +46,18 @@ class TrainOutcome:
     """What one training came to."""
 
     decision: str
-    """``passed`` or ``rejected``"""
+    """``passed``, ``rejected``, ``inconclusive`` or ``sandbox rejected``"""
     model: str
     version: int | None
-    """None when it was rejected"""
+    """None when it did not pass"""
     run_id: str
     metrics: dict[str, float]
     reason: str = ""
-    """why it was rejected"""
+    """why it did not pass"""
     checks: tuple[Check, ...] = ()
     """what the gate looked at"""
+    log: str = ""
+    """the last lines of the sandbox's server, when that rejected it"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -67,7 +73,9 @@ def train_and_promote(
     recipe: str = "iris",
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.90,
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None,
+    allow_breaking: bool = False,
+    bake: Annotated[float, Field(ge=0)] = 0.0,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -76,10 +84,12 @@ def train_and_promote(
         recipe: ``iris``, ``digits``, or the dotted path of a recipe of your own.
         seed: Of the weights and of the order of the rows; the held-out rows are always the same.
         epochs: How often every row is seen; the recipe's own number when not given.
-        min_accuracy: The share of held-out rows that must be recognised.
+        min_accuracy: The share of held-out rows that must be recognised; the recipe's own number when not given.
+        allow_breaking: Whether clients of the live version may find signatures or classes changed.
+        bake: For how many seconds the new version is watched after it went live, and undone when it is worse.
 
     Returns:
-        The outcome; a rejected one as the state ``Rejected`` of a completed run.
+        The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
     """
     settings = load_settings()
     apply_environment(settings)
@@ -89,23 +99,35 @@ def train_and_promote(
     registry.check()
     clock = _Clock()
     epochs = epochs or chosen.epochs
+    thresholds = chosen.thresholds
+    if min_accuracy is not None:
+        thresholds = replace(thresholds, min_accuracy=min_accuracy)
     params = {
         "recipe": recipe,
         "seed": seed,
         "epochs": epochs,
-        "min_accuracy": min_accuracy,
+        "min_accuracy": thresholds.min_accuracy,
+        "allow_breaking": allow_breaking,
+        "bake": bake,
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    with _workspace() as directory, _recorded(registry, chosen, params, clock) as run_id:
+    # The sandbox starts while the model is trained.
+    with (
+        _workspace() as directory,
+        _recorded(registry, chosen, params, clock) as run_id,
+        SandboxServer(settings) as server,
+    ):
         with clock("load"):
             dataset = load(chosen, registry, run_id)
         with clock("train"):
             saved_model = train(chosen, dataset, registry, run_id, seed, epochs, directory)
         with clock("evaluate"):
             evaluation = evaluate(saved_model, dataset, registry, run_id)
+            champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
+        judged = (saved_model, dataset, evaluation)
         with clock("gate"):
-            decision = gate(evaluation, min_accuracy, chosen.name, registry, run_id)
+            decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
         outcome = TrainOutcome(
             decision.verdict.value,
             chosen.name,
@@ -116,12 +138,31 @@ def train_and_promote(
             decision.checks,
             seconds=clock.seconds,
         )
-        if decision.verdict is Verdict.REJECTED:
-            log.warning("candidate rejected model=%s reason=%s", chosen.name, decision.reason)
-            return Completed(name="Rejected", message=decision.reason, data=outcome)
+        if decision.verdict is not Verdict.PASSED:
+            return _held_up(outcome)
+        with clock("sandbox"):
+            tried = sandbox(settings, server, chosen.name, saved_model, dataset, evaluation, registry, run_id)
+        outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
+        if tried.verdict is Verdict.REJECTED:
+            log.warning("candidate rejected by the sandbox model=%s reason=%s", chosen.name, tried.reason)
+            outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
+            return Completed(name="Rejected", message=tried.reason, data=outcome)
         # One promotion of a model at a time: its number, its directory and its labels belong together.
         with Repository(settings.models_repo).lock(chosen.name):
             promotion.tidy(settings, registry, chosen.name)
+            if promotion.champion(settings, chosen.name) != (champion.version if champion else None):
+                # Another training was faster, so this one has to stand comparison with that.
+                with clock("gate"):
+                    champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
+                    decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
+                outcome = replace(
+                    outcome,
+                    decision=decision.verdict.value,
+                    reason=decision.reason,
+                    checks=(*decision.checks, *tried.checks),
+                )
+                if decision.verdict is not Verdict.PASSED:
+                    return _held_up(outcome)
             with clock("register"):
                 registered = register(settings, chosen.name, saved_model, dataset, evaluation, registry, run_id)
             version = registered.version
@@ -132,6 +173,10 @@ def train_and_promote(
                     verified = verify(settings, chosen.name, version)
                 with clock("label"):
                     change = label(settings, registry, chosen.name, registered, run_id)
+        if bake:
+            with clock("bake"):
+                watch(settings, registry, chosen.name, version, change.previous, bake)
+        retention.tidy_after_promotion(settings, chosen.name)
     return replace(
         outcome,
         version=version,
@@ -172,21 +217,84 @@ def train(
 @task(cache_policy=NO_CACHE)
 def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: str) -> Evaluation:
     """Run the exported SavedModel over the held-out rows."""
-    evaluation = evaluate_saved_model(saved_model, dataset.test)
+    evaluation = evaluate_saved_model(saved_model, dataset.test, len(dataset.class_names))
     registry.log_evaluation(run_id, evaluation, dataset.class_names)
     log.info("candidate evaluated accuracy=%.4f rows=%d", evaluation.accuracy, len(dataset.test))
     return evaluation
 
 
 @task(cache_policy=NO_CACHE)
-def gate(evaluation: Evaluation, min_accuracy: float, model: str, registry: Registry, run_id: str) -> GateDecision:
-    """Judge the evaluation, and show the report in Prefect and MLflow."""
-    decision = judge(evaluation, min_accuracy)
+def evaluate_live(
+    settings: Settings, model: str, candidate: Path, dataset: Dataset, registry: Registry, run_id: str
+) -> Champion | None:
+    """Run what is live over the same rows; None where nothing is."""
+    version = promotion.champion(settings, model)
+    if version is None:
+        log.info("no champion model=%s", model)
+        return None
+    repository = Repository(settings.models_repo)
+    champion = evaluate_champion(
+        repository.path(model, version), version, repository.stamp(model, version), candidate, dataset
+    )
+    if champion.evaluation is not None:
+        registry.log_metrics(run_id, {"champion_accuracy": champion.evaluation.accuracy})
+        log.info("champion evaluated version=%d accuracy=%.4f", version, champion.evaluation.accuracy)
+    for note in champion.notes:
+        log.warning("champion version=%d: %s", version, note)
+    return champion
+
+
+@task(cache_policy=NO_CACHE)
+def gate(
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    champion: Champion | None,
+    thresholds: Thresholds,
+    allow_breaking: bool,
+    registry: Registry,
+    run_id: str,
+) -> GateDecision:
+    """Judge the candidate, and show the report in Prefect and MLflow."""
+    cut = slices(evaluation, dataset, thresholds.slice_columns)
+    decision = judge(evaluation, inspect(saved_model), cut, champion, thresholds, allow_breaking)
     registry.log_decision(run_id, decision)
     key = "gate-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")
     create_table_artifact(decision.table, key=f"{key}-checks", description=f"Gate of {model}, check by check")
     log.info("gate decided model=%s verdict=%s", model, decision.verdict)
+    return decision
+
+
+@task(cache_policy=NO_CACHE)
+def sandbox(
+    settings: Settings,
+    server: SandboxServer,
+    model: str,
+    saved_model: Path,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    registry: Registry,
+    run_id: str,
+) -> SandboxDecision:
+    """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
+    live = promotion.champion(settings, model)
+    decision = server.judge(
+        Candidate(
+            model,
+            (live or 0) + 1,
+            saved_model,
+            dataset.test.examples,
+            evaluation.probabilities,
+            None if live is None else (live, Repository(settings.models_repo).path(model, live)),
+        )
+    )
+    server.stop()
+    registry.log_sandbox(run_id, decision)
+    key = "sandbox-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    create_markdown_artifact(decision.markdown, key=key, description=f"Sandbox of {model}")
+    log.info("sandbox decided model=%s verdict=%s", model, decision.verdict)
     return decision
 
 
@@ -233,6 +341,14 @@ def label(settings: Settings, registry: Registry, model: str, registered: Regist
     return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
 
 
+@task(cache_policy=NO_CACHE)
+def watch(
+    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+) -> None:
+    """Hold the new version against the one before while both are asked, and undo the promotion when it is worse."""
+    promotion.bake(settings, registry, model, version, previous, seconds)
+
+
 def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
     rows = slice(_GOLDEN_ROWS)
     return {
@@ -244,6 +360,12 @@ def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Ev
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "golden": promotion.golden_rows(dataset.test.examples[rows], evaluation.probabilities[rows]),
     }
+
+
+def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
+    """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
+    log.warning("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
+    return Completed(name=outcome.decision.capitalize(), message=outcome.reason, data=outcome)
 
 
 @contextmanager

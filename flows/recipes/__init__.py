@@ -23,6 +23,51 @@ class UnknownRecipe(HotswapError):
     """No recipe has this name."""
 
 
+class InvalidThresholds(HotswapError):
+    """What a recipe asks of its models cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a recipe asks of a candidate; docs/decisions/0005-gates.md tells why."""
+
+    min_accuracy: float = 0.9
+    """share of the held-out rows that must be right"""
+    min_macro_f1: float = 0.85
+    """mean over the classes of the harmonic mean of precision and recall"""
+    max_log_loss: float = 0.5
+    """mean of -log(probability of the true class), nats"""
+    margin: float = 0.02
+    """loss of accuracy against the champion that counts as none"""
+    confidence: float = 0.95
+    """of the one-sided bounds of the difference to the champion"""
+    inconclusive_passes: bool = False
+    """whether a candidate passes that the held-out rows show to be neither good enough nor too bad"""
+    slice_columns: tuple[str, ...] = ()
+    """features whose slices are looked at, beside the classes: by value, or in quarters where it has more than ten"""
+    min_slice_rows: int = 20
+    """smaller slices are not judged"""
+    max_slice_drop: float = 0.25
+    """how far a slice's accuracy may be below that of all rows"""
+    allowed_ops: tuple[str, ...] = ()
+    """ops that touch files, processes, networks or Python and are allowed all the same, such as ``ReadFile``"""
+    max_bytes: int = 1 << 30
+    """of all files of the SavedModel"""
+
+    def __post_init__(self) -> None:
+        shares = {
+            "min_accuracy": self.min_accuracy,
+            "min_macro_f1": self.min_macro_f1,
+            "margin": self.margin,
+            "max_slice_drop": self.max_slice_drop,
+        }
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise InvalidThresholds(f"The threshold {name} is a share from 0 to 1, not {value}")
+        if not 0.5 < self.confidence < 1:
+            raise InvalidThresholds(f"The threshold confidence is between 0.5 and 1, not {self.confidence}")
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """All that the flow needs to know about one classification problem."""
@@ -38,6 +83,11 @@ class Recipe:
     epochs: int
     batch_size: int = 32
     learning_rate: float = 0.01
+    thresholds: Thresholds = Thresholds()
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):
+            raise InvalidThresholds(f"The recipe {self.name!r} has no feature {sorted(unknown)} to look at slices of")
 
 
 def find_recipe(name: str) -> Recipe:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.recipes import Recipe
+from flows.recipes import Recipe, Thresholds
 
 if TYPE_CHECKING:
     import keras
@@ -44,4 +44,5 @@ RECIPE = Recipe(
     epochs=15,
     batch_size=64,
     learning_rate=0.005,
+    thresholds=Thresholds(min_macro_f1=0.9, max_log_loss=0.3, margin=0.03, max_bytes=1 << 20),
 )

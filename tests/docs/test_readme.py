@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 from flows.cli import app
+from flows.recipes import Thresholds
 from flows.settings import Settings
 from serving.settings import ServerSettings
 
@@ -65,6 +67,15 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     """The table of settings has name, default and meaning of each."""
     field = Settings.model_fields[name]
     assert f"| `HOTSWAP_{name.upper()}` | `{field.default}` | {field.description} |" in README
+
+
+def test_every_threshold_is_documented_with_its_default() -> None:
+    """The table of thresholds has a row for each, in the words of its docstring."""
+    source = inspect.getsource(Thresholds)
+    for field in dataclasses.fields(Thresholds):
+        told = re.search(rf'^    {field.name}: .*\n    """(.*)"""', source, re.MULTILINE)
+        assert told is not None
+        assert f"| `{field.name}` | `{field.default}` | {told[1].replace('``', '`')} |" in README
 
 
 @pytest.mark.parametrize("name", sorted(OWN_FLAGS))

@@ -35,7 +35,9 @@ class Home:
         self.repository = Repository(self.settings.models_repo)
         theirs = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
-        ours = {f"HOTSWAP_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()}
+        ours = {
+            f"HOTSWAP_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
+        }
         self.environment = {**kept, **ours}
 
     def start(self, **variables: str) -> subprocess.Popen[str]:

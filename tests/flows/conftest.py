@@ -51,6 +51,11 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.run_id = self.registry.start_run(self.model, "run", {}, {})
 
+    def begin_anew(self) -> None:
+        """Go on with another model, of which nothing is known yet."""
+        self.model = f"tiny{os.getpid()}_{next(_NUMBERS)}"
+        self.run_id = self.registry.start_run(self.model, "run", {}, {})
+
     @property
     def repository(self) -> Repository:
         return Repository(self.settings.models_repo)
@@ -115,6 +120,25 @@ def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
     settings = Settings(home=mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
     registry = Registry(mlflow_home / "artifacts")
     return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(_NUMBERS)}", tiny_model, tmp_path)
+
+
+@pytest.fixture
+def replicas(offline: Pipeline, model_server: Any, tmp_path: Path) -> tuple[Pipeline, list[Any]]:
+    """The same with two running servers, both in `HOTSWAP_SERVING_ENDPOINTS`; they begin without any model."""
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    servers = [
+        model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0)
+        for _ in range(2)
+    ]
+    offline.settings = with_endpoints(offline.settings, *((each.rest_port, each.grpc_port) for each in servers))
+    return offline, servers
+
+
+def with_endpoints(settings: Settings, *ports: tuple[int, int]) -> Settings:
+    """The settings with these REST and gRPC ports as endpoints."""
+    text = ", ".join(f"http://127.0.0.1:{rest} 127.0.0.1:{grpc}" for rest, grpc in ports)
+    return settings.model_copy(update={"serving_endpoints": text, "server_timeout_seconds": 10.0})
 
 
 @pytest.fixture

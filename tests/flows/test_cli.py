@@ -56,7 +56,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """``hotswap --help`` names all commands and ends well."""
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("up", "train", "status", "predict", "label", "rollback", "retire", "restore", "serve"):
+    for command in ("up", "train", "status", "predict", "label", "rollback", "retire", "restore", "tidy", "serve"):
+        assert f"  {command} " in text
+    for command in ("history", "explain", "reconcile", "doctor"):
         assert f"  {command} " in text
 
 
@@ -84,12 +86,19 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["train", "iris", "--min-accuracy", "nan"], "from 0 to 1"),
         (["train", "iris", "--epochs", "0"], "epochs"),
         (["train", "iris", "--seed", "-1"], "seed"),
+        (["train", "iris", "--bake", "-1"], "bake"),
+        (["train", "iris", "--bake", "inf"], "bake"),
         (["status", "nonsense"], "no model 'nonsense'"),
         (["rollback", "../iris"], "../iris"),
         (["retire", "a/b", "1"], "a/b"),
         (["restore", "", "1"], "name"),
         (["label", "iris", "v7", "1"], "cannot be a label"),
         (["rollback", "iris"], "No version of 'iris'"),
+        (["history", "nonsense"], "no model 'nonsense'"),
+        (["history", "iris", "--at", "yesterday"], "2026-11-22T10:00"),
+        (["explain", "iris", "3"], "not on disk"),
+        (["reconcile", "nonsense"], "no model 'nonsense'"),
+        (["tidy", "iris"], "No version of 'iris'"),
         (["predict", "iris", "1,2,x"], "5.1,3.5,1.4,0.2"),
         (["predict", "iris", "1,2"], "hotswap up"),
         (["predict", "iris", "1,2", "--grpc"], "hotswap up"),
@@ -133,6 +142,51 @@ def test_an_empty_repository_has_a_next_step(capsys: pytest.CaptureFixture[str])
     assert "hotswap train" in capsys.readouterr().out
     assert run(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_what_agrees_and_what_is_well_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """With nothing there is nothing wrong, in words and in JSON."""
+    for command, told in (("reconcile", "Everything agrees."), ("doctor", "All is well.")):
+        assert run([command]) == 0
+        assert capsys.readouterr().out == f"{told}\n"
+        assert run([command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_version_put_there_by_hand_is_told_repaired_and_remembered(
+    tiny_model: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status and doctor tell it, a dry run changes nothing, reconcile repairs it, and history has it."""
+    tiny_model(home / "models" / "tiny", 3)
+    assert run(["status"]) == 0
+    assert "tiny: version 3 is in the directory, but nobody published it" in capsys.readouterr().out
+    assert run(["doctor"]) == 1
+    assert "next: `hotswap reconcile` repairs it" in capsys.readouterr().out
+    assert run(["reconcile", "--dry-run", "tiny"]) == 0
+    assert "tiny: would mend: version 3" in capsys.readouterr().out
+    assert run(["reconcile"]) == 0
+    assert "tiny: mended: version 3" in capsys.readouterr().out
+    assert run(["doctor"]) == 0
+    assert run(["history", "tiny"]) == 0
+    assert "reconcile" in capsys.readouterr().out
+    assert run(["history", "tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["added"] == [3]
+    assert run(["history", "tiny", "--at", "2000-01-01"]) == 0
+    assert "there was nothing of tiny yet" in capsys.readouterr().out
+    assert run(["explain", "tiny", "3"]) == 1
+    assert "nobody published version 3" in capsys.readouterr().out
+
+
+def test_dry_runs_of_removals_change_nothing(tiny_model: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rollback, retire and tidy say what would go."""
+    for version in (3, 4):
+        tiny_model(home / "models" / "tiny", version)
+    for arguments in (["rollback", "tiny"], ["retire", "tiny", "4"]):
+        assert run([*arguments, "--dry-run"]) == 0
+        assert "Would retire: 4. Nothing was changed." in capsys.readouterr().out
+    assert run(["tidy", "tiny", "--dry-run"]) == 0
+    assert "Would retire: none." in capsys.readouterr().out
+    assert Repository(home / "models").versions("tiny") == [3, 4]
 
 
 @pytest.mark.usefixtures("running")

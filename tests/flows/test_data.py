@@ -1,4 +1,4 @@
-"""Data, recipes and the gate."""
+"""Data and recipes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from flows.dataset import UnusableData, load_dataset
-from flows.evaluation import Evaluation, compare
-from flows.gates import Verdict, judge
-from flows.recipes import BUILT_IN, Recipe, UnknownRecipe, find_recipe
+from flows.recipes import BUILT_IN, InvalidThresholds, Recipe, UnknownRecipe, find_recipe
 from serving.errors import HotswapError
 
 BASE = find_recipe("iris")
@@ -92,42 +90,18 @@ def test_a_recipe_of_ones_own_is_found_by_its_dotted_path() -> None:
     assert find_recipe("flows.recipes.iris") is find_recipe("flows.recipes.iris:RECIPE") is BASE
 
 
-def evaluation(correct: int, of: int) -> Evaluation:
-    """Two classes, `correct` of `of` rows right, with certainty."""
-    probabilities = np.zeros((of, 2), np.float32)
-    probabilities[np.arange(of), (np.arange(of) >= correct).astype(int)] = 1
-    return compare(probabilities, np.zeros(of, np.int64))
-
-
 @pytest.mark.parametrize(
-    ("correct", "required", "verdict"),
-    [(9, 0.9, Verdict.PASSED), (8, 0.9, Verdict.REJECTED), (0, 0.0, Verdict.PASSED), (10, 1.0, Verdict.PASSED)],
+    ("thresholds", "told"),
+    [
+        ({"min_accuracy": 1.5}, "min_accuracy is a share from 0 to 1"),
+        ({"margin": -0.1}, "margin is a share"),
+        ({"margin": float("nan")}, "margin is a share"),
+        ({"confidence": 0.5}, "confidence is between 0.5 and 1"),
+        ({"slice_columns": ("petal_length_cm", "colour")}, "no feature ['colour']"),
+    ],
 )
-def test_the_gate_passes_at_its_limit(correct: int, required: float, verdict: Verdict) -> None:
-    """As much as is required is enough; less is rejected, with both numbers in the reason."""
-    decision = judge(evaluation(correct, 10), required)
-    assert decision.verdict is verdict
-    if verdict is Verdict.REJECTED:
-        assert "0.8000 is below 0.9000" in decision.reason
-        assert "| accuracy | 0.8000 | >= 0.9000 | rejected |" in decision.markdown
-
-
-def test_a_model_that_answers_nan_is_rejected_however_accurate() -> None:
-    """Probabilities that are none are found even where the likeliest class is right."""
-    broken = np.full((10, 2), np.nan, np.float32)
-    assert judge(compare(broken, np.zeros(10, np.int64)), 0.0).verdict is Verdict.REJECTED
-
-
-def test_metrics_are_those_of_scikit_learn() -> None:
-    """Accuracy, macro F1 and log loss agree with the library that everybody compares with."""
-    from sklearn import metrics
-
-    random = np.random.default_rng(0)
-    exact = random.dirichlet(np.ones(4), 200)
-    probabilities = exact.astype(np.float32)
-    classes = random.integers(0, 4, 200)
-    found = compare(probabilities, classes)
-    predicted = probabilities.argmax(axis=1)
-    assert found.accuracy == pytest.approx(metrics.accuracy_score(classes, predicted))
-    assert found.macro_f1 == pytest.approx(metrics.f1_score(classes, predicted, average="macro"))
-    assert found.log_loss == pytest.approx(metrics.log_loss(classes, exact), rel=1e-4)
+def test_thresholds_that_cannot_be_asked_are_refused(thresholds: dict[str, Any], told: str) -> None:
+    """A recipe with a mistake in its thresholds does not get as far as a training."""
+    with pytest.raises(InvalidThresholds) as caught:
+        replace(BASE, thresholds=replace(BASE.thresholds, **thresholds))
+    assert told in caught.value.message

@@ -208,6 +208,20 @@ def test_status_knows_disk_server_and_registry(pipeline: Pipeline) -> None:
         promotion.status(pipeline.settings, "nobody")
 
 
+def test_the_champion_is_what_stable_points_to(offline: Pipeline) -> None:
+    """Without that label, or when its version was removed, it is the highest that is published."""
+    settings, model = offline.settings, offline.model
+    assert promotion.champion(settings, model) is None
+    first, second = offline.promote(1), offline.promote(2)
+    assert promotion.champion(settings, model) == second
+    promotion.set_label(settings, model, "stable", first)
+    assert promotion.champion(settings, model) == first
+    shutil.rmtree(offline.repository.path(model, first))
+    assert promotion.champion(settings, model) == second
+    shutil.rmtree(offline.repository.path(model, second))
+    assert promotion.champion(settings, model) is None
+
+
 def test_golden_rows_keep_every_bit() -> None:
     """Float32 rows survive being written as JSON."""
     rows = np.random.default_rng(0).random((5, 4), np.float32)

@@ -8,13 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import requests
+
+from flows.journal import Journal
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
 COMMAND = [sys.executable, "-m", "flows.cli"]
@@ -115,6 +120,28 @@ def test_the_processes_end_even_when_up_is_killed(
     process, children = model_server_alone
     process.kill()
     assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_directory_put_there_by_hand_is_served_and_journaled(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path, tiny_model: Any
+) -> None:
+    """While everything is up a reconcile turn makes the model known to the server, without any command."""
+    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    process = start_up({**environment, **elsewhere, "HOTSWAP_RECONCILE_SECONDS": "0.2"}, tmp_path)
+    started.append(process)
+    assert process.stdout is not None
+    rest = json.loads(process.stdout.readline())["rest"]
+    tiny_model(tmp_path / "models" / "tiny", 3)
+    deadline = time.monotonic() + 30
+    with requests.Session() as session:
+        while not session.get(f"{rest}/v1/models/tiny", timeout=10).ok:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    journal = Journal(tmp_path / "models", "tiny")
+    while not journal.read():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert journal.read()[0].facts["added"] == [3]
 
 
 @pytest.mark.parametrize("setting", PORTS)

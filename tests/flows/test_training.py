@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 
+from flows import promotion
 from flows.settings import Settings, apply_environment
 from serving.repository import Repository, digest
 
@@ -31,23 +33,27 @@ class Home:
     def repository(self) -> Repository:
         return Repository(self.settings.models_repo)
 
-    def train(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+    def train(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         """Exit code and outcome of ``hotswap train``."""
+        with self.training(*arguments, **environment) as process:
+            stdout, stderr = process.communicate(timeout=200)
+        assert "Traceback" not in stderr, stderr
+        return process.returncode, json.loads(stdout)
+
+    def training(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """``hotswap train``, running."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
         nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))
         }
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "train", *arguments, "--json"],
-            env={**kept, **ours, **nobody},
-            capture_output=True,
+            env={**kept, **ours, **nobody, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=200,
-            check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +125,42 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
     assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
     tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
+    assert "gate.champion=passed: none" in tags
     for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
         assert told in tags, tags
-    assert iris["seconds"].keys() >= {"load", "train", "evaluate", "gate", "register", "publish", "verify", "label"}
+    assert iris["seconds"].keys() >= {
+        "load",
+        "train",
+        "evaluate",
+        "gate",
+        "sandbox",
+        "register",
+        "publish",
+        "verify",
+        "label",
+    }
+
+
+def test_the_proof_is_cheap(iris: dict[str, Any]) -> None:
+    """Gate, sandbox and verification take at most 6 s, of these at most 1.5 s after the version is on disk."""
+    seconds = iris["seconds"]
+    after_publish = seconds["verify"] + seconds["label"]
+    assert after_publish <= 1.5
+    assert seconds["gate"] + seconds["sandbox"] + after_publish <= 6
 
 
 def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
     """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
     assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
     files = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
-    assert {"confusion_matrix.png", "confusion_matrix.json", "gate.md", "gate.json"} <= files
+    assert {
+        "confusion_matrix.png",
+        "confusion_matrix.json",
+        "gate.md",
+        "gate.json",
+        "sandbox.md",
+        "sandbox.json",
+    } <= files
 
 
 @pytest.mark.usefixtures("iris")
@@ -140,10 +172,11 @@ def test_a_registered_version_has_signature_and_example() -> None:
 
 
 def test_digits_go_the_same_way(home: Home) -> None:
-    """Data of another shape are trained, judged and published as another model."""
-    code, outcome = home.train("digits", "--epochs", "12")
+    """Data of another shape are trained, judged and published as another model; without a server nothing is baked."""
+    code, outcome = home.train("digits", "--epochs", "12", "--bake", "600")
     assert (code, outcome["decision"], outcome["model"]) == (0, "passed", "digits")
     assert outcome["metrics"]["test_accuracy"] >= 0.9
+    assert outcome["seconds"]["bake"] < 5
     assert home.repository.versions("digits") == [outcome["version"]]
 
 
@@ -157,6 +190,68 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
     assert "rejected" in run.data.tags.values()
     assert "test_accuracy" in run.data.metrics
     assert _flow_state(home, run) == "Rejected"
+
+
+def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 4; run and flow run say why, with the server's last lines, and what was live stays live."""
+    code, outcome = home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+    assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
+    assert "too slow" in outcome["reason"]
+    assert outcome["log"]
+    assert home.repository.versions("iris") == [iris["version"]]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.tags["hotswap.sandbox"] == "rejected"
+    assert "too slow" in run.data.tags["hotswap.sandbox_reason"]
+    assert _flow_state(home, run) == "Rejected"
+
+
+def test_the_next_training_is_compared_with_what_is_live(home: Home, iris: dict[str, Any]) -> None:
+    """Another seed passes; the report and the run tell the champion, evaluated again on the same rows."""
+    code, outcome = home.train("iris", "--seed", "2")
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert outcome["version"] > iris["version"]
+    checks = {each["check"]: each for each in outcome["checks"]}
+    accuracy = iris["metrics"]["test_accuracy"]
+    assert checks["champion"]["measured"] == f"version {iris['version']}, accuracy {accuracy:.4f}"
+    assert checks.keys() >= {"non-inferiority", "contract", "golden rows", "slices by class", "unsafe ops", "size"}
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.metrics["champion_accuracy"] == pytest.approx(accuracy)
+    assert run.data.metrics["accuracy_difference_lower"] > -0.15
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/gate.json")
+    assert report["comparison"]["rows"] == 30
+    assert report["checks"] == outcome["checks"][: len(report["checks"])]
+
+
+def test_who_is_overtaken_is_compared_again(home: Home) -> None:
+    """While a training waits for the lock, the label moves: it is judged again, against what is live then."""
+    before, live = home.repository.versions("iris")[-2:]
+    with home.repository.lock("iris"):
+        process = home.training("iris", "--seed", "2")
+        assert process.stderr is not None
+        told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
+        nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
+        promotion._move_label(nobody, "iris", "stable", before)
+    stdout, rest = process.communicate(timeout=200)
+    assert f"champion evaluated version={live} " in "".join(told)
+    assert f"champion evaluated version={before} " in rest
+    checks = {each["check"]: each for each in json.loads(stdout)["checks"]}
+    assert checks["champion"]["measured"].startswith(f"version {before},")
+
+
+def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
+    """Nothing can be compared with, so nothing is published: exit code 3, until the way out that is named is taken."""
+    live = home.repository.versions("iris")
+    for version in live:
+        (home.repository.path("iris", version) / "variables" / "variables.index").write_bytes(b"spoiled")
+    code, outcome = home.train("iris")
+    assert (code, outcome["decision"], outcome["version"]) == (3, "inconclusive", None)
+    assert "is live and it cannot be evaluated" in outcome["reason"]
+    assert "--allow-breaking" in outcome["reason"]
+    assert home.repository.versions("iris") == live
+    assert _flow_state(home, mlflow.MlflowClient().get_run(outcome["run_id"])) == "Inconclusive"
+    code, outcome = home.train("iris", "--allow-breaking")
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert home.repository.versions("iris") == [*live, outcome["version"]]
 
 
 def _flow_state(home: Home, run: Any) -> str:

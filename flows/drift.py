@@ -1,0 +1,444 @@
+"""
+Do registry, directory, ``models.config``, journal and server agree, and what makes them agree again?
+
+The registry decides where a label points, the directory decides what is served. So an alias that was moved in the
+MLflow page takes its label with it once that version is available and answers, and a version that was removed by hand
+loses its label, which falls back to the newest earlier version.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from flows import promotion
+from flows.history import replay
+from flows.journal import BrokenJournal, Entry, Journal
+from flows.live_server import Endpoints, running_server
+from flows.promotion import STABLE, alias_of
+from flows.registry_reader import RegistryView, read_registry
+from flows.settings import Settings
+from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
+from serving.model_config import parse
+from serving.repository import STAMP, Repository, digest
+
+log = logging.getLogger(__name__)
+
+_COMING = ("START", "LOADING", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One disagreement."""
+
+    model: str
+    version: int | None
+    what: str
+    next_step: str
+    repairable: bool = True
+    """whether `repair` mends it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One model, as every side has it."""
+
+    model: str
+    published: tuple[int, ...]
+    retired: tuple[int, ...]
+    labels: Mapping[str, int]
+    configured: bool
+    """whether ``models.config`` knows it"""
+    entries: tuple[Entry, ...]
+    registry: RegistryView | None
+    """None where MLflow cannot be read"""
+    states: Mapping[int, str] | None
+    """the servers'; None where none runs"""
+    served_labels: tuple[Mapping[str, int], ...]
+    """of every server that tells"""
+    registry_error: str = ""
+    """why MLflow cannot be read"""
+    journal_error: str = ""
+    """which line of the journal was changed"""
+
+    @property
+    def unfinished(self) -> int | None:
+        """The version whose promotion was interrupted."""
+        last = self.entries[-1] if self.entries else None
+        return last.version if last is not None and last.action == "publish" else None
+
+    def usable(self, version: int | None) -> bool:
+        """Can a label point to it?"""
+        available = self.states is None or (version is not None and self.states.get(version) == "AVAILABLE")
+        return version in self.published and available
+
+    def coming(self, version: int | None) -> bool:
+        """Is it published, and the server still busy with it?"""
+        return (
+            version in self.published
+            and self.states is not None
+            and (version is None or self.states.get(version) in _COMING)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `repair` did for one model, or would do."""
+
+    model: str
+    mended: tuple[Finding, ...]
+    left: tuple[Finding, ...]
+    dry_run: bool = False
+
+
+def models(settings: Settings) -> list[str]:
+    """Every model that the directory, ``models.config`` or a journal knows."""
+    repository = Repository(settings.models_repo)
+    journals = {path.stem for path in (repository.root / ".journal").glob("*.jsonl")}
+    return sorted({*repository.models(), *(entry.name for entry in parse(repository.read_config())), *journals})
+
+
+def known_model(settings: Settings, model: str) -> str:
+    """
+    `model`, when one of the sides knows it.
+
+    Raises:
+        VersionNotFound: None does.
+    """
+    if model not in (known := models(settings)):
+        raise VersionNotFound(f"There is no model {model!r}; known are: {', '.join(known) or 'none yet'}")
+    return model
+
+
+def find(settings: Settings, model: str) -> list[Finding]:
+    """What does not agree; reads only."""
+    with running_server(settings) as servers:
+        return find_at(settings, model, servers)
+
+
+def find_at(settings: Settings, model: str, servers: Endpoints | None) -> list[Finding]:
+    """The same with servers that are connected already."""
+    return list(compare(look(settings, model, servers)))
+
+
+def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
+    """Every side's view of `model`."""
+    repository = Repository(settings.models_repo)
+    config = {entry.name: entry for entry in parse(repository.read_config())}
+    registry, registry_error = None, ""
+    try:
+        registry = read_registry(settings, model)
+    except HotswapError as exc:
+        registry_error = str(exc)
+    entries: tuple[Entry, ...] = ()
+    journal_error = ""
+    try:
+        entries = _entries(Journal(settings.models_repo, model))
+    except BrokenJournal as exc:
+        journal_error = str(exc)
+    published = tuple(repository.versions(model))
+    return Seen(
+        model=model,
+        published=published,
+        retired=tuple(repository.retired(model)),
+        labels=dict(config[model].labels) if model in config else {},
+        configured=model in config and config[model].base_path == str(repository.base_path(model)),
+        entries=entries,
+        registry=registry,
+        states=None if servers is None else servers.states(model),
+        served_labels=() if servers is None or not published else servers.labels(model),
+        registry_error=registry_error,
+        journal_error=journal_error,
+    )
+
+
+def compare(seen: Seen) -> Iterator[Finding]:
+    """Every disagreement, in the order in which `repair` goes."""
+    model, step = seen.model, "`hotswap reconcile` repairs it"
+    if seen.journal_error:
+        yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
+        return
+    if seen.unfinished is not None:
+        yield Finding(model, seen.unfinished, f"the promotion of version {seen.unfinished} was interrupted", step)
+        return
+    if seen.published and not seen.configured:
+        yield Finding(model, None, "models.config does not have this model at its place", step)
+    journaled = replay(seen.entries)
+    for version in sorted(set(seen.published) - journaled.published):
+        yield Finding(model, version, f"version {version} is in the directory, but nobody published it", step)
+    for version in sorted(journaled.published - set(seen.published)):
+        yield Finding(model, version, f"version {version} was published, but is gone from the directory", step)
+    yield from _label_findings(seen, journaled.labels, step)
+    yield from _server_findings(seen, step)
+    yield from _registry_findings(seen, journaled.published)
+
+
+def is_being_changed(settings: Settings, model: str) -> bool:
+    """Does another process hold the model's lock?"""
+    try:
+        with Repository(settings.models_repo).lock(model, timeout_seconds=0):
+            return False
+    except RepositoryError:
+        return True
+
+
+def wanted_labels(seen: Seen) -> dict[str, int]:
+    """Where each label should point."""
+    if seen.registry is None:
+        aliases: dict[str, int] = {alias_of(label): version for label, version in seen.labels.items()}
+    else:
+        aliases = dict(seen.registry.aliases)
+    labels = {*seen.labels, *(_label_of(alias) for alias in aliases)}
+    wanted = {label: _wanted(seen, label, seen.labels.get(label), aliases.get(alias_of(label))) for label in labels}
+    return {label: version for label, version in sorted(wanted.items()) if version is not None}
+
+
+def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
+    """
+    Make all sides agree; with `dry_run` only say what would be done.
+
+    Raises:
+        RepositoryError: Somebody else is changing the model, or the repository cannot be written.
+    """
+    if dry_run:
+        findings = find(settings, model)
+        return Repair(model, *_split(findings), dry_run=True)
+    with Repository(settings.models_repo).lock(model), running_server(settings) as servers:
+        before = find_at(settings, model, servers)
+        if any(finding.repairable for finding in before):
+            _mend(settings, model, servers)
+        after = find_at(settings, model, servers)
+    mended = tuple(finding for finding in before if finding not in after)
+    for finding in mended:
+        log.info("repaired model=%s what=%s", model, finding.what)
+    return Repair(model, mended, tuple(after))
+
+
+def _wanted(seen: Seen, label: str, labelled: int | None, aliased: int | None) -> int | None:
+    """Where `label` should point, given where label and alias point now; None: nowhere."""
+    if aliased == labelled and aliased in seen.published:
+        return aliased
+    if seen.usable(aliased):
+        return aliased
+    if seen.coming(aliased):
+        return labelled
+    if labelled in seen.published:
+        if aliased is None and not _unregistered(seen, labelled):
+            # Its alias was taken away in the registry; `stable` must stay, as clients depend on it.
+            return labelled if label == STABLE else None
+        if aliased is None and label == STABLE and labelled in _once_registered(seen):
+            return next((each for each in reversed(seen.published) if _stands_in(seen, each)), labelled)
+        return labelled
+    if label != STABLE:
+        return None
+    usable = [version for version in seen.published if seen.usable(version)]
+    gone = labelled or aliased or 0
+    return max([version for version in usable if version < gone] or usable, default=None)
+
+
+def _stands_in(seen: Seen, version: int) -> bool:
+    return seen.usable(version) and not _unregistered(seen, version)
+
+
+def _unregistered(seen: Seen, version: int | None) -> bool:
+    return seen.registry is not None and version not in seen.registry.runs
+
+
+def _once_registered(seen: Seen) -> set[int | None]:
+    return {entry.version for entry in seen.entries if entry.action == "publish"}
+
+
+def _wanted_aliases(seen: Seen, wanted: Mapping[str, int]) -> dict[str, int | None]:
+    """Every alias that has to move, and where to."""
+    if seen.registry is None:
+        return {}
+    aliases = seen.registry.aliases
+    moves: dict[str, int | None] = {}
+    for label in sorted({*wanted, *map(_label_of, aliases)}):
+        alias, version = alias_of(label), wanted.get(label)
+        if version in seen.registry.runs:
+            moves[alias] = version
+        elif aliases.get(alias) is not None:
+            moves[alias] = None
+    pending = {alias for alias, version in aliases.items() if seen.coming(version)}
+    return {alias: to for alias, to in moves.items() if alias not in pending and aliases.get(alias) != to}
+
+
+def _label_findings(seen: Seen, journaled: Mapping[str, int], step: str) -> Iterator[Finding]:
+    model, wanted = seen.model, wanted_labels(seen)
+    for label in sorted({*seen.labels, *wanted}):
+        at, to = seen.labels.get(label), wanted.get(label)
+        if at != to:
+            yield Finding(model, to or at, f"label {label} is at {_told(at)}, and should be at {_told(to)}", step)
+    for alias, to in _wanted_aliases(seen, wanted).items():
+        at = None if seen.registry is None else seen.registry.aliases.get(alias)
+        yield Finding(model, to or at, f"alias {alias} is at {_told(at)}, and should be at {_told(to)}", step)
+    if journaled != wanted:
+        told = ", ".join(f"{label}={version}" for label, version in sorted(wanted.items())) or "no label"
+        yield Finding(model, None, f"the journal does not know of {told}", step)
+    for alias, version in sorted((seen.registry.aliases if seen.registry else {}).items()):
+        if seen.coming(version) and seen.labels.get(_label_of(alias)) != version:
+            what = f"alias {alias} is at version {version}, which the server has not loaded yet"
+            yield Finding(model, version, what, "wait until it is loaded", repairable=False)
+
+
+def _server_findings(seen: Seen, step: str) -> Iterator[Finding]:
+    if seen.states is None:
+        return
+    for version in seen.published:
+        state = seen.states.get(version)
+        if state != "AVAILABLE":
+            yield Finding(
+                seen.model,
+                version,
+                f"version {version} is published, and the server has it as {state or 'not known'}",
+                "see the server's log, or take it out with `hotswap retire`",
+                repairable=not seen.states,
+            )
+    loaded = {label: version for label, version in seen.labels.items() if version in seen.states}
+    if any(labels != loaded for labels in seen.served_labels):
+        yield Finding(seen.model, None, "the server has other labels than models.config", step)
+
+
+def _registry_findings(seen: Seen, journaled: set[int]) -> Iterator[Finding]:
+    if seen.registry is None:
+        step = "check MLFLOW_TRACKING_URI, and that it runs"
+        yield Finding(seen.model, None, seen.registry_error, step, repairable=False)
+        return
+    for version in _lost(seen):
+        if version in journaled:
+            what = f"version {version} is served, but the registry has lost it"
+            again = _can_be_registered_again(seen, version)
+            step = "`hotswap reconcile` registers it again" if again else f"`hotswap retire {seen.model} {version}`"
+            yield Finding(seen.model, version, what, step, repairable=again)
+
+
+def _lost(seen: Seen) -> list[int]:
+    """The published versions that were registered once."""
+    once = _once_registered(seen)
+    return [version for version in seen.published if version in once and _unregistered(seen, version)]
+
+
+def _can_be_registered_again(seen: Seen, version: int) -> bool:
+    """MLflow numbers upwards, so only what is above all it has; and it is tried once, as each trial costs a number."""
+    tried = any(version in entry.facts.get("lost", []) for entry in seen.entries)
+    return seen.registry is not None and not tried and version > max(seen.registry.runs, default=0)
+
+
+def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
+    seen = look(settings, model, servers)
+    if seen.unfinished is not None:
+        promotion.tidy(settings, promotion._registry(settings), model)
+        seen = look(settings, model, servers)
+    repository = Repository(settings.models_repo)
+    if seen.published and (not seen.configured or not seen.states):
+        promotion._restore_labels(settings, model, seen.labels)
+        if servers is not None:
+            servers.each(lambda server: server.wait_available(model, seen.published[-1]))
+            seen = look(settings, model, servers)
+    lost = [version for version in _lost(seen) if _can_be_registered_again(seen, version)]
+    if lost:
+        lost = [version for version in lost if not _register_again(settings, model, version)]
+        seen = look(settings, model, servers)
+    wanted = _mend_labels(settings, seen)
+    moves = _wanted_aliases(seen, wanted)
+    if moves:
+        registry = promotion._registry(settings)
+        for alias, version in moves.items():
+            registry.set_alias(model, alias, version)
+    _mend_journal(settings, repository, seen, wanted, lost)
+
+
+def _register_again(settings: Settings, model: str, version: int) -> bool:
+    """Give the served files of a version to the registry, under its number; False where that cannot be."""
+    repository = Repository(settings.models_repo)
+    path, stamp = repository.path(model, version), repository.stamp(model, version)
+    if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
+        return False
+    registry = promotion._registry(settings)
+    example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
+    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
+        saved_model = Path(directory) / "saved_model"
+        shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP.name))
+        model_uri = registry.log_model(stamp["run_id"], saved_model, example, output)
+    return registry.register_again(stamp["run_id"], model, version, model_uri, stamp["digest"])
+
+
+def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
+    """Move the labels that can be moved; where all labels are then."""
+    repository, wanted = Repository(settings.models_repo), wanted_labels(seen)
+    reached = {label: version for label, version in seen.labels.items() if label in wanted}
+    for label, version in wanted.items():
+        if seen.labels.get(label) == version:
+            continue
+        try:
+            promotion._move_label(settings, seen.model, label, version)
+            reached[label] = version
+        except (ServerUnavailable, DeadlineExceeded):
+            raise
+        except HotswapError as exc:
+            # The alias goes back to where the label stays.
+            log.warning("label not moved model=%s label=%s version=%d error=%s", seen.model, label, version, exc)
+    told = any(labels != reached for labels in seen.served_labels)
+    if told or reached != promotion._labels(repository, seen.model):
+        promotion._restore_labels(settings, seen.model, reached)
+    return reached
+
+
+def _mend_journal(
+    settings: Settings, repository: Repository, seen: Seen, wanted: Mapping[str, int], lost: list[int]
+) -> None:
+    journal = Journal(settings.models_repo, seen.model)
+    known = replay(journal.read())
+    added = sorted(set(seen.published) - known.published)
+    removed = sorted(known.published - set(seen.published))
+    if not added and not removed and not lost and known.labels == wanted:
+        return
+    live = wanted.get(STABLE)
+    journal.append(
+        "reconcile",
+        version=live,
+        previous=known.labels.get(STABLE),
+        labels=dict(wanted),
+        added=added or None,
+        removed=removed or None,
+        lost=lost or None,
+        digests={str(version): digest(repository.path(seen.model, version)) for version in added} or None,
+        run_id=None if live is None else repository.stamp(seen.model, live).get("run_id"),
+        digest=None if live is None else repository.stamp(seen.model, live).get("digest"),
+        why="directory or registry were changed by hand",
+    )
+
+
+def _label_of(alias: str) -> str:
+    return {alias_of(label): label for label in (STABLE, "canary")}.get(alias, alias)
+
+
+def _told(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def _split(findings: list[Finding]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    mended = tuple(finding for finding in findings if finding.repairable)
+    return mended, tuple(finding for finding in findings if not finding.repairable)
+
+
+def _entries(journal: Journal) -> tuple[Entry, ...]:
+    """The journal's entries; read again only when the file has changed."""
+    try:
+        stat = journal.path.stat()
+    except FileNotFoundError:
+        return ()
+    return _read_entries(journal.path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_entries(path: Path, *_changed: int) -> tuple[Entry, ...]:
+    return tuple(Journal(path.parent.parent, path.stem).read())

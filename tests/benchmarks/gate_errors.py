@@ -1,0 +1,78 @@
+"""How often does the gate promote what is worse, and hold up what is not; and how long does it take for many rows?"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flows import training
+from flows.dataset import Dataset, Rows, load_dataset
+from flows.evaluation import Champion, evaluate, slices
+from flows.gates import judge
+from flows.inspection import inspect
+from flows.noninferiority import Verdict, compare_counts
+from flows.recipes import find_recipe
+from tests.benchmarks.report import Measurement
+
+_PAIRS = 20_000  # with a thousand, a rate of 4 % would come out as anything from 3 to 5 %
+_MANY_ROWS = 1_000_000
+DIFFERING = {"iris": 0.009, "digits": 0.01}
+"""share of the held-out rows that one retraining has right and another wrong, in trainings with 60 and 15 seeds"""
+HELD_OUT = {"iris": 30, "digits": 359}
+
+
+def simulate(recipe: str, true_difference: float, pairs: int = _PAIRS, seed: int = 0) -> Mapping[Verdict, float]:
+    """
+    Verdicts on pairs of models of which the candidate is better by `true_difference`, as shares of all pairs.
+
+    Each pair answers as many rows as the recipe holds out, with the recipe's margin and confidence.
+    """
+    base, thresholds, rows = DIFFERING[recipe], find_recipe(recipe).thresholds, HELD_OUT[recipe]
+    won, lost = base + max(0.0, true_difference), base + max(0.0, -true_difference)
+    drawn = np.random.default_rng(seed).multinomial(rows, [won, lost, 1 - won - lost], pairs)
+    verdicts: Counter[Verdict] = Counter()
+    for (each_won, each_lost, _), times in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
+        found = compare_counts(rows, int(each_won), int(each_lost), thresholds.margin, thresholds.confidence)
+        verdicts[found.verdict] += int(times)
+    return {verdict: verdicts[verdict] / pairs for verdict in Verdict}
+
+
+def measure() -> list[Measurement]:
+    """The rates of the gate's errors, and the time that it takes for a million rows."""
+    found = []
+    for recipe in DIFFERING:
+        margin, level = find_recipe(recipe).thresholds.margin, 100 * (1 - find_recipe(recipe).thresholds.confidence)
+        worse, equal, better = (simulate(recipe, difference) for difference in (-margin, 0.0, margin))
+        passed, rejected = Verdict.PASSED, Verdict.REJECTED
+        name = f"{recipe}, {_PAIRS} pairs"
+        found += [
+            Measurement(f"{name}, worse by {margin:g}: passed", 100 * worse[passed], "%", at_most=level),
+            Measurement(f"{name}, equal: rejected", 100 * equal[rejected], "%", at_most=level),
+            Measurement(f"{name}, equal: inconclusive", 100 * equal[Verdict.INCONCLUSIVE], "%"),
+            Measurement(f"{name}, better by {margin:g}: rejected", 100 * better[rejected], "%", at_most=level),
+            Measurement(f"{name}, better by {margin:g}: inconclusive", 100 * better[Verdict.INCONCLUSIVE], "%"),
+        ]
+    return [*found, Measurement("1,000,000 rows of iris evaluated and judged", seconds_for_many_rows(), "s", at_most=2)]
+
+
+def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
+    """Evaluating an Iris model on `rows` rows and judging it against itself, without the start of TensorFlow."""
+    recipe = find_recipe("iris")
+    small = load_dataset(recipe)
+    times = np.arange(rows) % len(small.train)
+    test = Rows(small.train.examples[times], small.train.classes[times])
+    many = Dataset(small.train, test, small.feature_names, small.class_names, small.digest)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "saved_model"
+        training.export(recipe.build(small.train.examples), small, "iris", path)
+        started = time.perf_counter()
+        evaluation, inspection = evaluate(path, test, len(small.class_names)), inspect(path)
+        champion = Champion(1, inspection, evaluation)
+        cut = slices(evaluation, many, small.feature_names)
+        judge(evaluation, inspection, cut, champion, recipe.thresholds)
+        return time.perf_counter() - started

@@ -1,0 +1,195 @@
+"""Whatever is done to a model, in whatever order, the invariants of a promotion hold after each step."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from clients import GrpcClient, RestClient
+from flows import drift, promotion
+from flows.history import replay
+from flows.retention import tidy_after_promotion
+from serving.errors import HotswapError
+from serving.repository import check_complete, digest
+from tests.flows.conftest import ROWS, Pipeline, mlflow_home, offline, pipeline
+
+__all__ = ["mlflow_home", "offline", "pipeline"]
+
+_KINDS = st.integers(1, 3)
+_PICK = st.integers(0, 9)
+
+
+class Machine(RuleBasedStateMachine):
+    """One model, its registry, its directory and a running server; `agreed` says whether all must agree now."""
+
+    pipeline: Pipeline
+
+    @initialize(kind=_KINDS)
+    def begin(self, kind: int) -> None:
+        """A new model at each run, on the same server and in the same registry."""
+        self.pipeline.begin_anew()
+        self.agreed = True
+        self.highest = 0
+        self.promote(kind)
+
+    @rule(kind=_KINDS)
+    def promote(self, kind: int) -> None:
+        """A promotion begins by tidying, and a repair comes before it where something was changed by hand."""
+        self.reconcile()
+        version = self.pipeline.promote(kind)
+        assert version > self.highest
+        self.highest = version
+
+    @rule(kind=_KINDS)
+    def promote_what_answers_wrongly(self, kind: int) -> None:
+        self.reconcile()
+        before = self.pipeline.live()
+        with pytest.raises(promotion.PromotionUndone):
+            self.pipeline.promote(kind, expected_kind=9)
+        assert self.pipeline.live() == before
+        self.highest = max(self.pipeline.registry.versions(self.pipeline.model))
+
+    @rule(kind=_KINDS)
+    def be_killed_after_publishing(self, kind: int) -> None:
+        self.reconcile()
+        registered = self.pipeline.register(kind)
+        stamp = self.pipeline.stamp(registered, kind)
+        with self.pipeline.repository.lock(self.model):
+            promotion.publish(self.pipeline.settings, self.model, registered.version, registered.saved_model, stamp)
+        self.highest = registered.version
+        self.agreed = False
+
+    @rule(to=st.none() | _PICK)
+    def roll_back(self, to: int | None) -> None:
+        known = sorted({*self.repository.versions(self.model), *self.repository.retired(self.model)})
+        self.attempt(promotion.rollback, self.model, None if to is None or not known else known[to % len(known)])
+
+    @rule(label=st.sampled_from(["stable", "canary", "blue"]), pick=_PICK)
+    def label(self, label: str, pick: int) -> None:
+        self.attempt(promotion.set_label, self.model, label, self.published(pick))
+
+    @rule(pick=_PICK, force=st.sampled_from([None, "for a test"]))
+    def retire(self, pick: int, force: str | None) -> None:
+        """Invariant 6: neither the last nor a labelled version goes without a reason."""
+        self.reconcile()
+        version, labels, published = self.published(pick), self.labels(), self.repository.versions(self.model)
+        protected = version in labels.values() or published == [version]
+        self.attempt(promotion.retire, self.model, version, force)
+        if protected and not force:
+            assert version in self.repository.versions(self.model)
+
+    @rule(pick=_PICK)
+    def restore(self, pick: int) -> None:
+        if retired := self.repository.retired(self.model):
+            self.attempt(promotion.restore, self.model, retired[pick % len(retired)])
+
+    @rule()
+    def keep_the_newest(self) -> None:
+        few = self.pipeline.settings.model_copy(update={"keep_versions": 2})
+        tidy_after_promotion(few, self.model)
+
+    @rule(pick=_PICK)
+    def remove_by_hand(self, pick: int) -> None:
+        if published := self.repository.versions(self.model):
+            shutil.rmtree(self.repository.path(self.model, published[pick % len(published)]))
+            self.agreed = False
+
+    @rule(alias=st.sampled_from(["champion", "challenger"]), pick=_PICK)
+    def move_an_alias_by_hand(self, alias: str, pick: int) -> None:
+        versions = self.pipeline.registry.versions(self.model)
+        self.pipeline.registry.set_alias(self.model, alias, versions[pick % len(versions)])
+        self.agreed = False
+
+    @precondition(lambda self: not self.agreed)
+    @rule()
+    def reconcile(self) -> None:
+        left = drift.repair(self.pipeline.settings, self.model).left
+        assert not [finding for finding in left if finding.repairable]
+        self.agreed = True
+
+    @invariant()
+    def published_versions_are_complete(self) -> None:
+        """1 and 2: each is a whole SavedModel with the digest that the registry has."""
+        for version in self.repository.versions(self.model):
+            path = self.repository.path(self.model, version)
+            check_complete(path)
+            assert digest(path) == self.repository.stamp(self.model, version)["digest"]
+
+    @invariant()
+    def numbers_are_remembered(self) -> None:
+        """3: what is next is above everything ever seen."""
+        registered = self.pipeline.registry.versions(self.model)
+        assert max(promotion.highest_version_seen(self.pipeline.settings, self.model), *registered, 0) >= self.highest
+
+    @invariant()
+    def the_journal_is_whole(self) -> None:
+        """5 and 7: the chain holds, and where nothing was changed by hand it tells what is live."""
+        live = replay(self.pipeline.journal.read())
+        if self.agreed:
+            assert sorted(live.published) == self.repository.versions(self.model)
+            assert live.labels == self.labels()
+
+    @invariant()
+    def labels_answer(self) -> None:
+        """4: every label is answered by its version, and its alias is at the same."""
+        if not self.agreed:
+            return
+        aliases = self.pipeline.registry.aliases(self.model)
+        assert aliases == {promotion.alias_of(label): version for label, version in self.labels().items()}
+        settings = self.pipeline.settings
+        with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
+            for label, version in self.labels().items():
+                assert rest.predict(self.model, ROWS, label=label).version == version
+                assert grpc.predict(self.model, ROWS, label=label).version == version
+
+    @property
+    def model(self) -> str:
+        return self.pipeline.model
+
+    @property
+    def repository(self) -> Any:
+        return self.pipeline.repository
+
+    def labels(self) -> dict[str, int]:
+        return promotion._labels(self.repository, self.model)
+
+    def published(self, pick: int) -> int:
+        """One of the published versions, or a number that never was."""
+        published = self.repository.versions(self.model)
+        return published[pick % len(published)] if published else 99
+
+    def attempt(self, action: Any, *arguments: Any) -> None:
+        """Do it as a command would, after a repair; a refusal is an answer too."""
+        if not self.agreed:
+            self.reconcile()
+        with suppress(HotswapError):
+            action(self.pipeline.settings, *arguments)
+
+
+def test_the_invariants_hold_after_every_step(pipeline: Pipeline, soak: bool) -> None:
+    """Publish, promote, label, roll back, retire, restore, remove and relabel by hand, be killed, reconcile."""
+    machine = type("MachineOfThisTest", (Machine,), {"pipeline": pipeline})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=100 if soak else 4,
+            stateful_step_count=20 if soak else 10,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=not soak,
+            database=None,
+        ),
+    )

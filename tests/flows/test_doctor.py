@@ -1,0 +1,120 @@
+"""Everything that is wrong is found, with its next step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.doctor import examine
+from flows.promotion import Change, set_label
+from flows.retention import tidy
+from serving.repository import write_atomically
+from tests.flows.conftest import Pipeline
+
+
+def partial_directory(pipeline: Pipeline) -> None:
+    (pipeline.repository.path(pipeline.model, 40) / "variables").mkdir(parents=True)
+
+
+def foreign_directory(pipeline: Pipeline) -> None:
+    (pipeline.repository.base_path(pipeline.model) / "3.bak").mkdir()
+
+
+def foreign_file(pipeline: Pipeline) -> None:
+    (pipeline.repository.root / "notes.txt").write_text("mine")
+
+
+def staging_leftover(pipeline: Pipeline) -> None:
+    (pipeline.repository.root / ".staging" / pipeline.model / "9").mkdir(parents=True)
+
+
+def lock_that_is_a_directory(pipeline: Pipeline) -> None:
+    (pipeline.repository.root / ".locks" / "other.lock").mkdir()
+
+
+def removed_by_hand(pipeline: Pipeline) -> None:
+    shutil.rmtree(pipeline.repository.path(pipeline.model, 1))
+
+
+def flipped_byte(pipeline: Pipeline) -> None:
+    path = pipeline.repository.path(pipeline.model, 1) / "saved_model.pb"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+def forged_stamp(pipeline: Pipeline) -> None:
+    path = pipeline.repository.path(pipeline.model, 1) / "assets.extra" / "hotswap.json"
+    digest = pipeline.repository.stamp(pipeline.model, 1)["digest"]
+    path.write_text(path.read_text().replace(digest, "0" * 64))
+
+
+def tampered_journal(pipeline: Pipeline) -> None:
+    text = pipeline.journal.path.read_text()
+    pipeline.journal.path.write_text(text.replace('"version": 1', '"version": 8', 1))
+
+
+def broken_config(pipeline: Pipeline) -> None:
+    write_atomically(pipeline.repository.config_path, "model_config_list {")
+
+
+def moved_alias(pipeline: Pipeline) -> None:
+    pipeline.registry.set_alias(pipeline.model, "champion", None)
+
+
+def deleted_in_the_registry(pipeline: Pipeline) -> None:
+    pipeline.registry._client.delete_registered_model(pipeline.model)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (partial_directory, "not a complete SavedModel"),
+        (foreign_directory, "is not a version"),
+        (foreign_file, "does not belong here"),
+        (staging_leftover, "left from an interrupted publish"),
+        (lock_that_is_a_directory, "is not a lock"),
+        (removed_by_hand, "gone from the directory"),
+        (flipped_byte, "not those that were published"),
+        (forged_stamp, "another digest than the journal"),
+        (tampered_journal, "is not what was written"),
+        (broken_config, "models.config"),
+        (moved_alias, "alias champion is at no version"),
+        (deleted_in_the_registry, "the registry has lost it"),
+    ],
+)
+def test_each_harm_is_found(harm: Callable[[Pipeline], None], told: str, offline: Pipeline) -> None:
+    """A healthy repository has no finding; a harmed one has, with what to do."""
+    offline.promote(1)
+    assert examine(offline.settings) == []
+    harm(offline)
+    findings = examine(offline.settings)
+    assert any(told in finding.what for finding in findings), findings
+    assert all(finding.next_step for finding in findings)
+
+
+def test_retention_keeps_the_newest_and_the_labelled(offline: Pipeline) -> None:
+    """Older versions are retired and journaled, `dry_run` only tells, and nothing is wrong afterwards."""
+    versions = [offline.promote(1) for _ in range(3)]
+    settings = offline.settings.model_copy(update={"keep_versions": 1})
+    planned = tidy(settings, offline.model, dry_run=True)
+    assert planned == Change("tidy", offline.model, versions[-1], retired=tuple(versions[:2]), dry_run=True)
+    assert offline.repository.versions(offline.model) == versions
+    assert tidy(settings, offline.model).retired == tuple(versions[:2])
+    assert offline.repository.versions(offline.model) == versions[2:]
+    assert examine(settings) == []
+
+
+def test_retention_leaves_a_labelled_version(offline: Pipeline) -> None:
+    """However old it is."""
+    first, second, third = (offline.promote(1) for _ in range(3))
+    set_label(offline.settings, offline.model, "canary", first)
+    settings = offline.settings.model_copy(update={"keep_versions": 1})
+    assert tidy(settings, offline.model).retired == (second,)
+    assert offline.repository.versions(offline.model) == [first, third]
+
+
+def test_an_empty_place_is_healthy(offline: Pipeline, tmp_path: Path) -> None:
+    """Nothing has been trained yet, and nothing is wrong."""
+    assert examine(offline.settings.model_copy(update={"models_repo": tmp_path / "none"})) == []
