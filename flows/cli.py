@@ -157,6 +157,7 @@ def label(
     label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
     version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Point a label, and the registry's alias with it, to a version; or take it away."""
@@ -165,7 +166,9 @@ def label(
     if (version is None) is not remove:
         raise typer.BadParameter("give a version, or --remove")
     if version is None:
-        change = promotion.remove_label(_prepared(), model, label)
+        change = promotion.remove_label(_prepared(), model, label, dry_run)
+    elif dry_run:
+        raise typer.BadParameter("--dry-run goes with --remove")
     else:
         change = promotion.set_label(_prepared(), model, label, version)
     _show_change(change, as_json)
@@ -374,6 +377,8 @@ def _show_change(change: Change, as_json: bool) -> None:
 def _told_change(change: Change) -> str:
     what = f"{change.model} version {change.version}"
     retired = ", ".join(map(str, change.retired)) or "none"
+    if change.dry_run and change.action == "unlabel":
+        return f"Would take label {change.label} away from {what}. Nothing was changed."
     if change.dry_run:
         back = f"Would roll back to {what}. " if change.action == "rollback" else ""
         return f"{back}Would retire: {retired}. Nothing was changed."

@@ -253,9 +253,9 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
     return change
 
 
-def remove_label(settings: Settings, model: str, label: str) -> Change:
+def remove_label(settings: Settings, model: str, label: str, dry_run: bool = False) -> Change:
     """
-    Take `label`, and the registry's alias with it, away.
+    Take `label`, and the registry's alias with it, away; with `dry_run` only say from which version.
 
     Raises:
         InvalidRequest: There is no such label.
@@ -269,6 +269,8 @@ def remove_label(settings: Settings, model: str, label: str) -> Change:
         before = _labels(repository, model)
         if label not in before:
             raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
+        if dry_run:
+            return Change("unlabel", model, before[label], label, before[label], dry_run=True)
         registry = _registry(settings)
         with _labels_restored_on_failure(settings, registry, model, label):
             _write_labels(repository, model, {name: at for name, at in before.items() if name != label})

@@ -79,6 +79,11 @@ def test_the_command_moves_and_removes(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["MLFLOW_TRACKING_URI"])
     assert run(["label", pipeline.model, "canary", str(version)]) == 0
     assert "now points to" in capsys.readouterr().out
+    assert run(["label", pipeline.model, "canary", "--remove", "--dry-run"]) == 0
+    assert "Would take label canary away" in capsys.readouterr().out
+    assert labelled(pipeline, "canary") == version
+    assert run(["label", pipeline.model, "canary", str(version), "--dry-run"]) == 2
+    capsys.readouterr()
     assert run(["label", pipeline.model, "canary", "--remove"]) == 0
     assert "no longer points to" in capsys.readouterr().out
     assert run(["label", pipeline.model, "canary"]) == 2
