@@ -319,8 +319,11 @@ class Servable:
         self._calls.clear()
         self._nodes.clear()
         self._functions.clear()
+        graph = self._session.graph
         self._session.close()
         self._session = None
+        # A graph and its operations refer to each other: without this they wait for a garbage collection.
+        ops.dismantle_graph(graph)
 
 
 class ServableHandle:
