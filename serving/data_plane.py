@@ -39,7 +39,7 @@ from serving.monitoring import Metrics, read_metrics_path
 from serving.servable import Call, LoadOptions, Servable, ServableHandle, load
 from serving.settings import ServerSettings
 from serving.signature import Signature
-from serving.source import Source, Watched, list_versions
+from serving.source import Source, Watched, look
 from serving.tensors import Array
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from serving.warmup import warm_up
@@ -381,7 +381,7 @@ def _are_small(entries: Sequence[ModelEntry]) -> bool:
     """Is every version that is there now so small that its operations are tiny?"""
     for entry in entries:
         try:
-            versions = list_versions(Watched(Path(entry.base_path), entry.policy), set(), complete_only=False)
+            _, versions = look(Watched(Path(entry.base_path), All()))
             for version in versions.values():
                 sizes = (file.stat().st_size for file in version.path.rglob("*"))
                 if sum(sizes) > LARGEST_SMALL_MODEL_BYTES:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Source:
         self._report = report
         self._poll_seconds = poll_seconds
         self._models: dict[str, Watched] = {}
-        self._known: dict[str, set[Path]] = {}
+        self._known: dict[str, Set[str]] = {}
         self._problems: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_watch = asyncio.Event()
@@ -83,8 +84,9 @@ class Source:
             await asyncio.gather(*(self._poll_model(name, watched, by_watch) for name, watched in self._models.items()))
 
     async def _poll_model(self, name: str, watched: Watched, by_watch: bool) -> None:
+        known = self._known.get(name, frozenset()) if by_watch else None
         try:
-            on_disk = await asyncio.to_thread(list_versions, watched, self._known.get(name, set()), by_watch)
+            names, aspired = await asyncio.to_thread(look, watched, known)
         except OSError as exc:
             if name not in self._problems:
                 log.warning(
@@ -99,9 +101,8 @@ class Source:
             return
         if self._models.get(name) == watched:
             self._problems.pop(name, None)
-            self._known[name] = {version.path for version in on_disk.values()}
-            aspired = aspired_versions(on_disk, watched.policy)
-            self._report(name, {number: on_disk[number] for number in aspired})
+            self._known[name] = names
+            self._report(name, aspired)
 
     async def _poll_for_ever(self) -> None:
         while True:
@@ -139,7 +140,7 @@ class Source:
     def _existing_bases(self) -> dict[str, int]:
         """The base paths that are directories, each with its inode."""
         paths = {watched.base_path for watched in self._models.values()}
-        return {str(path): path.stat().st_ino for path in sorted(paths) if path.is_dir()}
+        return {str(path): path.stat().st_ino for path in paths if path.is_dir()}
 
     async def _pause(self) -> None:
         try:
@@ -148,26 +149,36 @@ class Source:
             return
 
 
-def list_versions(watched: Watched, known: set[Path], complete_only: bool) -> dict[int, AspiredVersion]:
+def look(watched: Watched, known: Set[str] | None = None) -> tuple[Set[str], dict[int, AspiredVersion]]:
     """
-    The versions under a base path; of two names for one number the last wins, under the policy `all` the first.
+    The names of versions under a base path, and those versions that should be served.
 
     Args:
-        complete_only: Leave out versions that are not `known` yet and have no ``saved_model.pb``.
+        known: If given, names that are not among these and hold no ``saved_model.pb`` do not count.
 
     Raises:
         OSError: The base path cannot be listed.
     """
-    found: dict[int, AspiredVersion] = {}
-    for child in sorted(watched.base_path.iterdir(), reverse=not isinstance(watched.policy, Latest)):
-        number = parse_version(child.name)
-        if number is None:
-            continue
-        if complete_only and child not in known and not (child / "saved_model.pb").exists():
-            continue
+    base_path = watched.base_path
+    names = os.listdir(base_path)  # noqa: PTH208 a path for each would cost more than the listing
+    numbers = {name: number for name in names if (number := parse_version(name)) is not None}
+    if known is not None:
+        for name in numbers.keys() - known:
+            if not (base_path / name / "saved_model.pb").exists():
+                del numbers[name]
+    return numbers.keys(), _aspired(watched, numbers)
+
+
+def _aspired(watched: Watched, numbers: Mapping[str, int]) -> dict[int, AspiredVersion]:
+    """Of two names for one number the last wins, under the policy `all` the first."""
+    names = {numbers[name]: name for name in sorted(numbers, reverse=not isinstance(watched.policy, Latest))}
+    aspired = {}
+    for number in aspired_versions(names, watched.policy):
+        path = watched.base_path / names[number]
         try:
-            stat = child.stat()
-        except FileNotFoundError:
-            continue
-        found[number] = AspiredVersion(child, (stat.st_dev, stat.st_ino))
-    return found
+            stat = path.stat()
+        except FileNotFoundError:  # removed a moment ago, or a link to nothing
+            present = {name: number for name, number in numbers.items() if (watched.base_path / name).exists()}
+            return _aspired(watched, present)
+        aspired[number] = AspiredVersion(path, (stat.st_dev, stat.st_ino))
+    return aspired
