@@ -322,6 +322,8 @@ class DataPlane:
                 raise
             if records:
                 self.metrics.observe_warmup(str(path), "OK", records, time.perf_counter() - started)
+        if replaced := self._manager.latest(model):
+            servable.prepare(replaced.prepared)
         return servable
 
     def _labelled_version(self, model: str, label: str) -> int:

@@ -12,7 +12,8 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -238,6 +239,17 @@ class Servable:
             _check_outputs(signature, wanted)
             call = self._calls[key] = Call(self, signature, wanted, is_deep, timeout_milliseconds)
         return call
+
+    @property
+    def prepared(self) -> Set[str]:
+        """The signatures that can be run for all of their outputs without TensorFlow preparing the graph first."""
+        return {name for name, outputs, *_ in list(self._calls) if not outputs}
+
+    def prepare(self, names: Set[str]) -> None:
+        """Do for these signatures, if they are there, what their first requests would else wait for."""
+        for name in names & self.signatures.keys():
+            with suppress(GraphError, InvalidRequest):  # told to whoever asks for it
+                self._call(self.signatures[name], (), is_deep=False)
 
     def callable(
         self,
