@@ -331,11 +331,8 @@ class Servable:
         self._calls.clear()
         self._nodes.clear()
         self._functions.clear()
-        graph = self._session.graph
-        self._session.close()
+        _free(self._session)
         self._session = None
-        # A graph and its operations refer to each other: without this they wait for a garbage collection.
-        ops.dismantle_graph(graph)
 
 
 class ServableHandle:
@@ -365,26 +362,32 @@ def load(model: str, version: int, path: Path, options: LoadOptions) -> Servable
         GraphError: It cannot be loaded; code and text are TensorFlow's.
     """
     meta_graph = _read_meta_graph(path, options.tags)
-    graph = ops.Graph()
     try:
-        with graph.as_default():
-            importer.import_graph_def(
-                meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
-            )
-        session = tf_session.Session(graph=graph, config=_session_config(options))
+        session = tf_session.Session(graph=ops.Graph(), config=_session_config(options))
         try:
+            with session.graph.as_default():
+                importer.import_graph_def(
+                    meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
+                )
             servable = Servable(model, version, path, session, meta_graph)
             assets = _asset_feeds(path, meta_graph)
             _restore(servable, path, meta_graph, assets)
             _initialise(servable, meta_graph, assets)
         except BaseException:
-            session.close()
+            _free(session)
             raise
     except errors_impl.OpError as exc:
         raise graph_error(exc) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
     return servable
+
+
+def _free(session: Any) -> None:
+    """End a session and take its graph apart: its objects refer to each other and would wait for a rare collection."""
+    graph = session.graph
+    session.close()
+    ops.dismantle_graph(graph)
 
 
 def graph_error(exc: Any) -> GraphError:

@@ -1,31 +1,57 @@
-"""A loaded version, and what is left of it."""
+"""Does a SavedModel give back what it took?"""
 
 from __future__ import annotations
 
 import gc
-import weakref
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
+from tensorflow.python.framework import ops
 
+from serving.errors import GraphError
 from serving.servable import LoadOptions, load
+from serving.tensors import Array, DeepArray
+from tests.conftest import TinyModel
 
 
-def test_nothing_is_left_of_a_closed_version(tiny_model: Any, tmp_path: Path) -> None:
-    """Its graph goes at once: a server that swaps for long does not grow while it waits for a garbage collection."""
-    path = tiny_model(tmp_path, 1)
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """A test without the cyclic garbage collector."""
     gc.collect()
     gc.disable()
-    try:
-        servable = load("tiny", 1, path, LoadOptions())
-        call, arrays = servable.bind(
-            servable.signatures["serving_default"], {"input": np.array([[1, 2, 3, 4]], np.float32)}
-        )
-        assert call(arrays)[0].shape == (1, 3)
-        graph = weakref.ref(servable._session.graph)
-        servable.close()
-        del servable, call
-        assert graph() is None
-    finally:
-        gc.enable()
+    yield
+    gc.enable()
+
+
+def graphs() -> int:
+    """How many graphs are in memory."""
+    return sum(isinstance(each, ops.Graph) for each in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("row", [np.ones((1, 4), np.float32), DeepArray(np.ones(4, np.float32), (1, 4))])
+def test_the_graph_of_a_closed_version_is_freed_at_once(tiny_model: TinyModel, tmp_path: Path, row: Array) -> None:
+    """It does not wait for a garbage collection, which may be hundreds of swaps away."""
+    path = tiny_model(tmp_path, 1)
+    before = graphs()
+    servable = load("tiny", 1, path, LoadOptions())
+    call, arrays = servable.bind(servable.signatures["serving_default"], {"input": row})
+    call(arrays)
+    assert graphs() == before + 1
+    servable.close()
+    del call, servable
+    assert graphs() == before
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_the_graph_of_a_failed_load_is_freed_at_once(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """A load that is tried again and again does not gather graphs."""
+    path = tiny_model(tmp_path, 1)
+    shutil.rmtree(path / "variables")
+    before = graphs()
+    with pytest.raises(GraphError):
+        load("tiny", 1, path, LoadOptions())
+    assert graphs() == before
