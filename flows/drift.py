@@ -69,10 +69,9 @@ class Seen:
     """which line of the journal was changed"""
 
     @property
-    def unfinished(self) -> int | None:
-        """The version whose promotion was interrupted."""
-        last = self.entries[-1] if self.entries else None
-        return last.version if last is not None and last.action == "publish" else None
+    def unfinished(self) -> Entry | None:
+        """The entry that began a promotion or a rollback which was interrupted."""
+        return promotion.unfinished(self.entries, self.labels)
 
     def usable(self, version: int | None) -> bool:
         """Can a label point to it?"""
@@ -165,8 +164,9 @@ def compare(seen: Seen) -> Iterator[Finding]:
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
         return
-    if seen.unfinished is not None:
-        yield Finding(model, seen.unfinished, f"the promotion of version {seen.unfinished} was interrupted", step)
+    if (begun := seen.unfinished) is not None:
+        what = "promotion of" if begun.action == "publish" else "rollback to"
+        yield Finding(model, begun.version, f"the {what} version {begun.version} was interrupted", step)
         return
     if seen.published and not seen.configured:
         yield Finding(model, None, "models.config does not have this model at its place", step)
