@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _SAVED_MODEL = "saved_model"
 _NAMESPACE = "hotswap"
+FLOW_RUN = "prefect_flow_run_id"
+"""the tag of a run that says which flow run it is of"""
 
 
 class RegistryError(HotswapError):
@@ -155,6 +157,18 @@ class Registry:
         """Close a run as FINISHED, FAILED or KILLED."""
         with self._translated():
             self._client.set_terminated(run_id, status)
+
+    def end_killed_run(self, model: str, flow_run_id: str) -> None:
+        """Close the run of a killed training, which was this Prefect flow run, as KILLED."""
+        with self._translated():
+            if (experiment := self._client.get_experiment_by_name(model)) is None:
+                return
+            asked = (
+                f"tags.`{_NAMESPACE}.{FLOW_RUN}` = '{flow_run_id}'"  # whatever its status: `log_model` sets FINISHED
+            )
+            for run in self._client.search_runs([experiment.experiment_id], asked):
+                self.tag_run(run.info.run_id, {"error": "the training was killed"})
+                self.end_run(run.info.run_id, "KILLED")
 
     def log_model(
         self, run_id: str, saved_model: Path, example: NDArray[np.float32], output: NDArray[np.float32]
