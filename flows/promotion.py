@@ -372,6 +372,7 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
         if dry_run:
             return Change("rollback", model, target, STABLE, current, tuple(later), dry_run=True)
         with _restored(repository, model, target):
+            repository.check_files(model, target)
             verify(settings, model, target)
             _announce_rollback(settings, model, target, current, later)
             change = _move_label(settings, model, STABLE, target)
@@ -551,6 +552,8 @@ def _move_label(settings: Settings, model: str, label: str, version: int) -> Cha
         if servers is not None:
             servers.each(lambda server: server.check_available(model, label, version))
             servers.each(lambda server: server.check_answers(model, version, stamp))
+        # A server has the files in memory, and would load what is there now at its next start.
+        repository.check_files(model, version)
         try:
             _write_labels(repository, model, {**before, label: version})
             if servers is not None:

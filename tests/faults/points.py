@@ -63,7 +63,7 @@ def kill_this_process() -> None:
 
 def killed_at(point: str, action: Callable[..., object], *args: Any) -> None:
     """Do something, as `start` does, in a process that is killed when it comes to `point`."""
-    assert finish(start(_killed_at, point, action, args)) == -signal.SIGKILL, f"it did not come to {point!r}"
+    assert finish(start(dying_at, point, action, args)) == -signal.SIGKILL, f"it did not come to {point!r}"
 
 
 def start(action: Callable[..., object], *args: Any, **environment: str) -> BaseProcess:
@@ -109,7 +109,8 @@ def _run(variables: Mapping[str, str], action: Callable[..., object], args: tupl
     action(*args)
 
 
-def _killed_at(point: str, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+def dying_at(point: str, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Do something in this process, which is killed when it comes to `point`."""
     with at(point, kill_this_process):
         action(*args)
 
