@@ -67,8 +67,8 @@ class Seen:
     """why MLflow cannot be read"""
     journal_error: str = ""
     """which line of the journal was changed"""
-    killed_trainings: tuple[str, ...] = ()
-    """the flow runs of those whose runs in MLflow were not closed"""
+    open_runs: tuple[str, ...] = ()
+    """the flow runs of the trainings that have ended without closing their runs in MLflow"""
 
     @property
     def unfinished(self) -> Entry | None:
@@ -100,11 +100,11 @@ class Repair:
 
 
 def models(settings: Settings) -> list[str]:
-    """Every model that the directory, ``models.config``, a journal or a killed training knows."""
+    """Every model that the directory, ``models.config``, a journal or an open run knows."""
     repository = Repository(settings.models_repo)
     journals = {path.stem for path in (repository.root / ".journal").glob("*.jsonl")}
     configured = (entry.name for entry in parse(repository.read_config()))
-    return sorted({*repository.models(), *configured, *journals, *open_runs.killed(settings)})
+    return sorted({*repository.models(), *configured, *journals, *open_runs.left(settings)})
 
 
 def known_model(settings: Settings, model: str) -> str:
@@ -158,15 +158,15 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         served_labels=() if servers is None or not published else servers.labels(model),
         registry_error=registry_error,
         journal_error=journal_error,
-        killed_trainings=tuple(path.name for path in open_runs.killed(settings).get(model, [])),
+        open_runs=tuple(path.name for path in open_runs.left(settings).get(model, [])),
     )
 
 
 def compare(seen: Seen) -> Iterator[Finding]:
     """Every disagreement, in the order in which `repair` goes."""
     model, step = seen.model, "`hotswap reconcile` repairs it"
-    for training in seen.killed_trainings:
-        what = f"the training of flow run {training} was killed, and its run in MLflow does not say so"
+    for flow_run in seen.open_runs:
+        what = f"the training of flow run {flow_run} has ended, and its run in MLflow does not say so"
         yield Finding(model, None, what, step, repairable=seen.registry is not None)
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
@@ -341,8 +341,8 @@ def _can_be_registered_again(seen: Seen, version: int) -> bool:
 
 def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     seen = look(settings, model, servers)
-    if seen.killed_trainings and seen.registry is not None:
-        open_runs.close_killed(settings, promotion._registry(settings), model)
+    if seen.open_runs and seen.registry is not None:
+        open_runs.close(settings, promotion._registry(settings), model)
     if seen.journal_error:
         return
     if seen.unfinished is not None:

@@ -1,8 +1,9 @@
 """
-Which trainings of this home were killed, so that their runs in MLflow were never closed?
+Which trainings of this home have ended without closing their runs in MLflow?
 
-A training holds the lock of ``<home>/trainings/<model>/<Prefect flow run>`` until its run is closed. The kernel frees
-the lock when the process ends, so a file that nobody locks is of a training that was killed.
+A training holds the lock of ``<home>/trainings/<model>/<Prefect flow run>`` and removes the file when its run is
+closed. The kernel frees the lock when the process ends, so a file that nobody locks is of a training that was killed,
+or that could not reach MLflow any more; then the file says how it ended.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def kept(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
-    """Keep, for the block, that a training runs; whoever closes its run in MLflow removes the file."""
+    """Keep a file that says, for the block, that a training runs; whoever closes its run in MLflow removes it."""
     path = _directory(settings) / model / flow_run_id
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield path
 
 
-def killed(settings: Settings) -> dict[str, list[Path]]:
-    """The files of the killed trainings, by model."""
+def left(settings: Settings) -> dict[str, list[Path]]:
+    """The files of the trainings that have left their runs open, by model."""
     found: dict[str, list[Path]] = {}
     for path in sorted(_directory(settings).glob("*/*")):
         try:
@@ -41,15 +42,15 @@ def killed(settings: Settings) -> dict[str, list[Path]]:
     return found
 
 
-def close_killed(settings: Settings, registry: Registry, model: str) -> None:
+def close(settings: Settings, registry: Registry, model: str) -> None:
     """
-    Close the runs of the killed trainings of `model` in MLflow.
+    Close the runs that trainings of `model` have left open.
 
     Raises:
         RegistryError: MLflow cannot be used.
     """
-    for path in killed(settings).get(model, []):
-        registry.end_killed_run(model, path.name)
+    for path in left(settings).get(model, []):
+        registry.end_run_of(model, path.name, path.read_text("utf-8") or "KILLED")
         path.unlink(missing_ok=True)
 
 

@@ -158,17 +158,14 @@ class Registry:
         with self._translated():
             self._client.set_terminated(run_id, status)
 
-    def end_killed_run(self, model: str, flow_run_id: str) -> None:
-        """Close the run of a killed training, which was this Prefect flow run, as KILLED."""
+    def end_run_of(self, model: str, flow_run_id: str, status: str) -> None:
+        """Close the run of the training that was this Prefect flow run, whatever status it has now."""
         with self._translated():
             if (experiment := self._client.get_experiment_by_name(model)) is None:
                 return
-            asked = (
-                f"tags.`{_NAMESPACE}.{FLOW_RUN}` = '{flow_run_id}'"  # whatever its status: `log_model` sets FINISHED
-            )
+            asked = f"tags.`{_NAMESPACE}.{FLOW_RUN}` = '{flow_run_id}'"
             for run in self._client.search_runs([experiment.experiment_id], asked):
-                self.tag_run(run.info.run_id, {"error": "the training was killed"})
-                self.end_run(run.info.run_id, "KILLED")
+                self.end_run(run.info.run_id, status)
 
     def log_model(
         self, run_id: str, saved_model: Path, example: NDArray[np.float32], output: NDArray[np.float32]

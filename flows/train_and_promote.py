@@ -97,7 +97,7 @@ def train_and_promote(
     Repository(settings.models_repo).check_writable()
     registry = Registry(settings.home / "artifacts")
     registry.check()
-    open_runs.close_killed(settings, registry, chosen.name)
+    open_runs.close(settings, registry, chosen.name)
     clock = _Clock()
     epochs = epochs or chosen.epochs
     thresholds = chosen.thresholds
@@ -407,6 +407,7 @@ def _recorded(
 
 
 def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clock, error: str = "") -> None:
+    kept.write_text(status, "utf-8")
     try:
         registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})
         if error:
@@ -415,4 +416,4 @@ def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clo
         kept.unlink()
     except RegistryError as exc:
         # What is live does not depend on it any more.
-        log.warning("run not closed run=%s status=%s error=%s", run_id, status, exc)
+        log.warning("run not closed: `hotswap reconcile` does it run=%s status=%s error=%s", run_id, status, exc)

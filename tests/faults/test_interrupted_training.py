@@ -8,22 +8,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import psutil
 import pytest
 
+from clients import GrpcClient
 from flows import drift
 from flows.doctor import examine
+from flows.journal import Journal
 from flows.launch import TemporaryPrefect
 from flows.promotion import VersionRow, status
 from flows.settings import Settings, apply_environment
+from serving.errors import HotswapError
 from serving.repository import Repository, digest
 from tests.faults.server_process import PROJECT
 
-TRAIN = ["train", "iris", "--json"]
+pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
+
 EARLY_POINTS = {
     "run started": "after flows.registry:Registry.start_run",
     "trained": "after flows.training:fit",
@@ -54,11 +60,11 @@ class Home:
         }
         self.environment = {**kept, **ours}
 
-    def start(self, point: str = "", **variables: str) -> subprocess.Popen[str]:
-        """A training, which is killed at `point`."""
+    def start(self, *arguments: str, point: str = "", **variables: str) -> subprocess.Popen[str]:
+        """``hotswap train iris`` or what the arguments say, which is killed at `point`."""
         command = ["-m", "tests.faults.points", point] if point else ["-m", "flows.cli"]
         return subprocess.Popen(
-            [sys.executable, *command, *TRAIN],
+            [sys.executable, *command, "train", *(arguments or ["iris"]), "--json"],
             cwd=PROJECT,
             env={**self.environment, **variables},
             stdout=subprocess.PIPE,
@@ -113,7 +119,7 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
         training.send_signal(signal.SIGINT)
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert drift.find(home.settings, "iris") == []
-    training = home.start("after serving.repository:Repository.publish")  # with a Prefect server of its own
+    training = home.start(point="after serving.repository:Repository.publish")  # with a Prefect server of its own
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     unfinished = [version for version, row in home.status().items() if row.state != "RETIRED" and not row.labels]
@@ -133,15 +139,50 @@ def test_a_training_killed_before_it_publishes_is_told_and_its_run_closed(point:
     if point not in SHORT and not soak:
         pytest.skip("in the long form only (make soak): the same is left as after the other steps")
     before = home.status()
-    training = home.start(EARLY_POINTS[point], PREFECT_API_URL=os.environ["PREFECT_API_URL"])
+    training = home.start(point=EARLY_POINTS[point], PREFECT_API_URL=os.environ["PREFECT_API_URL"])
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     run_id, _ = home.newest_run()
     (finding,) = examine(home.settings)
-    assert "was killed, and its run in MLflow does not say so" in finding.what
+    assert "has ended, and its run in MLflow does not say so" in finding.what
     assert drift.repair(home.settings, "iris").mended == (finding,)
     assert home.newest_run() == (run_id, "KILLED")
     assert home.status() == before
+    assert examine(home.settings) == []
+
+
+def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undone(
+    home: Home, model_server: Any
+) -> None:
+    """``hotswap train --bake`` ends with exit code 5, the version before is live again, and the journal says why."""
+    (live,) = (version for version, row in home.status().items() if row.labels)
+    config = home.repository.config_path
+    server = model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+    training = home.start(
+        *("tests.faults.fragile_recipe", "--bake", "100"),
+        PREFECT_API_URL=os.environ["PREFECT_API_URL"],
+        HOTSWAP_REST_PORT=str(server.rest_port),
+        HOTSWAP_GRPC_PORT=str(server.grpc_port),
+    )
+    with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
+        while training.poll() is None:
+            version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
+            if version != live:
+                with suppress(HotswapError):
+                    client.predict("iris", np.full((1, 4), 1e6, np.float32), version=version)
+        assert client.predict("iris", np.ones((1, 4), np.float32), label="stable").version == live
+        assert client.predict("iris", np.ones((1, 4), np.float32)).version == live
+    output, errors = training.communicate(timeout=60)
+    assert (training.returncode, output) == (5, ""), errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("hotswap: Version ")
+    assert "taken out again: while it was watched" in told
+    assert "requests failed" in told
+    last = Journal(home.settings.models_repo, "iris").read()[-1]
+    assert (last.action, last.version) == ("undo", max(home.status()))
+    assert "requests failed" in last.facts["why"]
+    assert home.status()[live].aliases == ("champion",)
+    assert home.newest_run()[1] == "FAILED"
     assert examine(home.settings) == []
 
 

@@ -20,6 +20,8 @@ from tests.flows.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
+pytestmark = pytest.mark.xdist_group("mlflow-outage")  # one worker starts the server
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
