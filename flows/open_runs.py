@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from flows.settings import Settings
+from flows.settings import Settings, prepare_home
 
 if TYPE_CHECKING:
     from flows.registry import Registry
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def kept(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
-    """Keep a file that says, for the block, that a training runs; whoever closes its run in MLflow removes it."""
+    """
+    Keep a file that says, for the block, that a training runs; whoever closes its run in MLflow removes it.
+
+    Raises:
+        InvalidSettings: The home cannot be written.
+    """
+    prepare_home(settings)
     path = _directory(settings) / model / flow_run_id
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):

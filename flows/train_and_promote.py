@@ -407,13 +407,13 @@ def _recorded(
 
 
 def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clock, error: str = "") -> None:
-    kept.write_text(status, "utf-8")
     try:
+        kept.write_text(status, "utf-8")
         registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})
         if error:
             registry.tag_run(run_id, {"error": error[:500]})
         registry.end_run(run_id, status)
         kept.unlink()
-    except RegistryError as exc:
+    except (RegistryError, OSError) as exc:
         # What is live does not depend on it any more.
         log.warning("run not closed: `hotswap reconcile` does it run=%s status=%s error=%s", run_id, status, exc)

@@ -26,6 +26,7 @@ from flows.promotion import VersionRow, status
 from flows.settings import Settings, apply_environment
 from serving.errors import HotswapError
 from serving.repository import Repository, digest
+from tests.conftest import wait_available
 from tests.faults.server_process import PROJECT
 
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
@@ -158,21 +159,25 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
     (live,) = (version for version, row in home.status().items() if row.labels)
     config = home.repository.config_path
     server = model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+    wait_available(server, "iris", live)
     training = home.start(
         *("tests.faults.fragile_recipe", "--bake", "100"),
         PREFECT_API_URL=os.environ["PREFECT_API_URL"],
         HOTSWAP_REST_PORT=str(server.rest_port),
         HOTSWAP_GRPC_PORT=str(server.grpc_port),
     )
-    with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
-        while training.poll() is None:
-            version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
-            if version != live:
-                with suppress(HotswapError):
-                    client.predict("iris", np.full((1, 4), 1e6, np.float32), version=version)
-        assert client.predict("iris", np.ones((1, 4), np.float32), label="stable").version == live
-        assert client.predict("iris", np.ones((1, 4), np.float32)).version == live
-    output, errors = training.communicate(timeout=60)
+    try:
+        with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
+            while training.poll() is None:
+                version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
+                if version != live:
+                    with suppress(HotswapError):
+                        client.predict("iris", np.full((1, 4), 1e6, np.float32), version=version)
+            assert client.predict("iris", np.ones((1, 4), np.float32), label="stable").version == live
+            assert client.predict("iris", np.ones((1, 4), np.float32)).version == live
+    finally:
+        training.kill()
+        output, errors = training.communicate(timeout=60)
     assert (training.returncode, output) == (5, ""), errors
     told = errors.splitlines()[-1]
     assert told.startswith("hotswap: Version ")

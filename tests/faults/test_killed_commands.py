@@ -14,7 +14,7 @@ from flows.history import replay
 from flows.live_server import running_server
 from serving.repository import check_complete, digest
 from tests.faults.bystander import ROW, Bystander
-from tests.faults.points import bake, command, killed_at, promote
+from tests.faults.points import bake, command, finish, killed_at, promote, start
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
 from tests.flows.test_bake import change_golden_answer
 from tests.flows.test_promotion import answered
@@ -76,7 +76,7 @@ def wait_loaded(pipeline: Pipeline, versions: list[int]) -> None:
 
 def assert_reconciled(pipeline: Pipeline, stable: int) -> None:
     """`hotswap reconcile` makes all sides agree that this version is live, and the journal tells so."""
-    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
     assert drift.find(pipeline.settings, pipeline.model) == []
     assert answered(pipeline, label="stable") == {stable}
     assert pipeline.registry.aliases(pipeline.model) == {"champion": stable}
