@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import promotion
+from flows import open_runs, promotion
 from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.live_server import Endpoints, running_server
@@ -67,12 +67,13 @@ class Seen:
     """why MLflow cannot be read"""
     journal_error: str = ""
     """which line of the journal was changed"""
+    open_runs: tuple[str, ...] = ()
+    """the flow runs of the trainings that have ended without closing their runs in MLflow"""
 
     @property
-    def unfinished(self) -> int | None:
-        """The version whose promotion was interrupted."""
-        last = self.entries[-1] if self.entries else None
-        return last.version if last is not None and last.action == "publish" else None
+    def unfinished(self) -> Entry | None:
+        """The entry that began a promotion or a rollback which was interrupted."""
+        return promotion.unfinished(self.entries, self.labels)
 
     def usable(self, version: int | None) -> bool:
         """Can a label point to it?"""
@@ -99,10 +100,11 @@ class Repair:
 
 
 def models(settings: Settings) -> list[str]:
-    """Every model that the directory, ``models.config`` or a journal knows."""
+    """Every model that the directory, ``models.config``, a journal or an open run knows."""
     repository = Repository(settings.models_repo)
     journals = {path.stem for path in (repository.root / ".journal").glob("*.jsonl")}
-    return sorted({*repository.models(), *(entry.name for entry in parse(repository.read_config())), *journals})
+    configured = (entry.name for entry in parse(repository.read_config()))
+    return sorted({*repository.models(), *configured, *journals, *open_runs.left(settings)})
 
 
 def known_model(settings: Settings, model: str) -> str:
@@ -156,17 +158,22 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         served_labels=() if servers is None or not published else servers.labels(model),
         registry_error=registry_error,
         journal_error=journal_error,
+        open_runs=tuple(path.name for path in open_runs.left(settings).get(model, [])),
     )
 
 
 def compare(seen: Seen) -> Iterator[Finding]:
     """Every disagreement, in the order in which `repair` goes."""
     model, step = seen.model, "`hotswap reconcile` repairs it"
+    for flow_run in seen.open_runs:
+        what = f"the training of flow run {flow_run} has ended, and its run in MLflow does not say so"
+        yield Finding(model, None, what, step, repairable=seen.registry is not None)
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
         return
-    if seen.unfinished is not None:
-        yield Finding(model, seen.unfinished, f"the promotion of version {seen.unfinished} was interrupted", step)
+    if (begun := seen.unfinished) is not None:
+        what = "promotion of" if begun.action == "publish" else "rollback to"
+        yield Finding(model, begun.version, f"the {what} version {begun.version} was interrupted", step)
         return
     if seen.published and not seen.configured:
         yield Finding(model, None, "models.config does not have this model at its place", step)
@@ -334,6 +341,10 @@ def _can_be_registered_again(seen: Seen, version: int) -> bool:
 
 def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     seen = look(settings, model, servers)
+    if seen.open_runs and seen.registry is not None:
+        open_runs.close(settings, promotion._registry(settings), model)
+    if seen.journal_error:
+        return
     if seen.unfinished is not None:
         promotion.tidy(settings, promotion._registry(settings), model)
         seen = look(settings, model, servers)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.bake import watch
-from flows.journal import Journal
+from flows.journal import Entry, Journal
 from flows.live_server import Endpoints, LiveServer, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STABLE = "stable"
+ROLLING_BACK = "rolling back"
+"""what the journal says before the label of a rollback moves, so that one that is killed then can be finished"""
 _ALIASES = {STABLE: "champion", "canary": "challenger"}
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -217,14 +219,29 @@ def undone_on_failure(settings: Settings, registry: Registry, model: str, versio
         raise
 
 
+def unfinished(entries: Sequence[Entry], labels: Mapping[str, int]) -> Entry | None:
+    """The entry that began a promotion, or a rollback whose label has moved, and that none followed."""
+    last = entries[-1] if entries else None
+    if last is None or last.version is None:
+        return None
+    moved = last.action == ROLLING_BACK and last.version == labels.get(STABLE)
+    return last if last.action == "publish" or moved else None
+
+
 def tidy(settings: Settings, registry: Registry, model: str) -> None:
-    """Finish what a killed promotion left: a labelled version was verified and stays, any other goes."""
-    journal = Journal(settings.models_repo, model)
-    entries = journal.read()
-    if not entries or entries[-1].action != "publish" or entries[-1].version is None:
+    """
+    Finish what a killed promotion or rollback left.
+
+    Of a promotion, a labelled version was verified and stays, any other goes; a rollback is finished.
+    """
+    if _finish_rollback(settings, model) is not None:
         return
-    repository = Repository(settings.models_repo)
-    version, labels = entries[-1].version, _labels(repository, model)
+    journal = Journal(settings.models_repo, model)
+    labels = _labels(Repository(settings.models_repo), model)
+    begun = unfinished(journal.read(), labels)
+    if begun is None or begun.version is None:
+        return
+    version = begun.version
     if labels.get(STABLE) == version:
         registry.set_alias(model, alias_of(STABLE), version)
         registry.tag_version(model, version, {"promotion": "promoted"})
@@ -323,6 +340,7 @@ def bake(
         aliases = {}
         if previous in repository.versions(model):
             labels[STABLE] = aliases[alias_of(STABLE)] = previous
+            _attempt("announce", lambda: _announce_rollback(settings, model, previous, version, [version]))
         _undo(settings, registry, model, version, labels, aliases, reason)
     raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
@@ -332,7 +350,8 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
     The earlier one must load and answer first; `to` may be a retired one, which is restored. All later ones go, because
-    requests without a label are answered by the highest version. With `dry_run` nothing changes.
+    requests without a label are answered by the highest version. With `dry_run` nothing changes. A rollback that was
+    killed after its label had moved is finished first; when that is where `to` points, it is all that is done.
 
     Raises:
         VersionNotFound: There is no earlier version, or `to` is neither published nor retired.
@@ -341,6 +360,8 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
+        if not dry_run and (finished := _finish_rollback(settings, model)) and to in (None, finished.version):
+            return finished
         current = _current(repository, model)
         target = _target(repository, model, current, to)
         later = [version for version in repository.versions(model) if version > target]
@@ -353,15 +374,42 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
         if dry_run:
             return Change("rollback", model, target, STABLE, current, tuple(later), dry_run=True)
         with _restored(repository, model, target):
+            repository.check_files(model, target)
             verify(settings, model, target)
+            _announce_rollback(settings, model, target, current, later)
             change = _move_label(settings, model, STABLE, target)
-        for version in later:
-            repository.retire(model, version)
-        _wait(settings, model, lambda server: server.wait_gone(model, later))
         change = replace(change, action="rollback", previous=current, retired=tuple(later))
-        _journal(settings, change)
-        _follow_in_registry(settings, model, change)
+        _retire_later(settings, change)
     return change
+
+
+def _announce_rollback(settings: Settings, model: str, target: int, current: int, later: Sequence[int]) -> None:
+    facts = {"version": target, "previous": current, "retired": list(later)}
+    Journal(settings.models_repo, model).append(ROLLING_BACK, **facts)
+
+
+def _finish_rollback(settings: Settings, model: str) -> Change | None:
+    """Finish a rollback that was killed after its label had moved; None where there is none."""
+    entries = Journal(settings.models_repo, model).read()
+    begun = unfinished(entries, _labels(Repository(settings.models_repo), model))
+    if begun is None or begun.version is None or begun.action != ROLLING_BACK:
+        return None
+    # The server may not have been told of the label yet.
+    change = _move_label(settings, model, STABLE, begun.version)
+    facts = begun.facts
+    change = replace(change, action="rollback", previous=facts["previous"], retired=tuple(facts["retired"]))
+    _retire_later(settings, change)
+    return change
+
+
+def _retire_later(settings: Settings, change: Change) -> None:
+    """The rest of a rollback whose label has moved."""
+    repository, model = Repository(settings.models_repo), change.model
+    for version in sorted({*change.retired}.intersection(repository.versions(model))):
+        repository.retire(model, version)
+    _wait(settings, model, lambda server: server.wait_gone(model, list(change.retired)))
+    _journal(settings, change)
+    _follow_in_registry(settings, model, change)
 
 
 @contextmanager
@@ -506,6 +554,8 @@ def _move_label(settings: Settings, model: str, label: str, version: int) -> Cha
         if servers is not None:
             servers.each(lambda server: server.check_available(model, label, version))
             servers.each(lambda server: server.check_answers(model, version, stamp))
+        # A server has the files in memory, and would load what is there now at its next start.
+        repository.check_files(model, version)
         try:
             _write_labels(repository, model, {**before, label: version})
             if servers is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,17 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
     os.environ.clear()
     os.environ.update(before)
+
+
+def go_live(
+    settings: Settings, registry: Registry, model: str, registered: Registered, stamp: Mapping[str, Any]
+) -> None:
+    """Publish, verify and label a registered version, or undo it; the model's lock is held."""
+    version = registered.version
+    with promotion.undone_on_failure(settings, registry, model, version):
+        promotion.publish(settings, model, version, registered.saved_model, stamp)
+        promotion.verify(settings, model, version)
+        promotion.promote(settings, registry, model, version, stamp["run_id"], registered.digest)
 
 
 @dataclass
@@ -106,13 +117,9 @@ class Pipeline:
         with self.repository.lock(self.model):
             promotion.tidy(self.settings, self.registry, self.model)
             registered = self.register(kind)
-            version = registered.version
             stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
-            with promotion.undone_on_failure(self.settings, self.registry, self.model, version):
-                promotion.publish(self.settings, self.model, version, registered.saved_model, stamp)
-                promotion.verify(self.settings, self.model, version)
-                promotion.promote(self.settings, self.registry, self.model, version, self.run_id, registered.digest)
-        return version
+            go_live(self.settings, self.registry, self.model, registered, stamp)
+        return registered.version
 
     def row(self, version: int) -> promotion.VersionRow:
         """What `status` says of a version."""
