@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import open_runs, promotion
+from flows import labelling, open_runs, promotion
 from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
+from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, running_server
-from flows.promotion import STABLE, alias_of
 from flows.registry_reader import RegistryView, read_registry
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
@@ -342,15 +342,15 @@ def _can_be_registered_again(seen: Seen, version: int) -> bool:
 def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     seen = look(settings, model, servers)
     if seen.open_runs and seen.registry is not None:
-        open_runs.close(settings, promotion._registry(settings), model)
+        open_runs.close(settings, promotion.open_registry(settings), model)
     if seen.journal_error:
         return
     if seen.unfinished is not None:
-        promotion.tidy(settings, promotion._registry(settings), model)
+        promotion.tidy(settings, promotion.open_registry(settings), model)
         seen = look(settings, model, servers)
     repository = Repository(settings.models_repo)
     if seen.published and (not seen.configured or not seen.states):
-        promotion._restore_labels(settings, model, seen.labels)
+        labelling.restore(settings, model, seen.labels)
         if servers is not None:
             servers.each(lambda server: server.wait_available(model, seen.published[-1]))
             seen = look(settings, model, servers)
@@ -361,7 +361,7 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     wanted = _mend_labels(settings, seen)
     moves = _wanted_aliases(seen, wanted)
     if moves:
-        registry = promotion._registry(settings)
+        registry = promotion.open_registry(settings)
         for alias, version in moves.items():
             registry.set_alias(model, alias, version)
     _mend_journal(settings, repository, seen, wanted, lost)
@@ -373,7 +373,7 @@ def _register_again(settings: Settings, model: str, version: int) -> bool:
     path, stamp = repository.path(model, version), repository.stamp(model, version)
     if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
         return False
-    registry = promotion._registry(settings)
+    registry = promotion.open_registry(settings)
     example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         saved_model = Path(directory) / "saved_model"
@@ -390,7 +390,7 @@ def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
         if seen.labels.get(label) == version:
             continue
         try:
-            promotion._move_label(settings, seen.model, label, version)
+            labelling.move(settings, seen.model, label, version)
             reached[label] = version
         except (ServerUnavailable, DeadlineExceeded):
             raise
@@ -398,8 +398,8 @@ def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
             # The alias goes back to where the label stays.
             log.warning("label not moved model=%s label=%s version=%d error=%s", seen.model, label, version, exc)
     told = any(labels != reached for labels in seen.served_labels)
-    if told or reached != promotion._labels(repository, seen.model):
-        promotion._restore_labels(settings, seen.model, reached)
+    if told or reached != labelling.read(repository, seen.model):
+        labelling.restore(settings, seen.model, reached)
     return reached
 
 

@@ -26,6 +26,7 @@ from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge
 from flows.inspection import inspect
+from flows.labelling import Change
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import FLOW_RUN, Registered, Registry, RegistryError
@@ -337,7 +338,7 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
-def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> promotion.Change:
+def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> Change:
     """Move label ``stable`` and alias ``champion``."""
     return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
 

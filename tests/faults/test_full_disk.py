@@ -94,8 +94,8 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
     ("point", "taken_out"),
     [
         pytest.param("before serving.repository:Repository.stage", False, id="staging"),
-        pytest.param("before flows.promotion:_write_labels 1", True, id="config"),
-        pytest.param("before flows.promotion:_write_labels 2", True, id="label"),
+        pytest.param("before flows.labelling:write 1", True, id="config"),
+        pytest.param("before flows.labelling:write 2", True, id="label"),
     ],
 )
 def test_a_full_disk_undoes_a_promotion(

@@ -22,8 +22,8 @@ from flows import drift
 from flows.doctor import examine
 from flows.journal import Journal
 from flows.launch import TemporaryPrefect
-from flows.promotion import VersionRow, status
 from flows.settings import Settings, apply_environment
+from flows.status import VersionRow, status
 from serving.errors import HotswapError
 from serving.repository import Repository, digest
 from tests.conftest import wait_available

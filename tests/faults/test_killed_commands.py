@@ -21,12 +21,12 @@ from tests.flows.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
-WRITE_LABELS = "flows.promotion:_write_labels"
+WRITE_LABELS = "flows.labelling:write"
 ROLLBACK_POINTS = {
     "verified": "after flows.promotion:verify",
     "announced": "after flows.promotion:_announce_rollback",
     "config written": f"after {WRITE_LABELS}",
-    "label moved": "after flows.promotion:_move_label",
+    "label moved": "after flows.labelling:move",
     "one retired": "after serving.repository:Repository.retire 1",
     "all retired": "after serving.repository:Repository.retire 2",
     "journaled": "after flows.promotion:_journal",
@@ -103,7 +103,7 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
         pytest.param("after flows.promotion:verify", 1, 1, id="verified"),
         pytest.param("before serving.repository:Repository.write_config 2", 1, 1, id="config not yet written"),
         pytest.param(f"after {WRITE_LABELS} 2", 1, 2, id="config written"),
-        pytest.param("after flows.promotion:_move_label", 2, 2, id="label moved"),
+        pytest.param("after flows.labelling:move", 2, 2, id="label moved"),
         pytest.param("after flows.registry:Registry.set_alias", 2, 2, id="alias set"),
         pytest.param("before flows.journal:Journal.append 2", 2, 2, id="tagged"),
         pytest.param("after flows.journal:Journal.append 2", 2, 2, id="journaled"),
@@ -164,7 +164,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pipeline.promote(kind)
     change_golden_answer(pipeline, 2)
     with answered_all_the_while(pipeline, 1, 2, 3):
-        killed_at("after flows.promotion:_restore_labels", bake, pipeline.settings, pipeline.model, 2, 1)
+        killed_at("after flows.labelling:restore", bake, pipeline.settings, pipeline.model, 2, 1)
         assert_whole(pipeline)
         assert answered(pipeline, label="stable") == {1}
         assert_reconciled(pipeline, 1)
@@ -180,7 +180,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pytest.param("after flows.promotion:_journal", ["retire", "1"], [2, 3], id="retire-journaled"),
         pytest.param("before serving.repository:Repository.restore", ["restore", "4"], [1, 2, 3], id="restore-not yet"),
         pytest.param("after serving.repository:Repository.restore", ["restore", "4"], [1, 2, 3, 4], id="restore-moved"),
-        pytest.param("after flows.promotion:_wait", ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
+        pytest.param("before flows.promotion:_journal", ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
         pytest.param("after flows.promotion:_journal", ["restore", "4"], [1, 2, 3, 4], id="restore-journaled"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_killed_retire_or_restore_was_done_or_not(
     ("point", "live", "kept"),
     [
         pytest.param(f"after {WRITE_LABELS}", 3, 3, id="config written"),
-        pytest.param("after flows.promotion:_move_label", 1, 3, id="label moved"),
+        pytest.param("after flows.labelling:move", 1, 3, id="label moved"),
         pytest.param("after flows.registry:Registry.set_alias", 1, 1, id="alias set"),
         pytest.param("after flows.promotion:_journal", 1, 1, id="journaled"),
     ],

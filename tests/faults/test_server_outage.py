@@ -51,7 +51,7 @@ def assert_first_is_live(pipeline: Pipeline) -> None:
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", ["flows.live_server:LiveServer.wait_available", "flows.promotion:_move_label"])
+@pytest.mark.parametrize("point", ["flows.live_server:LiveServer.wait_available", "flows.labelling:move"])
 def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """One that says nothing for a while, but less than HOTSWAP_SERVER_TIMEOUT_SECONDS, only makes it take longer."""
     pipeline, server = served
@@ -68,7 +68,7 @@ def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restart
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", ["before flows.promotion:verify", "after flows.promotion:_write_labels 2"])
+@pytest.mark.parametrize("point", ["before flows.promotion:verify", "after flows.labelling:write 2"])
 def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """After HOTSWAP_SERVER_TIMEOUT_SECONDS the version goes; once the server speaks, the one before is live."""
     pipeline, server = served
@@ -83,7 +83,7 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple
 
 
 @pytest.mark.parametrize(
-    "point", ["before flows.live_server:LiveServer.wait_available", "after flows.promotion:_write_labels 2"]
+    "point", ["before flows.live_server:LiveServer.wait_available", "after flows.labelling:write 2"]
 )
 def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """Its next start finds the version before, with its label."""

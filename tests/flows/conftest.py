@@ -17,6 +17,7 @@ from flows import promotion
 from flows.journal import Journal
 from flows.registry import Registered, Registry
 from flows.settings import Settings, apply_environment
+from flows.status import VersionRow, status
 from serving.repository import Repository
 
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
@@ -121,13 +122,13 @@ class Pipeline:
             go_live(self.settings, self.registry, self.model, registered, stamp)
         return registered.version
 
-    def row(self, version: int) -> promotion.VersionRow:
+    def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""
-        return next(row for row in promotion.status(self.settings, self.model) if row.version == version)
+        return next(row for row in status(self.settings, self.model) if row.version == version)
 
     def live(self) -> tuple[dict[str, str], dict[str, int], tuple[int, ...]]:
         """Everything that a failed promotion must leave as it was: states, aliases, versions on disk."""
-        rows = promotion.status(self.settings, self.model)
+        rows = status(self.settings, self.model)
         published = tuple(self.repository.versions(self.model))
         labels = {label: str(row.version) for row in rows for label in row.labels}
         return labels, self.registry.aliases(self.model), published
