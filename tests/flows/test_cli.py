@@ -224,7 +224,7 @@ def test_a_version_that_cannot_be_verified_is_undone(
     """Exit code 5 when what listens on the server's port does not answer; no version and no traceback is left."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = str(deaf.getsockname()[1])
-        settings = {"GRPC_PORT": port, "REST_PORT": port, "PREFECT_PORT": "1", "SERVER_TIMEOUT_SECONDS": "0.2"}
+        settings = {"GRPC_PORT": port, "REST_PORT": port, "PREFECT_PORT": "1", "SERVER_TIMEOUT_SECONDS": "3"}
         done = subprocess.run(
             [*COMMAND, "train", "iris", "--epochs", "20"],
             env={**os.environ, **{f"HOTSWAP_{name}": value for name, value in settings.items()}},
