@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from flows.noninferiority import Verdict
@@ -203,10 +203,10 @@ def test_a_sandbox_that_cannot_be_started_is_no_ones_fault(tmp_path: Path) -> No
 
 
 def test_nothing_is_left_of_a_sandbox() -> None:
-    """Its process has ended and its directory is gone when the block ends."""
+    """Its processes have ended and its directory is gone when the block ends."""
     with SandboxServer(settings()) as server:
-        process, directory = server._process, server._directory
+        leader, directory = psutil.Process(server._process.pid), server._directory
+        processes = [leader, *leader.children(recursive=True)]
         assert directory.exists()
     assert not directory.exists()
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert not [each for each in psutil.wait_procs(processes, timeout=10)[1] if each.status() != psutil.STATUS_ZOMBIE]
