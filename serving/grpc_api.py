@@ -155,9 +155,8 @@ class _PredictionService:
             return response
 
     async def multi_inference(self, request: Any, context: Any) -> Any:
-        if not request.tasks:
-            raise InvalidRequest("Inference request must have at least one task")
-        with self._acquire(request.tasks[0], context, needs_spec=False) as handle:
+        first = request.tasks[0] if request.tasks else inference_pb2.InferenceTask()
+        with self._acquire(first, context, needs_spec=False) as handle:
             answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
             response = wire.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):

@@ -19,7 +19,7 @@ from pathlib import Path
 import watchfiles
 
 from serving.manager import AspiredVersion
-from serving.version_policy import Latest, VersionPolicy, aspired_versions, parse_version
+from serving.version_policy import All, VersionPolicy, aspired_versions, parse_version
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def list_versions(watched: Watched, known: set[Path], complete_only: bool) -> di
         OSError: The base path cannot be listed.
     """
     found: dict[int, AspiredVersion] = {}
-    for child in sorted(watched.base_path.iterdir(), reverse=not isinstance(watched.policy, Latest)):
+    for child in sorted(watched.base_path.iterdir(), reverse=isinstance(watched.policy, All)):
         number = parse_version(child.name)
         if number is None:
             continue
