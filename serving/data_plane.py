@@ -157,6 +157,7 @@ class DataPlane:
         servable, metrics, limits = call.servable, self.metrics, self._limits
         usage = servable.usage
         usage.requests += 1
+        run = limits.padded(arrays) if limits else arrays
         started = time.perf_counter()
 
         def finished(result: Result) -> None:
@@ -167,10 +168,10 @@ class DataPlane:
                 usage.latency.observe(seconds * 1e6)
                 metrics.observe_runtime(servable.model, api, seconds)
                 if limits:
-                    result = limits.checked_outputs(arrays, result)
+                    result = limits.checked_outputs(arrays, run, result)
             done(result)
 
-        self._merger.submit(call, arrays, finished)
+        self._merger.submit(call, run, finished)
 
     async def run(
         self,
