@@ -152,8 +152,6 @@ async def _run(
     api: str,
 ) -> tuple[dict[str, Array], int]:
     examples = serialized_examples(source)
-    if not len(examples):
-        raise InvalidRequest("Input is empty.")
     outputs = await data_plane.run(handle.servable, signature, {_INPUTS: examples}, (), timeout_seconds, api)
     return outputs, len(examples)
 

@@ -156,6 +156,45 @@ def test_values_are_read_before_the_method_name_is_checked(setup: Client) -> Non
     assert (status, error[:59]) == (500, "Expected prediction signature method_name to be one of {ten")
 
 
+@pytest.mark.parametrize("setup", ["batching"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        (
+            "scalar",
+            '{"signature_name": "uneven", "inputs": [1.0, 2.0]}',
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+            "tensors",
+        ),
+        (
+            "iris",
+            '{"inputs": [[1, 2], [3, 4]]}',
+            "Matrix size-incompatible: In[0]: [4,2], In[1]: [4,3]\n"
+            "\t [[{{node StatefulPartitionedCall/StatefulPartitionedCall/add}}]]",
+        ),
+        (
+            "text",
+            '{"instances": ["a", "b", "c", "d", "e"]}',
+            '{\n    "predictions": ["A", "B", "C", "D", "E"\n    ]\n}',
+        ),
+    ],
+    ids=["the padding makes an output too short", "errors tell the padded size", "the padding is cut off"],
+)
+def test_batches_are_padded_to_the_next_allowed_size(setup: Client, path: str, body: str, answer: str) -> None:
+    """The graph sees 4 or 8 rows, whatever was sent."""
+    assert ask(setup, f"/v1/models/{path}:predict", body)[1] == answer
+
+
+@pytest.mark.parametrize("setup", ["broken"], indirect=True)
+def test_a_failed_load_is_told_in_tensorflows_own_words(setup: Client) -> None:
+    """Without what Python's session says about them."""
+    status = json.loads(ask(setup, "/v1/models/half/versions/1", "", "GET")[1])["model_version_status"][0]["status"]
+    assert status["error_message"] == (
+        "{root}/half/1/variables/variables.data-00000-of-00001; No such file or directory\n"
+        "\t [[{{function_node __inference__traced_restore_76}}{{node RestoreV2}}]]"
+    )
+
+
 @main
 def test_multi_inference_without_tasks_names_no_model(setup: Client) -> None:
     """There is no task to take the model from."""
