@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flows.drift import Repair
     from flows.history import Moment
     from flows.journal import Entry
-    from flows.promotion import Change
+    from flows.labelling import Change
     from flows.settings import Settings
     from flows.train_and_promote import TrainOutcome
 
@@ -110,11 +110,11 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show versions, states, labels, aliases, accuracy and run ids."""
-    from flows import promotion
+    from flows.status import status as all_versions
     from flows.tables import version_table
 
     settings = _prepared()
-    rows = promotion.status(settings, model)
+    rows = all_versions(settings, model)
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     elif rows:

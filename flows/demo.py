@@ -28,9 +28,11 @@ from clients import PredictClient
 from flows import drift, promotion
 from flows.connections import grpc_client, rest_client
 from flows.gates import Check
+from flows.labelling import STABLE
 from flows.launch import find_prefect
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
 from flows.stack import Process, server_flags, stop
+from flows.status import VersionRow, status
 from flows.tables import gate_table, version_table
 from serving.errors import HotswapError, ServingError
 from serving.repository import Repository
@@ -166,7 +168,7 @@ def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: in
 
 def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
     promotion.restore(settings, MODEL, removed)
-    promotion.set_label(settings, MODEL, promotion.STABLE, removed)
+    promotion.set_label(settings, MODEL, STABLE, removed)
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
     print(f"$ rm -r {os.path.relpath(path)}\n$ hotswap reconcile {MODEL}", flush=True)
@@ -190,13 +192,13 @@ def _check_agreed(settings: Settings, version: int) -> None:
     _prove((live.labels, live.aliases) == (("stable",), ("champion",)), f"label and alias disagree: {live}")
 
 
-def _rows(settings: Settings) -> dict[int, promotion.VersionRow]:
-    return {row.version: row for row in promotion.status(settings, MODEL)}
+def _rows(settings: Settings) -> dict[int, VersionRow]:
+    return {row.version: row for row in status(settings, MODEL)}
 
 
 def _show_versions(settings: Settings) -> None:
     _say("7. What there is now:")
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(version_table(promotion.status(settings, MODEL)))
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(version_table(status(settings, MODEL)))
 
 
 class _Load:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import promotion
+from flows import labelling, open_runs, promotion
 from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
+from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, running_server
-from flows.promotion import STABLE, alias_of
 from flows.registry_reader import RegistryView, read_registry
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
@@ -67,12 +67,13 @@ class Seen:
     """why MLflow cannot be read"""
     journal_error: str = ""
     """which line of the journal was changed"""
+    open_runs: tuple[str, ...] = ()
+    """the flow runs of the trainings that have ended without closing their runs in MLflow"""
 
     @property
-    def unfinished(self) -> int | None:
-        """The version whose promotion was interrupted."""
-        last = self.entries[-1] if self.entries else None
-        return last.version if last is not None and last.action == "publish" else None
+    def unfinished(self) -> Entry | None:
+        """The entry that began a promotion or a rollback which was interrupted."""
+        return promotion.unfinished(self.entries, self.labels)
 
     def usable(self, version: int | None) -> bool:
         """Can a label point to it?"""
@@ -99,10 +100,11 @@ class Repair:
 
 
 def models(settings: Settings) -> list[str]:
-    """Every model that the directory, ``models.config`` or a journal knows."""
+    """Every model that the directory, ``models.config``, a journal or an open run knows."""
     repository = Repository(settings.models_repo)
     journals = {path.stem for path in (repository.root / ".journal").glob("*.jsonl")}
-    return sorted({*repository.models(), *(entry.name for entry in parse(repository.read_config())), *journals})
+    configured = (entry.name for entry in parse(repository.read_config()))
+    return sorted({*repository.models(), *configured, *journals, *open_runs.left(settings)})
 
 
 def known_model(settings: Settings, model: str) -> str:
@@ -156,17 +158,22 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         served_labels=() if servers is None or not published else servers.labels(model),
         registry_error=registry_error,
         journal_error=journal_error,
+        open_runs=tuple(path.name for path in open_runs.left(settings).get(model, [])),
     )
 
 
 def compare(seen: Seen) -> Iterator[Finding]:
     """Every disagreement, in the order in which `repair` goes."""
     model, step = seen.model, "`hotswap reconcile` repairs it"
+    for flow_run in seen.open_runs:
+        what = f"the training of flow run {flow_run} has ended, and its run in MLflow does not say so"
+        yield Finding(model, None, what, step, repairable=seen.registry is not None)
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
         return
-    if seen.unfinished is not None:
-        yield Finding(model, seen.unfinished, f"the promotion of version {seen.unfinished} was interrupted", step)
+    if (begun := seen.unfinished) is not None:
+        what = "promotion of" if begun.action == "publish" else "rollback to"
+        yield Finding(model, begun.version, f"the {what} version {begun.version} was interrupted", step)
         return
     if seen.published and not seen.configured:
         yield Finding(model, None, "models.config does not have this model at its place", step)
@@ -334,12 +341,16 @@ def _can_be_registered_again(seen: Seen, version: int) -> bool:
 
 def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     seen = look(settings, model, servers)
+    if seen.open_runs and seen.registry is not None:
+        open_runs.close(settings, promotion.open_registry(settings), model)
+    if seen.journal_error:
+        return
     if seen.unfinished is not None:
-        promotion.tidy(settings, promotion._registry(settings), model)
+        promotion.tidy(settings, promotion.open_registry(settings), model)
         seen = look(settings, model, servers)
     repository = Repository(settings.models_repo)
     if seen.published and (not seen.configured or not seen.states):
-        promotion._restore_labels(settings, model, seen.labels)
+        labelling.restore(settings, model, seen.labels)
         if servers is not None:
             servers.each(lambda server: server.wait_available(model, seen.published[-1]))
             seen = look(settings, model, servers)
@@ -350,7 +361,7 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     wanted = _mend_labels(settings, seen)
     moves = _wanted_aliases(seen, wanted)
     if moves:
-        registry = promotion._registry(settings)
+        registry = promotion.open_registry(settings)
         for alias, version in moves.items():
             registry.set_alias(model, alias, version)
     _mend_journal(settings, repository, seen, wanted, lost)
@@ -362,7 +373,7 @@ def _register_again(settings: Settings, model: str, version: int) -> bool:
     path, stamp = repository.path(model, version), repository.stamp(model, version)
     if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
         return False
-    registry = promotion._registry(settings)
+    registry = promotion.open_registry(settings)
     example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         saved_model = Path(directory) / "saved_model"
@@ -379,7 +390,7 @@ def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
         if seen.labels.get(label) == version:
             continue
         try:
-            promotion._move_label(settings, seen.model, label, version)
+            labelling.move(settings, seen.model, label, version)
             reached[label] = version
         except (ServerUnavailable, DeadlineExceeded):
             raise
@@ -387,8 +398,8 @@ def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
             # The alias goes back to where the label stays.
             log.warning("label not moved model=%s label=%s version=%d error=%s", seen.model, label, version, exc)
     told = any(labels != reached for labels in seen.served_labels)
-    if told or reached != promotion._labels(repository, seen.model):
-        promotion._restore_labels(settings, seen.model, reached)
+    if told or reached != labelling.read(repository, seen.model):
+        labelling.restore(settings, seen.model, reached)
     return reached
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flows import labelling
 from flows.journal import Journal
 from flows.live_server import running_server
 from flows.registry_reader import read_run_tags, read_version_tags
@@ -47,7 +48,6 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
     Raises:
         VersionNotFound: It is neither published nor retired.
     """
-    from flows.promotion import _labels
 
     repository = Repository(settings.models_repo)
     published, retired = repository.versions(model), repository.retired(model)
@@ -71,7 +71,7 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         model=model,
         version=version,
         state=state if version in published else "RETIRED",
-        labels=tuple(sorted(label for label, at in _labels(repository, model).items() if at == version)),
+        labels=tuple(sorted(label for label, at in labelling.read(repository, model).items() if at == version)),
         path=str(path),
         digest=on_disk,
         stamped_digest=digests["the stamp"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from flows.journal import Entry, Journal
@@ -113,8 +114,9 @@ def live_at(settings: Settings, model: str, at: str) -> Moment:
         InvalidRequest: `at` is no time.
     """
     moment = parse_time(at)
-    # In the order of the journal, not of its times: a clock may have been set back.
-    until = [entry for entry in reversed(history(settings, model)) if datetime.fromisoformat(entry.time) <= moment]
+    # All that was written before the last entry of then had happened, whatever time it has: a clock may be set back.
+    later = takewhile(lambda entry: datetime.fromisoformat(entry.time) > moment, entries := history(settings, model))
+    until = entries[sum(1 for _ in later) :][::-1]
     live = replay(until)
     version = live.labels.get(_STABLE)
     told = [entry.facts for entry in until if entry.version == version and "digest" in entry.facts]

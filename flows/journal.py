@@ -107,10 +107,10 @@ class Journal:
             return []
 
 
-def next_record(before: str, action: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The line, made now by this user, that follows the one with hash `before`; facts that are None are left out."""
+def next_record(before: str, action: str, facts: Mapping[str, Any], now: datetime | None = None) -> dict[str, Any]:
+    """The line, made `now` by this user, that follows the one with hash `before`; facts that are None are left out."""
     record: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "time": (now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
         "who": f"{getpass.getuser()}@{socket.gethostname()}",
         "action": action,
         **{key: value for key, value in facts.items() if value is not None},

@@ -252,6 +252,15 @@ def running_server(settings: Settings) -> Iterator[Endpoints | None]:
         )
 
 
+def ask_running(settings: Settings, ask: Callable[[LiveServer], None]) -> str | None:
+    """Ask every running server; their names, or None where there is none."""
+    with running_server(settings) as servers:
+        if servers is None:
+            return None
+        servers.each(ask)
+        return servers.name
+
+
 @contextmanager
 def own_server(settings: Settings, repository: Repository, model: str, version: int) -> Iterator[LiveServer]:
     """A server of our own, on ports of the kernel's choice, for one published version."""

@@ -9,9 +9,8 @@ checked on a server of our own, and labels wait in ``models.config`` for the nex
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows import labelling
 from flows.bake import watch
-from flows.journal import Journal
-from flows.live_server import Endpoints, LiveServer, own_server, running_server
+from flows.journal import Entry, Journal
+from flows.labelling import STABLE, Change, alias_of, attempt, validate_label
+from flows.live_server import Endpoints, ask_running, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
@@ -30,19 +31,15 @@ from serving.errors import (
     InvalidRequest,
     VersionNotFound,
 )
-from serving.model_config import ModelEntry, parse, render
 from serving.repository import Repository
-from serving.version_policy import All
 
 if TYPE_CHECKING:
-    from flows.drift import Seen
     from flows.registry import Registry
 
 log = logging.getLogger(__name__)
 
-STABLE = "stable"
-_ALIASES = {STABLE: "champion", "canary": "challenger"}
-_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+ROLLING_BACK = "rolling back"
+"""what the journal says before the label of a rollback moves, so that one that is killed then can be finished"""
 
 
 class PromotionUndone(HotswapError):
@@ -63,58 +60,18 @@ class Verified:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one command changed."""
-
-    action: str
-    model: str
-    version: int
-    label: str | None = None
-    previous: int | None = None
-    """the version that `label` pointed to before"""
-    retired: tuple[int, ...] = ()
-    server: str | None = None
-    """the server that has taken it over; None: it waits for the next start"""
-    dry_run: bool = False
-    """whether this is only what would change"""
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRow:
-    """One version, as disk, server and registry see it."""
-
-    model: str
-    version: int
-    state: str
-    """the server's state, or RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is not there"""
-    labels: tuple[str, ...]
-    aliases: tuple[str, ...]
-    accuracy: float | None
-    run_id: str | None
-    digest: str | None
-    published_at: str | None
-    drift: tuple[str, ...] = ()
-    """what does not agree about it; what is about the whole model is told with the newest version"""
-
-
-def alias_of(label: str) -> str:
-    """The registry's name for a label."""
-    return _ALIASES.get(label, label)
-
-
-def validate_label(label: str) -> str:
+def open_registry(settings: Settings) -> Registry:
     """
-    `label`, when both the server and the registry can carry it.
+    MLflow, as the settings name it.
 
     Raises:
-        InvalidRequest: One of them cannot.
+        RegistryError: It cannot be used.
     """
-    if not _LABEL.fullmatch(label) or label == "latest" or re.fullmatch(r"[vV]\d+", label):
-        raise InvalidRequest(
-            f"{label!r} cannot be a label: use letters, digits and '_', first a letter, and neither 'latest' nor 'v<N>'"
-        )
-    return label
+    from flows.registry import Registry  # MLflow takes seconds to import
+
+    registry = Registry(settings.home / "artifacts")
+    registry.check()
+    return registry
 
 
 def golden_rows(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:
@@ -125,7 +82,7 @@ def golden_rows(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> di
 def highest_version_seen(settings: Settings, model: str) -> int:
     """The highest version number that disk, labels or journal know of."""
     repository = Repository(settings.models_repo)
-    labelled = _labels(repository, model).values()
+    labelled = labelling.read(repository, model).values()
     return max(
         repository.highest_version_seen(model), Journal(settings.models_repo, model).highest_version(), *labelled, 0
     )
@@ -135,7 +92,7 @@ def champion(settings: Settings, model: str) -> int | None:
     """The version that label ``stable`` points to, else the highest published; None when nothing is published."""
     repository = Repository(settings.models_repo)
     versions = repository.versions(model)
-    labelled = _labels(repository, model).get(STABLE)
+    labelled = labelling.read(repository, model).get(STABLE)
     return labelled if labelled in versions else max(versions, default=None)
 
 
@@ -156,7 +113,7 @@ def publish(settings: Settings, model: str, version: int, source: Path, stamp: M
         "publish", version=version, run_id=stamp.get("run_id"), digest=stamp.get("digest")
     )
     path = repository.publish(model, version, staged)
-    _write_labels(repository, model, _labels(repository, model))
+    labelling.write(repository, model, labelling.read(repository, model))
     return path
 
 
@@ -187,7 +144,7 @@ def verify(settings: Settings, model: str, version: int) -> Verified:
 
 def promote(settings: Settings, registry: Registry, model: str, version: int, run_id: str, digest: str) -> Change:
     """Point label ``stable`` and alias ``champion`` to a verified version; the model's lock is held."""
-    change = _move_label(settings, model, STABLE, version)
+    change = labelling.move(settings, model, STABLE, version)
     registry.set_alias(model, alias_of(STABLE), version)
     registry.tag_version(model, version, {"promotion": "promoted"})
     Journal(settings.models_repo, model).append(
@@ -205,7 +162,7 @@ def undone_on_failure(settings: Settings, registry: Registry, model: str, versio
         PromotionUndone: The block failed after the version was visible; the message says why.
     """
     repository = Repository(settings.models_repo)
-    labels, aliases = _labels(repository, model), registry.aliases(model)
+    labels, aliases = labelling.read(repository, model), registry.aliases(model)
     try:
         yield
     except BaseException as exc:
@@ -217,14 +174,29 @@ def undone_on_failure(settings: Settings, registry: Registry, model: str, versio
         raise
 
 
+def unfinished(entries: Sequence[Entry], labels: Mapping[str, int]) -> Entry | None:
+    """The entry that began a promotion, or a rollback whose label has moved, and that none followed."""
+    last = entries[-1] if entries else None
+    if last is None or last.version is None:
+        return None
+    moved = last.action == ROLLING_BACK and last.version == labels.get(STABLE)
+    return last if last.action == "publish" or moved else None
+
+
 def tidy(settings: Settings, registry: Registry, model: str) -> None:
-    """Finish what a killed promotion left: a labelled version was verified and stays, any other goes."""
-    journal = Journal(settings.models_repo, model)
-    entries = journal.read()
-    if not entries or entries[-1].action != "publish" or entries[-1].version is None:
+    """
+    Finish what a killed promotion or rollback left.
+
+    Of a promotion, a labelled version was verified and stays, any other goes; a rollback is finished.
+    """
+    if _finish_rollback(settings, model) is not None:
         return
-    repository = Repository(settings.models_repo)
-    version, labels = entries[-1].version, _labels(repository, model)
+    journal = Journal(settings.models_repo, model)
+    labels = labelling.read(Repository(settings.models_repo), model)
+    begun = unfinished(journal.read(), labels)
+    if begun is None or begun.version is None:
+        return
+    version = begun.version
     if labels.get(STABLE) == version:
         registry.set_alias(model, alias_of(STABLE), version)
         registry.tag_version(model, version, {"promotion": "promoted"})
@@ -245,9 +217,9 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
-        registry = _registry(settings)
+        registry = open_registry(settings)
         with _labels_restored_on_failure(settings, registry, model, label):
-            change = _move_label(settings, model, label, version)
+            change = labelling.move(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
             _journal(settings, change)
     return change
@@ -266,15 +238,15 @@ def remove_label(settings: Settings, model: str, label: str, dry_run: bool = Fal
         raise Protected(f"Label {label!r} says what is live: move it with `hotswap label {model} {label} VERSION`")
     repository = Repository(settings.models_repo)
     with repository.lock(model):
-        before = _labels(repository, model)
+        before = labelling.read(repository, model)
         if label not in before:
             raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
         if dry_run:
             return Change("unlabel", model, before[label], label, before[label], dry_run=True)
-        registry = _registry(settings)
+        registry = open_registry(settings)
         with _labels_restored_on_failure(settings, registry, model, label):
-            _write_labels(repository, model, {name: at for name, at in before.items() if name != label})
-            server = _wait(settings, model, lambda server: server.reload(repository))
+            labelling.write(repository, model, {name: at for name, at in before.items() if name != label})
+            server = ask_running(settings, lambda server: server.reload(repository))
             if alias_of(label) in registry.aliases(model):
                 registry.set_alias(model, alias_of(label), None)
             change = Change("unlabel", model, before[label], label, before[label], server=server)
@@ -286,14 +258,14 @@ def remove_label(settings: Settings, model: str, label: str, dry_run: bool = Fal
 def _labels_restored_on_failure(settings: Settings, registry: Registry, model: str, label: str) -> Iterator[None]:
     """Put all labels, and the alias of `label`, back when the block fails; the model's lock is held."""
     alias = alias_of(label)
-    labels, aliases = _labels(Repository(settings.models_repo), model), registry.aliases(model)
+    labels, aliases = labelling.read(Repository(settings.models_repo), model), registry.aliases(model)
     try:
         yield
     except BaseException:
-        if _labels(Repository(settings.models_repo), model) != labels:
-            _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
-        if _attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
-            _attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
+        if labelling.read(Repository(settings.models_repo), model) != labels:
+            attempt("restore labels", lambda: labelling.restore(settings, model, labels))
+        if attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
+            attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
         raise
 
 
@@ -315,7 +287,7 @@ def bake(
         return
     repository = Repository(settings.models_repo)
     with repository.lock(model):
-        labels = _labels(repository, model)
+        labels = labelling.read(repository, model)
         if labels.get(STABLE) != version:
             log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
             return
@@ -323,6 +295,7 @@ def bake(
         aliases = {}
         if previous in repository.versions(model):
             labels[STABLE] = aliases[alias_of(STABLE)] = previous
+            attempt("announce", lambda: _announce_rollback(settings, model, previous, version, [version]))
         _undo(settings, registry, model, version, labels, aliases, reason)
     raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
@@ -332,7 +305,8 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
     The earlier one must load and answer first; `to` may be a retired one, which is restored. All later ones go, because
-    requests without a label are answered by the highest version. With `dry_run` nothing changes.
+    requests without a label are answered by the highest version. With `dry_run` nothing changes. A rollback that was
+    killed after its label had moved is finished first; when that is where `to` points, it is all that is done.
 
     Raises:
         VersionNotFound: There is no earlier version, or `to` is neither published nor retired.
@@ -341,10 +315,12 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
+        if not dry_run and (finished := _finish_rollback(settings, model)) and to in (None, finished.version):
+            return finished
         current = _current(repository, model)
         target = _target(repository, model, current, to)
         later = [version for version in repository.versions(model) if version > target]
-        for label, version in _labels(repository, model).items():
+        for label, version in labelling.read(repository, model).items():
             if label != STABLE and version in later:
                 raise Protected(
                     f"Version {version} of {model!r} carries label {label!r}: "
@@ -353,15 +329,42 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
         if dry_run:
             return Change("rollback", model, target, STABLE, current, tuple(later), dry_run=True)
         with _restored(repository, model, target):
+            repository.check_files(model, target)
             verify(settings, model, target)
-            change = _move_label(settings, model, STABLE, target)
-        for version in later:
-            repository.retire(model, version)
-        _wait(settings, model, lambda server: server.wait_gone(model, later))
+            _announce_rollback(settings, model, target, current, later)
+            change = labelling.move(settings, model, STABLE, target)
         change = replace(change, action="rollback", previous=current, retired=tuple(later))
-        _journal(settings, change)
-        _follow_in_registry(settings, model, change)
+        _retire_later(settings, change)
     return change
+
+
+def _announce_rollback(settings: Settings, model: str, target: int, current: int, later: Sequence[int]) -> None:
+    facts = {"version": target, "previous": current, "retired": list(later)}
+    Journal(settings.models_repo, model).append(ROLLING_BACK, **facts)
+
+
+def _finish_rollback(settings: Settings, model: str) -> Change | None:
+    """Finish a rollback that was killed after its label had moved; None where there is none."""
+    entries = Journal(settings.models_repo, model).read()
+    begun = unfinished(entries, labelling.read(Repository(settings.models_repo), model))
+    if begun is None or begun.version is None or begun.action != ROLLING_BACK:
+        return None
+    # The server may not have been told of the label yet.
+    change = labelling.move(settings, model, STABLE, begun.version)
+    facts = begun.facts
+    change = replace(change, action="rollback", previous=facts["previous"], retired=tuple(facts["retired"]))
+    _retire_later(settings, change)
+    return change
+
+
+def _retire_later(settings: Settings, change: Change) -> None:
+    """The rest of a rollback whose label has moved."""
+    repository, model = Repository(settings.models_repo), change.model
+    for version in sorted({*change.retired}.intersection(repository.versions(model))):
+        repository.retire(model, version)
+    ask_running(settings, lambda server: server.wait_gone(model, list(change.retired)))
+    _journal(settings, change)
+    _follow_in_registry(settings, model, change)
 
 
 @contextmanager
@@ -397,7 +400,7 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
-        before = _labels(repository, model)
+        before = labelling.read(repository, model)
         carried = tuple(label for label, labelled in before.items() if labelled == version)
         rest = [other for other in repository.versions(model) if other != version]
         if not force and (carried or not rest):
@@ -406,12 +409,12 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         if dry_run:
             return Change("retire", model, version, retired=(version,), dry_run=True)
         if carried:
-            _restore_labels(settings, model, {label: at for label, at in before.items() if label not in carried})
-            registry = _registry(settings)
+            labelling.restore(settings, model, {label: at for label, at in before.items() if label not in carried})
+            registry = open_registry(settings)
             for label in carried:
                 registry.set_alias(model, alias_of(label), None)
         repository.retire(model, version)
-        server = _wait(settings, model, lambda server: server.wait_gone(model, [version]))
+        server = ask_running(settings, lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
         _journal(settings, change, why=force)
     return change
@@ -428,94 +431,13 @@ def restore(settings: Settings, model: str, version: int) -> Change:
     with repository.lock(model):
         repository.restore(model, version)
         try:
-            server = _wait(settings, model, lambda server: server.check_back(repository, model, version))
+            server = ask_running(settings, lambda server: server.check_back(repository, model, version))
         except BaseException:
             repository.retire(model, version)
             raise
         change = Change("restore", model, version, server=server)
         _journal(settings, change)
     return change
-
-
-def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
-    """
-    Every version of `model`, or of all models, newest first.
-
-    Raises:
-        VersionNotFound: There is no such model.
-    """
-    repository = Repository(settings.models_repo)
-    if model is not None and model not in repository.models():
-        known = ", ".join(repository.models()) or "none yet"
-        raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
-    from flows import drift
-
-    with running_server(settings) as servers:
-        models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
-
-
-def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
-    from flows import drift
-
-    findings = list(drift.compare(seen))
-    aliases = {} if seen.registry is None else seen.registry.aliases
-    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
-    rows = []
-    for version in versions:
-        stamp = repository.stamp(seen.model, version)
-        about = {version, None} if version == versions[0] else {version}
-        rows.append(
-            VersionRow(
-                model=seen.model,
-                version=version,
-                state=_state(version, seen.published, seen.retired, seen.states or {}),
-                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
-                aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
-                accuracy=stamp.get("metrics", {}).get("test_accuracy"),
-                run_id=stamp.get("run_id"),
-                digest=stamp.get("digest"),
-                published_at=stamp.get("published_at"),
-                drift=tuple(finding.what for finding in findings if finding.version in about),
-            )
-        )
-    return rows
-
-
-def _state(version: int, published: Sequence[int], retired: Sequence[int], states: Mapping[int, str]) -> str:
-    if version in published:
-        return states.get(version, "NOT SERVED")
-    return "RETIRED" if version in retired else "MISSING"
-
-
-def _wait(settings: Settings, model: str, ask: Callable[[LiveServer], None]) -> str | None:
-    """Let every running server catch up; their names, or None where there is none."""
-    with running_server(settings) as servers:
-        if servers is None:
-            return None
-        servers.each(ask)
-        return servers.name
-
-
-def _move_label(settings: Settings, model: str, label: str, version: int) -> Change:
-    """Write the label, make a running server take it over, and see that the right version answers to it."""
-    repository = Repository(settings.models_repo)
-    before = _labels(repository, model)
-    stamp = repository.stamp(model, version)
-    with running_server(settings) as servers:
-        if servers is not None:
-            servers.each(lambda server: server.check_available(model, label, version))
-            servers.each(lambda server: server.check_answers(model, version, stamp))
-        try:
-            _write_labels(repository, model, {**before, label: version})
-            if servers is not None:
-                servers.each(lambda server: server.reload(repository))
-                servers.each(lambda server: server.check_label(model, label, version, stamp))
-        except BaseException:
-            _attempt("restore labels", lambda: _restore_labels(settings, model, before))
-            raise
-    log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
-    return Change("label", model, version, label, before.get(label), server=servers.name if servers else None)
 
 
 def _undo(
@@ -531,43 +453,15 @@ def _undo(
     champion = alias_of(STABLE)
     # Each step is tried, whatever became of the others: what can be put back is put back.
     if version in repository.versions(model):
-        _attempt("restore labels", lambda: _restore_labels(settings, model, labels))
-        _attempt("retire", lambda: repository.retire(model, version))
-        _attempt("wait", lambda: _wait(settings, model, lambda server: server.wait_gone(model, [version])))
-    if _attempt("read alias", lambda: registry.aliases(model).get(champion)) == version:
-        _attempt("restore alias", lambda: registry.set_alias(model, champion, aliases.get(champion)))
+        attempt("restore labels", lambda: labelling.restore(settings, model, labels))
+        attempt("retire", lambda: repository.retire(model, version))
+        attempt("wait", lambda: ask_running(settings, lambda server: server.wait_gone(model, [version])))
+    if attempt("read alias", lambda: registry.aliases(model).get(champion)) == version:
+        attempt("restore alias", lambda: registry.set_alias(model, champion, aliases.get(champion)))
     tags = {"promotion": "undone", "promotion_reason": reason[:500]}
-    _attempt("tag", lambda: registry.tag_version(model, version, tags))
-    _attempt("journal", lambda: Journal(settings.models_repo, model).append("undo", version=version, why=reason))
+    attempt("tag", lambda: registry.tag_version(model, version, tags))
+    attempt("journal", lambda: Journal(settings.models_repo, model).append("undo", version=version, why=reason))
     log.warning("promotion undone model=%s version=%d reason=%s", model, version, reason)
-
-
-def _attempt(step: str, action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except HotswapError as exc:
-        log.error("undo step failed step=%s error=%s", step, exc)
-        return None
-
-
-def _restore_labels(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
-    repository = Repository(settings.models_repo)
-    _write_labels(repository, model, labels)
-    _wait(settings, model, lambda server: server.reload(repository))
-
-
-def _labels(repository: Repository, model: str) -> dict[str, int]:
-    found = [entry for entry in parse(repository.read_config()) if entry.name == model]
-    return dict(found[0].labels) if found else {}
-
-
-def _write_labels(repository: Repository, model: str, labels: Mapping[str, int]) -> None:
-    with repository.lock_config():
-        entries = {entry.name: entry for entry in parse(repository.read_config())}
-        base_path = str(repository.base_path(model))
-        known = entries.get(model) or ModelEntry(model, base_path, All())
-        entries[model] = replace(known, base_path=base_path, labels=dict(labels))
-        repository.write_config(render(list(entries.values())))
 
 
 def _published(repository: Repository, model: str, version: int) -> None:
@@ -582,7 +476,7 @@ def _current(repository: Repository, model: str) -> int:
     versions = repository.versions(model)
     if not versions:
         raise VersionNotFound(f"No version of {model!r} is published in {repository.root}")
-    return _labels(repository, model).get(STABLE, versions[-1])
+    return labelling.read(repository, model).get(STABLE, versions[-1])
 
 
 def _target(repository: Repository, model: str, current: int, to: int | None) -> int:
@@ -601,14 +495,6 @@ def _target(repository: Repository, model: str, current: int, to: int | None) ->
     return to
 
 
-def _registry(settings: Settings) -> Registry:
-    from flows.registry import Registry  # MLflow takes seconds to import
-
-    registry = Registry(settings.home / "artifacts")
-    registry.check()
-    return registry
-
-
 def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None:
     if version in registry.versions(model):
         registry.set_alias(model, alias, version)
@@ -619,7 +505,7 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
 def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:
     """Tell the registry of a rollback. The way back must not wait for MLflow, so a failure here is only reported."""
     try:
-        registry = _registry(settings)
+        registry = open_registry(settings)
         _set_alias(registry, model, alias_of(STABLE), change.version)
         for version in set(change.retired).intersection(registry.versions(model)):
             registry.tag_version(model, version, {"promotion": "rolled back"})

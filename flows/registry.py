@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _SAVED_MODEL = "saved_model"
 _NAMESPACE = "hotswap"
+FLOW_RUN = "prefect_flow_run_id"
+"""the tag of a run that says which flow run it is of"""
 
 
 class RegistryError(HotswapError):
@@ -156,6 +158,15 @@ class Registry:
         with self._translated():
             self._client.set_terminated(run_id, status)
 
+    def end_run_of(self, model: str, flow_run_id: str, status: str) -> None:
+        """Close the run of the training that was this Prefect flow run, whatever status it has now."""
+        with self._translated():
+            if (experiment := self._client.get_experiment_by_name(model)) is None:
+                return
+            asked = f"tags.`{_NAMESPACE}.{FLOW_RUN}` = '{flow_run_id}'"
+            for run in self._client.search_runs([experiment.experiment_id], asked):
+                self.end_run(run.info.run_id, status)
+
     def log_model(
         self, run_id: str, saved_model: Path, example: NDArray[np.float32], output: NDArray[np.float32]
     ) -> str:
@@ -199,8 +210,7 @@ class Registry:
             created: list[int] = []
             # MLflow counts from its own highest version, which is lower after versions or models were deleted in it.
             while not created or created[-1] <= above:
-                entry = self._client.create_model_version(model, source=model_uri, run_id=run_id)
-                created.append(int(entry.version))
+                created.append(self._create_version(run_id, model, model_uri))
             for skipped in created[:-1]:
                 self._client.delete_model_version(model, str(skipped))
             source = self._client.get_model_version_download_uri(model, str(created[-1]))
@@ -230,7 +240,7 @@ class Registry:
             self._ensure_registered_model(model)
             created = 0
             while created < version:
-                created = int(self._client.create_model_version(model, source=model_uri, run_id=run_id).version)
+                created = self._create_version(run_id, model, model_uri)
                 if created != version:
                     self._client.delete_model_version(model, str(created))
             if created == version:
@@ -279,6 +289,12 @@ class Registry:
                 self._client.delete_registered_model_alias(model, alias)
             else:
                 self._client.set_registered_model_alias(model, alias, str(version))
+
+    def _create_version(self, run_id: str, model: str, model_uri: str) -> int:
+        # A tracking server refuses a logged model as the source without its id.
+        model_id = model_uri.removeprefix("models:/")
+        entry = self._client.create_model_version(model, source=model_uri, run_id=run_id, model_id=model_id)
+        return int(entry.version)
 
     def _experiment(self, model: str) -> str:
         if (found := self._client.get_experiment_by_name(model)) is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from flows import promotion
+from flows import labelling
 from flows.journal import Journal
-from flows.promotion import Change
+from flows.labelling import Change
 from flows.settings import Settings
 from serving.errors import HotswapError, VersionNotFound
 from serving.repository import Repository
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def superfluous(settings: Settings, model: str) -> list[int]:
     """The published versions that are neither among the newest nor labelled, lowest first."""
     repository = Repository(settings.models_repo)
-    labelled = set(promotion._labels(repository, model).values())
+    labelled = set(labelling.read(repository, model).values())
     older = repository.versions(model)[: -settings.keep_versions]
     return [version for version in older if version not in labelled]
 

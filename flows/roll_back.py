@@ -6,11 +6,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import promotion
+from flows.labelling import Change
 from flows.settings import Settings, apply_environment, load_settings
 
 
 @flow(name="roll-back", flow_run_name="roll back {model}")
-def roll_back(model: str, to: int | None = None) -> promotion.Change:
+def roll_back(model: str, to: int | None = None) -> Change:
     """
     Point label and alias of `model` to an earlier version and retire the later ones.
 
@@ -24,6 +25,6 @@ def roll_back(model: str, to: int | None = None) -> promotion.Change:
 
 
 @task(cache_policy=NO_CACHE)
-def move_back(settings: Settings, model: str, to: int | None) -> promotion.Change:
+def move_back(settings: Settings, model: str, to: int | None) -> Change:
     """Move label, directories and alias."""
     return promotion.rollback(settings, model, to)

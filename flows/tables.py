@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from flows.gates import Check
     from flows.journal import Entry
-    from flows.promotion import VersionRow
+    from flows.status import VersionRow
 
 
 def version_table(rows: Sequence[VersionRow]) -> Table:

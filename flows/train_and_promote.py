@@ -20,15 +20,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import promotion, retention, training
+from flows import open_runs, promotion, retention, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge
 from flows.inspection import inspect
+from flows.labelling import Change
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
-from flows.registry import Registered, Registry, RegistryError
+from flows.registry import FLOW_RUN, Registered, Registry, RegistryError
 from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
@@ -97,6 +98,7 @@ def train_and_promote(
     Repository(settings.models_repo).check_writable()
     registry = Registry(settings.home / "artifacts")
     registry.check()
+    open_runs.close(settings, registry, chosen.name)
     clock = _Clock()
     epochs = epochs or chosen.epochs
     thresholds = chosen.thresholds
@@ -115,7 +117,7 @@ def train_and_promote(
     # The sandbox starts while the model is trained.
     with (
         _workspace() as directory,
-        _recorded(registry, chosen, params, clock) as run_id,
+        _recorded(settings, registry, chosen, params, clock) as run_id,
         SandboxServer(settings) as server,
     ):
         with clock("load"):
@@ -336,7 +338,7 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
-def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> promotion.Change:
+def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> Change:
     """Move label ``stable`` and alias ``champion``."""
     return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
 
@@ -390,24 +392,29 @@ class _Clock:
 
 
 @contextmanager
-def _recorded(registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
+def _recorded(
+    settings: Settings, registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: _Clock
+) -> Iterator[str]:
     """An MLflow run for the length of the block: FINISHED, FAILED or, by Ctrl-C, KILLED."""
-    tags = {"prefect_flow_run_id": str(flow_run.id or ""), "prefect_flow_run_url": str(flow_run.ui_url or "")}
-    run_id = registry.start_run(recipe.name, str(flow_run.name or recipe.name), params, tags)
-    try:
-        yield run_id
-    except BaseException as exc:
-        _close(registry, run_id, "FAILED" if isinstance(exc, Exception) else "KILLED", clock, str(exc))
-        raise
-    _close(registry, run_id, "FINISHED", clock)
+    tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
+    with open_runs.kept(settings, recipe.name, tags[FLOW_RUN]) as kept:
+        run_id = registry.start_run(recipe.name, str(flow_run.name or recipe.name), params, tags)
+        try:
+            yield run_id
+        except BaseException as exc:
+            _close(registry, run_id, kept, "FAILED" if isinstance(exc, Exception) else "KILLED", clock, str(exc))
+            raise
+        _close(registry, run_id, kept, "FINISHED", clock)
 
 
-def _close(registry: Registry, run_id: str, status: str, clock: _Clock, error: str = "") -> None:
+def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clock, error: str = "") -> None:
     try:
+        kept.write_text(status, "utf-8")
         registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})
         if error:
             registry.tag_run(run_id, {"error": error[:500]})
         registry.end_run(run_id, status)
-    except RegistryError as exc:
+        kept.unlink()
+    except (RegistryError, OSError) as exc:
         # What is live does not depend on it any more.
-        log.warning("run not closed run=%s status=%s error=%s", run_id, status, exc)
+        log.warning("run not closed: `hotswap reconcile` does it run=%s status=%s error=%s", run_id, status, exc)

@@ -325,6 +325,8 @@ class DataPlane:
                 raise
             if records:
                 self.metrics.observe_warmup(str(path), "OK", records, time.perf_counter() - started)
+        if replaced := self._manager.latest(model):
+            servable.prepare(replaced.prepared)
         return servable
 
     def _labelled_version(self, model: str, label: str) -> int:
@@ -381,11 +383,10 @@ def entries_of(config: Any) -> list[ModelEntry]:
 
 
 def _are_small(entries: Sequence[ModelEntry]) -> bool:
-    """Is every version that is there now so small that its operations are tiny?"""
+    """Is every version that is wanted now so small that its operations are tiny?"""
     for entry in entries:
         try:
-            versions = list_versions(Watched(Path(entry.base_path), entry.policy), set(), complete_only=False)
-            for version in versions.values():
+            for version in list_versions(Watched(Path(entry.base_path), entry.policy)).aspired.values():
                 sizes = (file.stat().st_size for file in version.path.rglob("*"))
                 if sum(sizes) > LARGEST_SMALL_MODEL_BYTES:
                     return False

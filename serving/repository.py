@@ -175,13 +175,17 @@ class Repository:
             retired = ", ".join(map(str, self.retired(model))) or "none"
             raise VersionNotFound(f"Version {version} of {model!r} is not retired; retired are: {retired}")
         source = self.retired_path(model, version)
-        check_complete(source)
-        wanted = self.stamp(model, version).get("digest")
-        if wanted is not None and digest(source) != wanted:
-            raise IncompleteSavedModel(f"{source} no longer has the digest it was published with ({wanted})")
+        self._check_files(source, self.stamp(model, version))
         path = self._move(source, self.path(model, version))
         log.info("version restored model=%s version=%d", model, version)
         return path
+
+    def check_files(self, model: str, version: int) -> None:
+        """
+        Raises:
+            IncompleteSavedModel: The files of a published version are no longer those that were published.
+        """
+        self._check_files(self.path(model, version), self.stamp(model, version))
 
     def read_config(self) -> str:
         """The text of ``models.config``; empty when there is none yet."""
@@ -211,6 +215,12 @@ class Repository:
             yield
         finally:
             lock.release()
+
+    def _check_files(self, path: Path, stamp: Mapping[str, Any]) -> None:
+        check_complete(path)
+        wanted = stamp.get("digest")
+        if wanted is not None and digest(path) != wanted:
+            raise IncompleteSavedModel(f"{path} no longer has the digest it was published with ({wanted})")
 
     def _staging(self, model: str) -> Path:
         return self.root / ".staging" / validate_model_name(model)

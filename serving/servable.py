@@ -12,7 +12,8 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -240,6 +241,17 @@ class Servable:
             call = self._calls[key] = Call(self, signature, wanted, is_deep, timeout_milliseconds)
         return call
 
+    @property
+    def prepared(self) -> Set[str]:
+        """The signatures that can be run for all of their outputs without TensorFlow preparing the graph first."""
+        return {name for name, outputs, *_ in list(self._calls) if not outputs}
+
+    def prepare(self, names: Set[str]) -> None:
+        """Do for these signatures, if they are there, what their first requests would else wait for."""
+        for name in names & self.signatures.keys():
+            with suppress(GraphError, InvalidRequest):  # told to whoever asks for it
+                self._call(self.signatures[name], (), is_deep=False)
+
     def callable(
         self,
         feeds: Sequence[str],
@@ -320,7 +332,7 @@ class Servable:
         self._calls.clear()
         self._nodes.clear()
         self._functions.clear()
-        self._session.close()
+        _free(self._session)
         self._session = None
 
 
@@ -351,26 +363,32 @@ def load(model: str, version: int, path: Path, options: LoadOptions) -> Servable
         GraphError: It cannot be loaded; code and text are TensorFlow's.
     """
     meta_graph = _read_meta_graph(path, options.tags)
-    graph = ops.Graph()
     try:
-        with graph.as_default():
-            importer.import_graph_def(
-                meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
-            )
-        session = tf_session.Session(graph=graph, config=_session_config(options))
+        session = tf_session.Session(graph=ops.Graph(), config=_session_config(options))
         try:
+            with session.graph.as_default():
+                importer.import_graph_def(
+                    meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
+                )
             servable = Servable(model, version, path, session, meta_graph)
             assets = _asset_feeds(path, meta_graph)
             _restore(servable, path, meta_graph, assets)
             _initialise(servable, meta_graph, assets)
         except BaseException:
-            session.close()
+            _free(session)
             raise
     except errors_impl.OpError as exc:
         raise graph_error(exc) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
     return servable
+
+
+def _free(session: Any) -> None:
+    """End a session and take its graph apart: its objects refer to each other and would wait for a rare collection."""
+    graph = session.graph
+    session.close()
+    ops.dismantle_graph(graph)
 
 
 def graph_error(exc: Any) -> GraphError:

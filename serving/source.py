@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from stat import S_ISDIR
 
 import watchfiles
 
@@ -35,6 +39,15 @@ class Watched:
     policy: VersionPolicy
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is under a base path."""
+
+    names: frozenset[str]
+    """of every version"""
+    aspired: Mapping[int, AspiredVersion]
+
+
 class Source:
     """Tells `report` the aspired versions of every model, again and again."""
 
@@ -42,7 +55,7 @@ class Source:
         self._report = report
         self._poll_seconds = poll_seconds
         self._models: dict[str, Watched] = {}
-        self._known: dict[str, set[Path]] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self._problems: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_watch = asyncio.Event()
@@ -80,28 +93,37 @@ class Source:
     async def poll(self, by_watch: bool = False) -> None:
         """List every base path once and report what is aspired."""
         async with self._lock:
-            await asyncio.gather(*(self._poll_model(name, watched, by_watch) for name, watched in self._models.items()))
+            models = dict(self._models)
+            listings = await asyncio.to_thread(self._list, models, by_watch)
+            for name, listing in listings.items():
+                if self._models.get(name) == models[name]:
+                    self._take(name, listing)
 
-    async def _poll_model(self, name: str, watched: Watched, by_watch: bool) -> None:
-        try:
-            on_disk = await asyncio.to_thread(list_versions, watched, self._known.get(name, set()), by_watch)
-        except OSError as exc:
-            if name not in self._problems:
-                log.warning(
-                    "Could not find base path %s for servable %s with error NOT_FOUND: %s not found (%s)",
-                    watched.base_path,
-                    name,
-                    watched.base_path,
-                    exc.strerror,
-                )
-            if self._models.get(name) == watched:
-                self._problems[name] = f"cannot list the base path {watched.base_path}: {exc.strerror}"
-            return
-        if self._models.get(name) == watched:
+    def _list(self, models: Mapping[str, Watched], by_watch: bool) -> dict[str, Listing | OSError]:
+        listings: dict[str, Listing | OSError] = {}
+        for name, watched in models.items():
+            try:
+                listings[name] = list_versions(watched, self._known.get(name, ()), by_watch)
+            except OSError as exc:
+                listings[name] = exc
+        return listings
+
+    def _take(self, name: str, listing: Listing | OSError) -> None:
+        if isinstance(listing, Listing):
             self._problems.pop(name, None)
-            self._known[name] = {version.path for version in on_disk.values()}
-            aspired = aspired_versions(on_disk, watched.policy)
-            self._report(name, {number: on_disk[number] for number in aspired})
+            self._known[name] = listing.names
+            self._report(name, listing.aspired)
+            return
+        base_path = self._models[name].base_path
+        if name not in self._problems:
+            log.warning(
+                "Could not find base path %s for servable %s with error NOT_FOUND: %s not found (%s)",
+                base_path,
+                name,
+                base_path,
+                listing.strerror,
+            )
+        self._problems[name] = f"cannot list the base path {base_path}: {listing.strerror}"
 
     async def _poll_for_ever(self) -> None:
         while True:
@@ -139,7 +161,13 @@ class Source:
     def _existing_bases(self) -> dict[str, int]:
         """The base paths that are directories, each with its inode."""
         paths = {watched.base_path for watched in self._models.values()}
-        return {str(path): path.stat().st_ino for path in sorted(paths) if path.is_dir()}
+        found = {}
+        for path in sorted(paths):
+            with suppress(OSError):
+                stat = path.stat()
+                if S_ISDIR(stat.st_mode):
+                    found[str(path)] = stat.st_ino
+        return found
 
     async def _pause(self) -> None:
         try:
@@ -148,26 +176,31 @@ class Source:
             return
 
 
-def list_versions(watched: Watched, known: set[Path], complete_only: bool) -> dict[int, AspiredVersion]:
+def list_versions(watched: Watched, known: Container[str] = (), complete_only: bool = False) -> Listing:
     """
-    The versions under a base path; of two names for one number the last wins, under the policy `all` the first.
+    What is under a base path; of two names for one number the last counts, under the policy `all` the first.
 
     Args:
-        complete_only: Leave out versions that are not `known` yet and have no ``saved_model.pb``.
+        known: The names of the versions that were there before.
+        complete_only: Leave out versions that are not `known` and have no ``saved_model.pb``.
 
     Raises:
         OSError: The base path cannot be listed.
     """
-    found: dict[int, AspiredVersion] = {}
-    for child in sorted(watched.base_path.iterdir(), reverse=isinstance(watched.policy, All)):
+    with os.scandir(watched.base_path) as entries:
+        children = sorted(entries, key=attrgetter("name"), reverse=isinstance(watched.policy, All))
+    found: dict[int, str] = {}
+    for child in children:
         number = parse_version(child.name)
-        if number is None:
+        if number is None or (child.is_symlink() and not Path(child).exists()):
             continue
-        if complete_only and child not in known and not (child / "saved_model.pb").exists():
+        if complete_only and child.name not in known and not Path(child, "saved_model.pb").exists():
             continue
-        try:
-            stat = child.stat()
-        except FileNotFoundError:
-            continue
-        found[number] = AspiredVersion(child, (stat.st_dev, stat.st_ino))
-    return found
+        found[number] = child.name
+    aspired = {}
+    for number in aspired_versions(found, watched.policy):
+        path = watched.base_path / found[number]
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            aspired[number] = AspiredVersion(path, (stat.st_dev, stat.st_ino))
+    return Listing(frozenset(found.values()), aspired)

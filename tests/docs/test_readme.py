@@ -107,6 +107,21 @@ def test_every_link_leads_somewhere(path: str) -> None:
     assert (PROJECT / path).exists()
 
 
+def test_what_happens_when_is_a_test_in_every_row() -> None:
+    """The last cell of each row names a test that there is."""
+    section = re.search(r"^## What happens when…\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    rows = section[1].split("|---|---|---|\n")[1].strip().splitlines()
+    named = [re.search(r"\| `(test_\w+)` \|$", row) for row in rows]
+    there = {
+        name
+        for path in PROJECT.glob("tests/**/test_*.py")
+        for name in re.findall(r"^def (\w+)", path.read_text(), re.M)
+    }
+    assert all(named)
+    assert {name[1] for name in named if name} <= there
+
+
 @pytest.mark.parametrize("program", blocks("python"))
 def test_the_python_examples_run(program: str, server: Any) -> None:
     """Each example, put to a server on other ports, prints the outputs."""

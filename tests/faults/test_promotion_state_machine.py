@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 )
 
 from clients import GrpcClient, RestClient
-from flows import drift, promotion
+from flows import drift, labelling, promotion
 from flows.history import replay
+from flows.labelling import alias_of
 from flows.retention import tidy_after_promotion
 from serving.errors import HotswapError
 from serving.repository import check_complete, digest
@@ -148,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         if not self.agreed:
             return
         aliases = self.pipeline.registry.aliases(self.model)
-        assert aliases == {promotion.alias_of(label): version for label, version in self.labels().items()}
+        assert aliases == {alias_of(label): version for label, version in self.labels().items()}
         settings = self.pipeline.settings
         with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
             for label, version in self.labels().items():
@@ -164,7 +165,7 @@ class Machine(RuleBasedStateMachine):
         return self.pipeline.repository
 
     def labels(self) -> dict[str, int]:
-        return promotion._labels(self.repository, self.model)
+        return labelling.read(self.repository, self.model)
 
     def published(self, pick: int) -> int:
         """One of the published versions, or a number that never was."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,23 @@ from flows import promotion
 from flows.journal import Journal
 from flows.registry import Registered, Registry
 from flows.settings import Settings, apply_environment
+from flows.status import VersionRow, status
 from serving.repository import Repository
 
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 BROKEN = -1
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that runs in the tests' process sets the logs up for itself."""
+    loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
+    before = [(logger.level, logger.handlers) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers = handlers
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +48,17 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
     os.environ.clear()
     os.environ.update(before)
+
+
+def go_live(
+    settings: Settings, registry: Registry, model: str, registered: Registered, stamp: Mapping[str, Any]
+) -> None:
+    """Publish, verify and label a registered version, or undo it; the model's lock is held."""
+    version = registered.version
+    with promotion.undone_on_failure(settings, registry, model, version):
+        promotion.publish(settings, model, version, registered.saved_model, stamp)
+        promotion.verify(settings, model, version)
+        promotion.promote(settings, registry, model, version, stamp["run_id"], registered.digest)
 
 
 @dataclass
@@ -94,21 +118,17 @@ class Pipeline:
         with self.repository.lock(self.model):
             promotion.tidy(self.settings, self.registry, self.model)
             registered = self.register(kind)
-            version = registered.version
             stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
-            with promotion.undone_on_failure(self.settings, self.registry, self.model, version):
-                promotion.publish(self.settings, self.model, version, registered.saved_model, stamp)
-                promotion.verify(self.settings, self.model, version)
-                promotion.promote(self.settings, self.registry, self.model, version, self.run_id, registered.digest)
-        return version
+            go_live(self.settings, self.registry, self.model, registered, stamp)
+        return registered.version
 
-    def row(self, version: int) -> promotion.VersionRow:
+    def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""
-        return next(row for row in promotion.status(self.settings, self.model) if row.version == version)
+        return next(row for row in status(self.settings, self.model) if row.version == version)
 
     def live(self) -> tuple[dict[str, str], dict[str, int], tuple[int, ...]]:
         """Everything that a failed promotion must leave as it was: states, aliases, versions on disk."""
-        rows = promotion.status(self.settings, self.model)
+        rows = status(self.settings, self.model)
         published = tuple(self.repository.versions(self.model))
         labels = {label: str(row.version) for row in rows for label in row.labels}
         return labels, self.registry.aliases(self.model), published

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.doctor import examine
-from flows.promotion import Change, set_label
+from flows.labelling import Change
+from flows.promotion import set_label
 from flows.retention import tidy
 from serving.repository import write_atomically
 from tests.flows.conftest import Pipeline

@@ -20,10 +20,12 @@ def test_what_was_live_at_every_moment(offline: Pipeline) -> None:
     first, second = offline.promote(1), offline.promote(2)
     promotion.rollback(offline.settings, offline.model)
     entries = history(offline.settings, offline.model)[::-1]
-    assert [entry.action for entry in entries] == ["publish", "promote", "publish", "promote", "rollback"]
+    begun = ["publish", "promote", "publish", "promote", "rolling back"]
+    assert [entry.action for entry in entries] == [*begun, "rollback"]
     then = [live_at(offline.settings, offline.model, entry.time) for entry in entries]
-    assert [moment.live for moment in then] == [None, first, first, second, first]
-    assert [moment.published for moment in then] == [(first,), (first,), (first, second), (first, second), (first,)]
+    assert [moment.live for moment in then] == [None, first, first, second, second, first]
+    both = (first, second)
+    assert [moment.published for moment in then] == [(first,), (first,), both, both, both, (first,)]
     assert then[1].run_id == offline.run_id
     assert then[1].digest == offline.repository.stamp(offline.model, first)["digest"]
     before = live_at(offline.settings, offline.model, start)

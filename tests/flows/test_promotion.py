@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from clients import GrpcClient, RestClient
-from flows import promotion
+from flows import labelling, promotion
+from flows.status import status
 from serving.errors import FailedPrecondition, InvalidRequest, LabelNotAssignable, VersionNotFound
 from tests.flows.conftest import BROKEN, ROWS, Pipeline
 
@@ -191,7 +192,7 @@ def test_the_next_promotion_tidies_an_interrupted_one(labelled: bool, pipeline: 
         )
         promotion.verify(pipeline.settings, pipeline.model, registered.version)
         if labelled:
-            promotion._move_label(pipeline.settings, pipeline.model, "stable", registered.version)
+            labelling.move(pipeline.settings, pipeline.model, "stable", registered.version)
         promotion.tidy(pipeline.settings, pipeline.registry, pipeline.model)
     expected = registered.version if labelled else first
     assert answered(pipeline, label="stable") == {expected}
@@ -205,7 +206,7 @@ def test_status_knows_disk_server_and_registry(pipeline: Pipeline) -> None:
     row = pipeline.row(version)
     assert (row.accuracy, row.run_id) == (0.5, pipeline.run_id)
     with pytest.raises(VersionNotFound, match="known are"):
-        promotion.status(pipeline.settings, "nobody")
+        status(pipeline.settings, "nobody")
 
 
 def test_the_champion_is_what_stable_points_to(offline: Pipeline) -> None:

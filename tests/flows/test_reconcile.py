@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from flows import drift, promotion
+from flows import drift, labelling, promotion
 from flows.explain import explain
 from flows.history import replay
 from flows.journal import Journal
 from flows.live_server import running_server
 from flows.reconciler import Reconciler
+from flows.status import status
 from serving.errors import HotswapError
 from tests.flows.conftest import Pipeline
 from tests.flows.test_promotion import answered
@@ -20,7 +21,7 @@ from tests.flows.test_promotion import answered
 
 def told(pipeline: Pipeline) -> str:
     """What `status` reports as not agreeing."""
-    return "; ".join(what for row in promotion.status(pipeline.settings, pipeline.model) for what in row.drift)
+    return "; ".join(what for row in status(pipeline.settings, pipeline.model) for what in row.drift)
 
 
 def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
@@ -176,7 +177,7 @@ def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipe
     promotion.publish(pipeline.settings, pipeline.model, second, registered.saved_model, stamp)
     promotion.verify(pipeline.settings, pipeline.model, second)
     if labelled:
-        promotion._move_label(pipeline.settings, pipeline.model, "stable", second)
+        labelling.move(pipeline.settings, pipeline.model, "stable", second)
     assert f"the promotion of version {second} was interrupted" in told(pipeline)
     drift.repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second if labelled else first)

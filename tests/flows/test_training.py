@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from flows import promotion
+from flows import labelling
 from flows.settings import Settings, apply_environment
 from serving.repository import Repository, digest
 
@@ -230,7 +230,7 @@ def test_who_is_overtaken_is_compared_again(home: Home) -> None:
         assert process.stderr is not None
         told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
         nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
-        promotion._move_label(nobody, "iris", "stable", before)
+        labelling.move(nobody, "iris", "stable", before)
     stdout, rest = process.communicate(timeout=200)
     assert f"champion evaluated version={live} " in "".join(told)
     assert f"champion evaluated version={before} " in rest

@@ -89,6 +89,22 @@ def test_a_renamed_in_version_takes_over(tiny_model: TinyModel, tmp_path: Path) 
     run(main())
 
 
+def test_a_new_version_is_prepared_for_what_the_one_before_was_asked(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """Its first request does not wait until TensorFlow has prepared the graph, nor does any other meanwhile."""
+
+    async def main() -> None:
+        tiny_model(tmp_path / "tiny", 1)
+        async with serving(ModelEntry("tiny", str(tmp_path / "tiny"), All())) as data_plane:
+            await ask(data_plane)
+            tiny_model(tmp_path / "tiny", 2)
+            await until(lambda: states(data_plane).get(2) is State.AVAILABLE)
+            servable = data_plane.servable("tiny", 2)
+            assert servable is not None
+            assert servable.prepared == {"serving_default"}
+
+    run(main())
+
+
 def test_removing_a_version_brings_back_the_one_before(tiny_model: TinyModel, tmp_path: Path) -> None:
     """Rolling back is removing a directory; the version that went ends without an error."""
 

@@ -1,0 +1,136 @@
+"""MLflow goes away before, while and after a version goes live: one sentence, nothing half done, and a way on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from flows import drift, promotion
+from flows.doctor import examine
+from flows.registry import Registry
+from serving.errors import HotswapError
+from tests.faults.points import at, environment
+from tests.faults.restartable import Restartable, mlflow_server
+from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
+from tests.flows.test_promotion import answered
+
+__all__ = ["mlflow_home", "offline", "pipeline"]
+
+pytestmark = pytest.mark.xdist_group("mlflow-outage")  # one worker starts the server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
+    server = mlflow_server(tmp_path_factory.mktemp("mlflow"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def remote(pipeline: Pipeline, server: Restartable, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline whose first version is live, with MLflow in other processes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    pipeline.registry = Registry(pipeline.settings.home / "artifacts")
+    pipeline.begin_anew()
+    assert pipeline.promote(1) == 1
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("point", "code", "retired"),
+    [
+        pytest.param("before flows.promotion:highest_version_seen", 1, [], id="before registering"),
+        pytest.param("after flows.registry:Registry.register", 1, [], id="after registering"),
+        pytest.param("after flows.promotion:publish", 5, [2], id="published"),
+        pytest.param("before flows.registry:Registry.set_alias", 5, [2], id="before the alias"),
+        pytest.param("after flows.registry:Registry.set_alias", 5, [2], id="after the alias"),
+    ],
+)
+def test_a_promotion_without_mlflow_is_undone(
+    point: str, code: int, retired: list[int], remote: Pipeline, server: Restartable
+) -> None:
+    """What was live stays live, the message names MLflow's address; with MLflow back, running again works."""
+    with (
+        at(point, server.kill),
+        pytest.raises(HotswapError, match=f"MLflow at {server.url} cannot be used") as caught,
+    ):
+        remote.promote(2)
+    try:
+        assert getattr(caught.value, "exit_code", 1) == code
+        assert "\n" not in str(caught.value)
+        assert answered(remote) == answered(remote, label="stable") == {1}
+        assert (remote.repository.versions(remote.model), remote.repository.retired(remote.model)) == ([1], retired)
+        assert not list((remote.repository.root / ".staging").glob("*"))
+    finally:
+        server.start()
+        server.wait()
+    assert drift.repair(remote.settings, remote.model).left == ()
+    assert drift.find(remote.settings, remote.model) == []
+    assert remote.registry.aliases(remote.model) == {"champion": 1}
+    version = remote.promote(3)
+    assert version > 1
+    assert answered(remote, label="stable") == {version}
+    assert remote.registry.aliases(remote.model) == {"champion": version}
+
+
+def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
+    remote: Pipeline, server: Restartable
+) -> None:
+    """After the seconds of ``MLFLOW_HTTP_REQUEST_TIMEOUT`` it counts as gone."""
+    try:
+        with (
+            at("before flows.registry:Registry.set_alias", server.pause),
+            pytest.raises(promotion.PromotionUndone, match=r"timeout|timed out"),
+        ):
+            remote.promote(2)
+        assert answered(remote) == answered(remote, label="stable") == {1}
+    finally:
+        server.go_on()
+    assert drift.repair(remote.settings, remote.model).left == ()
+    assert remote.registry.aliases(remote.model) == {"champion": 1}
+
+
+def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, server: Restartable) -> None:
+    """The way back works without it, `doctor` tells that it is away, and `reconcile` moves the alias later."""
+    assert remote.promote(2) == 2
+    server.kill()
+    try:
+        assert promotion.rollback(remote.settings, remote.model).version == 1
+        assert answered(remote) == answered(remote, label="stable") == {1}
+        assert any(f"MLflow at {server.url} cannot be read" in finding.what for finding in examine(remote.settings))
+    finally:
+        server.start()
+        server.wait()
+    assert remote.registry.aliases(remote.model) == {"champion": 2}
+    assert drift.repair(remote.settings, remote.model).left == ()
+    assert remote.registry.aliases(remote.model) == {"champion": 1}
+    assert examine(remote.settings) == []
+
+
+def test_a_training_without_mlflow_does_not_begin(remote: Pipeline, server: Restartable) -> None:
+    """Exit code 1 and one sentence, before anything is trained; a run would have nowhere to be recorded."""
+    before = remote.live()
+    server.kill()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "train", "iris"],
+            env={**os.environ, **environment(remote.settings), "HOTSWAP_PREFECT_PORT": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        server.start()
+        server.wait()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith(f"hotswap: MLflow at {server.url} cannot be used")
+    assert "training epoch" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert remote.live() == before
