@@ -88,10 +88,10 @@ _INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classi
 _INFORMATION = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I | re.A)
 _V1 = re.compile(r"/v1/.*", re.I | re.S)
 _CHARACTERS = r"[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2}"
-_AFTER_PATH = rf"(?:{_CHARACTERS}|[/?])*"
+_AFTER_PATH = rf"(?:{_CHARACTERS}|[/?])*+"
 _TARGET = re.compile(  # RFC 3986
-    rf"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:{_CHARACTERS}|[\[\]])*)?"
-    rf"(?P<target>(?P<path>(?:{_CHARACTERS}|/)*)(?:\?{_AFTER_PATH})?(?:#{_AFTER_PATH})?)"
+    rf"(?:(?:[A-Za-z][A-Za-z0-9+.-]*+:)?//(?:{_CHARACTERS}|[\[\]])*+)?"
+    rf"(?P<target>(?P<path>(?:{_CHARACTERS}|/)*+)(?:\?{_AFTER_PATH})?(?:#{_AFTER_PATH})?)"
 )
 _INT64_MAX = 2**63 - 1
 

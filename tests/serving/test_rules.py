@@ -131,6 +131,13 @@ def test_targets_that_are_no_uri_are_refused(setup: Client, target: str) -> None
     assert (answer.status, answer.headers["content-type"]) == (400, "text/html")
 
 
+@main
+@pytest.mark.parametrize("start", ["//", "/", "/v1/models/", "x://"])
+def test_a_long_target_is_read_once(setup: Client, start: str) -> None:
+    """One that is refused at its last character costs no more than one that is not."""
+    assert setup.rest({"method": "GET", "path": f'{start}{"a" * 50_000}"'}, 2.0).status == 400
+
+
 @pytest.mark.parametrize("setup", ["cors"], indirect=True)
 @pytest.mark.parametrize(
     ("method", "path", "is_allowed"),
