@@ -24,7 +24,7 @@ from google.protobuf import text_format
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
 from serving.servable import LONG_SECONDS, Call
-from serving.tensors import Array
+from serving.tensors import Array, DeepArray
 
 LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024
@@ -48,6 +48,7 @@ class BatchingLimits:
 
     max_batch_size: int = 1000
     split_large: bool = False
+    allowed_sizes: tuple[int, ...] = ()
 
     def check_inputs(self, arrays: Sequence[Array]) -> None:
         """
@@ -65,18 +66,26 @@ class BatchingLimits:
         if size > self.max_batch_size and not self.split_large:
             raise InvalidRequest(f"Task size {size} is larger than maximum input batch size {self.max_batch_size}")
 
-    def checked_outputs(self, inputs: Sequence[Array], outputs: list[Array]) -> Result:
-        """The outputs, if each has one row for each row of the inputs; else what is wrong with them."""
-        rows = len(inputs[0]) if inputs else 0
+    def padded(self, arrays: list[Array]) -> list[Array]:
+        """The inputs, filled up to the next allowed size with their first row."""
+        rows = len(arrays[0]) if arrays else 0
+        missing = next((size for size in self.allowed_sizes if size >= rows), rows) - rows
+        if not rows or not missing or any(isinstance(array, DeepArray) for array in arrays):
+            return arrays
+        return [np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) for array in arrays]
+
+    def checked_outputs(self, inputs: Sequence[Array], padded: Sequence[Array], outputs: list[Array]) -> Result:
+        """The outputs for the inputs, if each has one row for each padded row; else what is wrong with them."""
+        rows, padded_rows = (len(arrays[0]) if arrays else 0 for arrays in (inputs, padded))
         for array in outputs:
             if array.ndim == 0:
                 return FailedPrecondition("Batched output tensor has 0 dimensions")
-            if len(array) != rows:
+            if len(array) != padded_rows:
                 return FailedPrecondition(
                     "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
                     "input tensors"
                 )
-        return outputs
+        return outputs if rows == padded_rows else [array[:rows] for array in outputs]
 
 
 def read_batching_limits(path: Path) -> BatchingLimits:
@@ -100,7 +109,7 @@ def read_batching_limits(path: Path) -> BatchingLimits:
             "Last entry in allowed_batch_sizes must match max_batch_size; "
             f"last entry was {allowed[-1]}; expected {size}"
         )
-    return BatchingLimits(size, parameters.enable_large_batch_splitting.value)
+    return BatchingLimits(size, parameters.enable_large_batch_splitting.value, tuple(allowed))
 
 
 class Merger:

@@ -70,7 +70,7 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
 _GARBAGE_THRESHOLDS = (50_000, 20, 100)
 # By default a thread that loads a version lets the one that answers requests wait for 5 ms, again and again.
 _SWITCH_SECONDS = 1e-4
-_OWN = {"ephemeral_ports": bool, "ports_file": str}
+_NO_SETTINGS = {"version": bool, "ephemeral_ports": bool, "ports_file": str}
 
 
 class UsageError(Exception):
@@ -83,12 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "--version" in arguments:
-        print(f"TensorFlow ModelServer: {importlib.metadata.version('hotswap')} (hotswap)")
-        print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
-        return 0
     try:
         values = parse_flags(arguments)
+        if values.get("version"):
+            print(f"TensorFlow ModelServer: {importlib.metadata.version('hotswap')} (hotswap)")
+            print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
+            return 0
         settings = settings_of(values)
     except UsageError as exc:
         print(exc, file=sys.stderr)
@@ -146,16 +146,19 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     types = _flag_types()
+    unknown = []
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
         if argument in ("--help", "-h", "-help"):
             raise UsageError("")
         if not argument.startswith("--") or name not in types or (not equals and types[name] is not bool):
-            print(f"unknown argument: {argument}", file=sys.stderr)
+            unknown.append(f"unknown argument: {argument}")
             continue
         values[name] = _read(name, types[name], text if equals else "true")
         if name in _WITHOUT_EFFECT:
             log.info("flag without effect here: %s", argument)
+    if unknown:
+        print(*unknown, usage(), sep="\n", file=sys.stderr)
     return values
 
 
@@ -181,7 +184,7 @@ def usage() -> str:
     defaults = ServerSettings()
     lines = ["usage: python -m serving", "Flags:", "  --port=8500", "  --rest_api_port=0"]
     lines += [f"  --{name}={_shown(getattr(defaults, name))}" for name in sorted(set(_FIELDS) - _HIDDEN)]
-    lines += ["  --ephemeral_ports=false", "  --ports_file="]
+    lines += ["  --ephemeral_ports=false", "  --ports_file=", "  --version=false"]
     lines += [f"  --{name}  (without effect)" for name in sorted(_WITHOUT_EFFECT)]
     return "\n".join(lines)
 
@@ -194,7 +197,7 @@ def _allow_many_files() -> None:
 
 
 def _flag_types() -> dict[str, type]:
-    types: dict[str, type] = {"port": int, "rest_api_port": int, **_WITHOUT_EFFECT, **_OWN}
+    types: dict[str, type] = {"port": int, "rest_api_port": int, **_WITHOUT_EFFECT, **_NO_SETTINGS}
     defaults = ServerSettings()
     for name in set(_FIELDS) - _HIDDEN:
         default = getattr(defaults, name)

@@ -88,6 +88,7 @@ class DataPlane:
             self._load_options = replace(self._load_options, intra_op_threads=1)
         if has_config:
             self._labels = self._checked_labels(entries)
+        _check_platforms(entries)
         await self._apply(entries)
         self._source.start()
         failed = await self._manager.wait_available(self._entries)
@@ -156,6 +157,7 @@ class DataPlane:
         servable, metrics, limits = call.servable, self.metrics, self._limits
         usage = servable.usage
         usage.requests += 1
+        run = limits.padded(arrays) if limits else arrays
         started = time.perf_counter()
 
         def finished(result: Result) -> None:
@@ -166,10 +168,10 @@ class DataPlane:
                 usage.latency.observe(seconds * 1e6)
                 metrics.observe_runtime(servable.model, api, seconds)
                 if limits:
-                    result = limits.checked_outputs(arrays, result)
+                    result = limits.checked_outputs(arrays, run, result)
             done(result)
 
-        self._merger.submit(call, arrays, finished)
+        self._merger.submit(call, run, finished)
 
     async def run(
         self,
@@ -277,8 +279,9 @@ class DataPlane:
     async def reload_entries(self, entries: Sequence[ModelEntry]) -> None:
         """Like `reload`, for a config that has been read already."""
         _validate(entries, self._entries)
-        _refuse_logging(entries)
         labels = self._checked_labels(entries)
+        _check_platforms(entries)
+        _refuse_logging(entries)
         if self._waiting_reload is not None:
             self._waiting_reload.cancel()
         task = self._waiting_reload = asyncio.create_task(self._transition(entries, labels))
@@ -412,19 +415,23 @@ def _validate(entries: Sequence[ModelEntry], current: Mapping[str, ModelEntry]) 
     for entry in entries:
         if names[entry.name] > 1:
             raise InvalidRequest(f"Illegal to list model {entry.name} multiple times in config list")
+    for entry in entries:
         if not Path(entry.base_path).is_absolute():
             raise InvalidRequest(
                 f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}"
             )
     for entry in entries:
-        platform = _platform(entry)
-        if entry.name in current and platform != _platform(current[entry.name]):
+        if entry.name in current and _platform(entry) != _platform(current[entry.name]):
             raise InvalidRequest(
                 f"Illegal to change a model's platform. For model {entry.name} platform was "
-                f"{_platform(current[entry.name])} and new platform requested is {platform}"
+                f"{_platform(current[entry.name])} and new platform requested is {_platform(entry)}"
             )
-        if platform != "tensorflow":
-            raise InvalidRequest(f"Model {entry.name} requests unsupported platform {platform}")
+
+
+def _check_platforms(entries: Sequence[ModelEntry]) -> None:
+    for entry in entries:
+        if _platform(entry) != "tensorflow":
+            raise InvalidRequest(f"Model {entry.name} requests unsupported platform {_platform(entry)}")
 
 
 def _platform(entry: ModelEntry) -> str:

@@ -85,6 +85,7 @@ async def multi_inference(
     """
     signatures = _task_signatures(data_plane, handle, tasks)
     found, rows = await _run(data_plane, handle, _union(list(signatures.values())), source, None, "MultiInference")
+    data_plane.metrics.count_examples(handle.servable.model, rows)
     answers: list[tuple[str, Classifications | Regressions]] = []
     for task, signature in zip(tasks, signatures.values(), strict=True):
         outputs = {alias: found[info.name] for alias, info in signature.outputs.items()}
@@ -125,8 +126,9 @@ def _task_signatures(data_plane: DataPlane, handle: ServableHandle, tasks: Seque
             _check_regress(data_plane, handle, signature)
         else:
             raise Unsupported(f"Unsupported signature method_name: {task.method_name}")
-    if len({signature.inputs[_INPUTS].name for signature in signatures.values()}) > 1:
-        raise InvalidRequest("Input tensor must be the same for all Signatures.")
+        first = next(iter(signatures.values()))
+        if signature.inputs[_INPUTS].name != first.inputs[_INPUTS].name:
+            raise InvalidRequest("Input tensor must be the same for all Signatures.")
     return signatures
 
 
@@ -150,8 +152,6 @@ async def _run(
     api: str,
 ) -> tuple[dict[str, Array], int]:
     examples = serialized_examples(source)
-    if not len(examples):
-        raise InvalidRequest("Input is empty.")
     outputs = await data_plane.run(handle.servable, signature, {_INPUTS: examples}, (), timeout_seconds, api)
     return outputs, len(examples)
 

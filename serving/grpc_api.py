@@ -36,10 +36,10 @@ from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.predict_requests import PredictRequest, PredictRequests
-from serving.servable import Servable, ServableHandle, with_defaults
+from serving.servable import Servable, ServableHandle, decode_inputs
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
-from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, encode
+from serving.tensors import MOST_NUMPY_DIMENSIONS, encode
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -48,8 +48,6 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
-
-_NOTHING: Array = np.empty(0)
 
 Method = Callable[[Any, Any], Awaitable[Any]]
 """From a request message to an answer, as a message or as its bytes."""
@@ -120,7 +118,7 @@ class _PredictionService:
         request = predict.message
         servable = self._find(request, context)
         signature = self._predict_signature(servable, request.model_spec.signature_name)
-        inputs = predict.inputs if predict.inputs is not None else _decode_inputs(signature, request.inputs)
+        inputs = predict.inputs if predict.inputs is not None else decode_inputs(signature, request.inputs)
         outputs = await self._data_plane.run(servable, signature, inputs, request.output_filter)
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
@@ -155,9 +153,8 @@ class _PredictionService:
             return response
 
     async def multi_inference(self, request: Any, context: Any) -> Any:
-        if not request.tasks:
-            raise InvalidRequest("Inference request must have at least one task")
-        with self._acquire(request.tasks[0], context, needs_spec=False) as handle:
+        first = request.tasks[0] if request.tasks else inference_pb2.InferenceTask()
+        with self._acquire(first, context, needs_spec=False) as handle:
             answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
             response = wire.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):
@@ -335,17 +332,6 @@ def _spec(proto: Any) -> ModelSpec:
 
 
 _model_spec = lru_cache(ModelSpec)
-
-
-def _decode_inputs(signature: Signature, protos: Any) -> dict[str, Array]:
-    inputs: dict[str, Array] = {}
-    for alias, proto in protos.items():
-        try:
-            inputs[alias] = decode(proto)
-        except ValueError as exc:
-            with_defaults(signature, dict.fromkeys(protos, _NOTHING))
-            raise InvalidRequest(f"tensor parsing error: {alias}") from exc
-    return inputs
 
 
 def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:

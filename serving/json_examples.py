@@ -14,7 +14,7 @@ from tensorflow_serving.apis import input_pb2
 
 from serving.errors import InvalidRequest
 from serving.json_dialect import dump, members, type_name
-from serving.json_tensors import decode_base64
+from serving.json_tensors import decode_base64, is_base64
 
 _LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
 _INT64_MAX = 2**63 - 1
@@ -27,6 +27,11 @@ def read_examples(body: Mapping[str, Any]) -> Any:
     Raises:
         InvalidRequest: There are no examples, or a feature is no list of one kind of value.
     """
+    source = input_pb2.Input()
+    target = source.example_list
+    if "context" in body:
+        target = source.example_list_with_context
+        target.context.CopyFrom(_example(body["context"]))
     if "examples" not in body:
         raise InvalidRequest(
             f"JSON Value: {dump(body)} When method is classify, key 'examples' is expected and was not found"
@@ -36,11 +41,6 @@ def read_examples(body: Mapping[str, Any]) -> Any:
         raise InvalidRequest(f"JSON Value: {dump(body)} Expecting 'examples' value to be an list/array")
     if not listed:
         raise InvalidRequest(f"JSON Value: {dump(body)} 'examples' value is an empty array")
-    source = input_pb2.Input()
-    target = source.example_list
-    if "context" in body:
-        target = source.example_list_with_context
-        target.context.CopyFrom(_example(body["context"]))
     target.examples.extend(_example(each) for each in listed)
     return source
 
@@ -59,22 +59,30 @@ def _example(value: Any) -> Any:
 def _fill(feature: Any, name: str, values: list[Any]) -> None:
     expected = ""
     for value in values:
-        kind, content = _element(name, value)
+        kind = _kind(name, value)
         expected = expected or kind
         if kind != expected:
             raise InvalidRequest(f"Unexpected element type in feature: {name} expecting type: {expected}")
-        getattr(feature, _LISTS[kind]).value.append(content)
+        getattr(feature, _LISTS[kind]).value.append(_content(name, value))
 
 
-def _element(name: str, value: Any) -> tuple[str, Any]:
-    if isinstance(value, str):
-        return "bytes", value.encode("utf-8", "surrogateescape")
-    if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str):
-        return "bytes", decode_base64(value["b64"])
+def _kind(name: str, value: Any) -> str:
+    if isinstance(value, str) or is_base64(value):
+        return "bytes"
     if isinstance(value, int):
-        if value > _INT64_MAX:
-            raise InvalidRequest(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
-        return "int64", int(value)
+        return "int64"
     if isinstance(value, float):
-        return "float", value
+        return "float"
     raise InvalidRequest(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
+
+
+def _content(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, dict):
+        return decode_base64(value["b64"])
+    if isinstance(value, float):
+        return value
+    if value > _INT64_MAX:
+        raise InvalidRequest(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+    return int(value)

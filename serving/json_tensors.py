@@ -21,7 +21,7 @@ import numpy as np
 
 from serving.errors import InvalidRequest, ServingError, Unsupported
 from serving.json_dialect import array as laid_out_array
-from serving.json_dialect import dump, mapping, quoted, type_name
+from serving.json_dialect import dump, mapping, members, quoted, type_name
 from serving.signature import Signature, TensorInfo
 from serving.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.tensors import type_name as tensor_type_name
@@ -65,7 +65,7 @@ def read_inputs(body: Mapping[str, Any], signature: Signature, has_bools: bool) 
         Unsupported: The type of an input cannot come from JSON.
     """
     if not signature.inputs:
-        raise InvalidRequest(f"Failed to get input map for signature: {signature.name}")
+        raise InvalidRequest(f"Failed to get input map for signature: {body.get('signature_name') or 'DEFAULT'}")
     if "instances" in body and "inputs" in body:
         raise InvalidRequest(
             f"JSON Value: {dump(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys to "
@@ -129,7 +129,7 @@ def value_texts(name: str, array: Array, level: int) -> list[str]:
         InvalidRequest: Its type cannot be written as JSON.
     """
     data_type = data_type_of(array.dtype)
-    if data_type not in _WRITABLE:
+    if data_type not in _WRITABLE and array.size:
         raise InvalidRequest(f"Failed to write JSON value for tensor type: {tensor_type_name(data_type)}")
     if data_type in _FLOATS:
         return float_texts(array, data_type)
@@ -217,16 +217,16 @@ def _read_rows(body: Mapping[str, Any], infos: Mapping[str, TensorInfo], quick: 
         raise InvalidRequest(f"JSON Value: {dump(body)} Expecting 'instances' to be an list/array")
     if not rows:
         raise InvalidRequest(f"JSON Value: {dump(body)} No values in 'instances' array")
+    if not isinstance(rows[0], dict) and len(infos) > 1:
+        raise InvalidRequest(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
     if not _is_named(rows[0]):
-        if len(infos) > 1:
-            raise InvalidRequest(
-                "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
-                "tensorinfo_map"
-            )
-        ((name, info),) = infos.items()
+        name, info = next(iter(infos.items()))
         array = quick(rows, info.dtype)
         return {name: array if array is not None else _read_plain_rows(rows, name, info.dtype)}
-    if all(isinstance(row, dict) and row.keys() == infos.keys() for row in rows):
+    if all(type(row) is dict and row.keys() == infos.keys() for row in rows):
         arrays = {name: quick([row[name] for row in rows], info.dtype) for name, info in infos.items()}
         if all(array is not None for array in arrays.values()):
             return {name: array for name, array in arrays.items() if array is not None}
@@ -253,7 +253,7 @@ def _read_named_rows(rows: Sequence[Any], infos: Mapping[str, TensorInfo]) -> di
     for position, row in enumerate(rows):
         if not _is_named(row):
             raise InvalidRequest(f"Expecting object but got list at item {position} of input list")
-        for key, value in row.items():
+        for key, value in members(row):
             try:
                 if key not in columns:
                     raise InvalidRequest(f"JSON object: does not have named input: {key}")
@@ -309,7 +309,9 @@ def _read_quickly(value: Any, data_type: int) -> Array | None:
     except (ValueError, OverflowError):
         return None
     dtype = dtype_of(data_type)
-    if data_type in _FLOATS and array.dtype.kind in "fiu":
+    if data_type in _FLOATS and array.dtype.kind in "iu":
+        array = array.astype(np.float64)  # in TensorFlow Serving every number is a double before it is a float
+    if data_type in _FLOATS and array.dtype.kind == "f":
         return array.astype(dtype, copy=False)
     if data_type in _INTEGERS and (array.dtype.kind == "i" or not array.size):
         lowest, highest = _INTEGERS[data_type]
@@ -351,19 +353,22 @@ class _Column:
         """
         All elements, with `rows` as the first dimension.
 
+        A key that stands in a row more than once gave more values than there is room for; the last ones are left out.
+
         Raises:
             InvalidRequest: It has more dimensions than a tensor.
         """
         shape = (*rows, *(self._shape or ()))
+        values = self._values[: math.prod(shape)]
         dtype = dtype_of(self._data_type)
         if self._data_type == _STRING:
-            array = np.empty(len(self._values), object)
-            array[:] = self._values
+            array = np.empty(len(values), object)
+            array[:] = values
         elif self._data_type in _INTEGERS and self._data_type != _UINT64:
-            array = np.array(self._values, np.int64).astype(dtype)
+            array = np.array(values, np.int64).astype(dtype)
         else:
             with np.errstate(over="ignore"):
-                array = np.array(self._values, np.float64 if self._data_type in _FLOATS else dtype).astype(dtype)
+                array = np.array(values, np.float64 if self._data_type in _FLOATS else dtype).astype(dtype)
         try:
             return shaped(array, shape)
         except ValueError as exc:
@@ -402,10 +407,10 @@ def _scalar(value: Any, data_type: int) -> Any:
     if data_type == _STRING and isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if data_type == _STRING and isinstance(value, dict):
-        if not _is_base64(value):
+        if not is_base64(value):
             raise InvalidRequest(f"JSON Value: {dump(value)} not formatted correctly for base64 data")
         return decode_base64(value["b64"])
-    if data_type not in _WRITABLE:
+    if data_type not in _WRITABLE and not isinstance(value, dict):
         raise Unsupported(f"Conversion of JSON Value: {dump(value)} to type: {tensor_type_name(data_type)}")
     raise InvalidRequest(
         f"JSON Value: {dump(value)} Type: {type_name(value)} is not of expected type: {tensor_type_name(data_type)}"
@@ -425,13 +430,14 @@ def decode_base64(text: str) -> bytes:
     return base64.b64decode(match[1] + "=" * (-len(match[1]) % 4))
 
 
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+def is_base64(value: Any) -> bool:
+    """Is this an object that holds bytes?"""
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def _is_named(value: Any) -> bool:
     """An object that names inputs."""
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

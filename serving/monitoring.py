@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -22,9 +22,10 @@ from serving.errors import InvalidRequest
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 MOST_REFUSED = 1000
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
+BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
 
-_BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
 _COUNTERS = {
+    "batching_session:wrapped_run_count": (),
     "request_count": ("model_name", "status"),
     "model_warmup_records_read": ("model_path", "status"),
     "request_example_count_total": ("model",),
@@ -33,6 +34,10 @@ _COUNTERS = {
     "version_request_count": ("model_name", "version"),
 }
 _HISTOGRAMS = {
+    "batching_session:input_batch_size": (),
+    "batching_session:padding_size": ("execution_batch_size",),
+    "batching_session:processed_batch_size": (),
+    "batching_session:queuing_latency": ("thread_pool_name",),
     "request_latency": ("model_name", "API", "entrypoint"),
     "runtime_latency": ("model_name", "API", "runtime"),
     "model_warmup_latency": ("model_path", "status"),
@@ -56,18 +61,19 @@ def read_metrics_path(config_file: Path) -> str | None:
 
 
 class Histogram:
-    """Counts of microseconds in growing buckets."""
+    """Counts of values, most of them microseconds, in growing buckets."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("bounds", "counts", "total")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_MICROSECONDS) + 1)
+    def __init__(self, bounds: Sequence[float] = BUCKETS_MICROSECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, microseconds: float) -> None:
+    def observe(self, value: float) -> None:
         """Count one value."""
-        self.counts[bisect.bisect_right(BUCKETS_MICROSECONDS, microseconds)] += 1
-        self.total += microseconds
+        self.counts[bisect.bisect_right(self.bounds, value)] += 1
+        self.total += value
 
 
 class Usage:
@@ -92,6 +98,7 @@ class Metrics:
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
             name: defaultdict(Histogram) for name in _HISTOGRAMS
         }
+        self._histograms["request_example_counts"] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
 
     def count_request(self, model: str, status: str) -> None:
         """
@@ -110,6 +117,11 @@ class Metrics:
     def observe_runtime(self, model: str, api: str, seconds: float) -> None:
         """One request (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
         self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
+
+    def count_examples(self, model: str, examples: int) -> None:
+        """One multi-inference has run over this many examples."""
+        self._counters["request_example_count_total"][(model,)] += examples
+        self._histograms["request_example_counts"][(model,)].observe(examples)
 
     def observe_warmup(self, path: str, status: str, records: int, seconds: float) -> None:
         """The warm-up of one version ended."""
@@ -143,7 +155,8 @@ def _histogram_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[s
     for key, histogram in sorted(values.items()):
         text = _labels(labels, key)
         cumulative = 0
-        for bound, count in zip(_BOUNDS, histogram.counts, strict=True):
+        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+        for bound, count in zip(bounds, histogram.counts, strict=True):
             cumulative += count
             yield f'{name}_bucket{{{text},le="{bound}"}} {cumulative}'
         yield f"{name}_sum{{{text}}} {histogram.total:g}"

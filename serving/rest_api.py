@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import grpc
-import httptools
 import numpy as np
 import orjson
 from google.protobuf import json_format
@@ -88,7 +87,12 @@ _VERSION = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
 _INFERENCE = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)", re.I | re.A)
 _INFORMATION = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I | re.A)
 _V1 = re.compile(r"/v1/.*", re.I | re.S)
-_BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2})|[\x80-\xff]")
+_CHARACTERS = r"[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2}"
+_AFTER_PATH = rf"(?:{_CHARACTERS}|[/?])*+"
+_TARGET = re.compile(  # RFC 3986
+    rf"(?:(?:[A-Za-z][A-Za-z0-9+.-]*+:)?//(?:{_CHARACTERS}|[\[\]])*+)?"
+    rf"(?P<target>(?P<path>(?:{_CHARACTERS}|/)*+)(?:\?{_AFTER_PATH})?(?:#{_AFTER_PATH})?)"
+)
 _INT64_MAX = 2**63 - 1
 
 
@@ -143,9 +147,9 @@ class RestApi:
 
     async def _answer_with_cors(self, request: Request) -> Response:
         found = self._find(request)
-        answer = found if isinstance(found, Response) else await self._v1(found, request)
-        if not _V1.match(request.target.decode("latin-1")):
-            return answer
+        if isinstance(found, Response):
+            return found
+        answer = await self._v1(found, request)
         return replace(answer, headers=(*answer.headers, *_CORS_HEADERS))
 
     def _find(self, request: Request) -> _Route | Response:
@@ -153,15 +157,10 @@ class RestApi:
         method = request.method
         if method.encode() not in METHODS:
             return error_page(HTTPStatus.NOT_IMPLEMENTED)
-        try:
-            url = httptools.parse_url(request.target)
-        except httptools.HttpParserInvalidURLError:
+        match = _TARGET.fullmatch(request.target.decode("latin-1"))
+        if match is None:
             return error_page(HTTPStatus.BAD_REQUEST)
-        raw_path = url.path or b""
-        if _BAD_PERCENT.search(raw_path):
-            return error_page(HTTPStatus.BAD_REQUEST)
-        path = raw_path.decode("ascii")
-        target = f"{path}?{url.query.decode('latin-1')}" if url.query else path
+        target, path = match["target"], match["path"]
         metrics_path = self._data_plane.metrics_path
         if metrics_path and path == metrics_path:
             return self._metrics(target, metrics_path)
@@ -170,7 +169,7 @@ class RestApi:
         if not _V1.fullmatch(target):
             return error_page(HTTPStatus.NOT_FOUND)
         if method == "OPTIONS":
-            return _preflight(request.headers)
+            return self._preflight(request.headers)
         route = _route(method, target)
         if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
             self._routes[request.target] = route
@@ -188,6 +187,7 @@ class RestApi:
             signature = self._signature(servable, signature_name)
             has_doubles = signature.name in servable.double_signatures
             inputs, by_rows = read_predict(request.body, body, signature, has_doubles)
+            self._data_plane.check_predict_method(signature)
             call, arrays = self._data_plane.bind(servable, signature, inputs)
         except ServingError as exc:
             respond(self._failed(route, exc))
@@ -281,15 +281,16 @@ class RestApi:
     async def _run(
         self, handle: ServableHandle, signature: Signature, inputs: dict[str, Array], by_rows: bool, work: _Work
     ) -> Response:
+        self._data_plane.check_predict_method(signature)
         outputs = await self._data_plane.run(handle.servable, signature, inputs, (), self._timeout_seconds)
         answer: Response = await work(_predicted, outputs, by_rows, handle.version)
         return answer
 
-    def _signature(self, servable: Servable, name: str) -> Signature:
+    @staticmethod
+    def _signature(servable: Servable, name: str) -> Signature:
         signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
         if signature is None:
             raise InvalidRequest(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-        self._data_plane.check_predict_method(signature)
         return signature
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -311,6 +312,13 @@ class RestApi:
         if target != path:
             return Response(HTTPStatus.BAD_REQUEST, f"Unexpected path: {target}. Should be {path}".encode(), TEXT)
         return Response(HTTPStatus.OK, self._data_plane.metrics_page().encode(), TEXT)
+
+    def _preflight(self, headers: list[tuple[bytes, bytes]]) -> Response:
+        origin = next((value for name, value in headers if name == b"origin"), b"")
+        allowed = b"http://" in origin or b"https://" in origin
+        status = HTTPStatus.OK if allowed else HTTPStatus.BAD_REQUEST
+        cors_headers = _CORS_HEADERS if self._settings.rest_api_enable_cors_support else ()
+        return Response(status, b"", b"text/html; charset=ISO-8859-1", cors_headers)
 
     def _readiness(self) -> Response:
         if self._data_plane.ready():
@@ -404,13 +412,6 @@ def _unquote(text: str) -> str:
     return unquote_to_bytes(text).decode("utf-8", "surrogateescape")
 
 
-def _preflight(headers: list[tuple[bytes, bytes]]) -> Response:
-    origin = next((value for name, value in headers if name == b"origin"), b"")
-    allowed = b"http://" in origin or b"https://" in origin
-    status = HTTPStatus.OK if allowed else HTTPStatus.BAD_REQUEST
-    return Response(status, b"", b"text/html; charset=ISO-8859-1")
-
-
 def _error(exc: ServingError) -> Response:
     body = f'{{\n    "error": {quoted(exc.message)}\n}}'.encode("utf-8", "surrogateescape")
     return Response(_HTTP_STATUS.get(exc.code, HTTPStatus.INTERNAL_SERVER_ERROR), body)
@@ -436,9 +437,23 @@ def _regressions(found: examples.Regressions) -> str:
 
 
 def _proto_json(message: Any) -> str:
-    return _indented(
-        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    fields = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    return _indented(_in_order(fields, message.DESCRIPTOR))
+
+
+def _in_order(value: Any, message: Any) -> Any:
+    """A message with its fields in the order of their numbers; `message` describes it, None what is no message."""
+    if message is None:
+        return value
+    if isinstance(value, list):
+        return [_in_order(each, message) for each in value]
+    if message.GetOptions().map_entry:
+        values = message.fields_by_name["value"].message_type
+        return {key: _in_order(each, values) for key, each in value.items()}
+    fields = sorted(message.fields, key=lambda field: field.number)
+    return {field.name: _in_order(value[field.name], field.message_type) for field in fields if field.name in value}
 
 
 def _indented(value: Any) -> str:

@@ -31,7 +31,7 @@ from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
 from serving.signature import Signature, TensorInfo
-from serving.tensors import Array, DeepArray
+from serving.tensors import Array, DeepArray, decode
 
 LONG_SECONDS = 0.003
 
@@ -46,6 +46,7 @@ _AS_LONG_AS_VALUES_SAY = {
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
+_NOTHING: Array = np.empty(0)
 _NO_SAVED_MODEL = (
     "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
     "Specified file path: {path}"
@@ -521,7 +522,11 @@ def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]
 
 def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
     # Once only: unlike the making of a callable, this lets other threads run while TensorFlow prepares the graph.
-    servable._session.run(operation, dict(feeds))
+    try:
+        servable._session.run(operation, dict(feeds))
+    except errors_impl.OpError as exc:
+        # The session has put explanations for the author of the graph around what TensorFlow itself said.
+        raise exc.__context__ or exc from None
 
 
 def _signature(name: str, definition: Any) -> Signature:
@@ -537,6 +542,23 @@ def _signature(name: str, definition: Any) -> Signature:
 def _tensor_info(info: Any) -> TensorInfo:
     unknown = info.tensor_shape.unknown_rank
     return TensorInfo(info.name, info.dtype, None if unknown else tuple(dim.size for dim in info.tensor_shape.dim))
+
+
+def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, Array]:
+    """
+    The arrays in the ``TensorProto`` messages of a predict, by alias.
+
+    Raises:
+        InvalidRequest: One of them holds no tensor, or, what is told first, a name differs from the signature.
+    """
+    inputs: dict[str, Array] = {}
+    for alias, proto in protos.items():
+        try:
+            inputs[alias] = decode(proto)
+        except ValueError as exc:
+            with_defaults(signature, dict.fromkeys(protos, _NOTHING))
+            raise InvalidRequest(f"tensor parsing error: {alias}") from exc
+    return inputs
 
 
 def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -77,7 +77,7 @@ class ServerSettings:
     """Run requests that arrive together as one; it can change the last bit of a float."""
     monitoring_config_file: Path | None = None
     """A ``MonitoringConfig`` in text format: the path of the Prometheus page."""
-    enable_grpc_healthcheck_service: bool = True
+    enable_grpc_healthcheck_service: bool = False
     """Answer ``grpc.health.v1.Health``."""
     enable_signature_method_name_check: bool = False
     """Refuse a classify, regress or predict on a signature made for something else."""

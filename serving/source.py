@@ -23,7 +23,7 @@ from stat import S_ISDIR
 import watchfiles
 
 from serving.manager import AspiredVersion
-from serving.version_policy import Latest, VersionPolicy, aspired_versions, parse_version
+from serving.version_policy import All, VersionPolicy, aspired_versions, parse_version
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def list_versions(watched: Watched, known: Container[str] = (), complete_only: b
         OSError: The base path cannot be listed.
     """
     with os.scandir(watched.base_path) as entries:
-        children = sorted(entries, key=attrgetter("name"), reverse=not isinstance(watched.policy, Latest))
+        children = sorted(entries, key=attrgetter("name"), reverse=isinstance(watched.policy, All))
     found: dict[int, str] = {}
     for child in children:
         number = parse_version(child.name)

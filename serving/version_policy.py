@@ -45,11 +45,11 @@ def parse_version(name: str) -> int | None:
     The version that a directory name stands for, or None.
 
     As TensorFlow Serving reads it: leading zeros, one sign and surrounding white space are allowed, nothing beyond
-    int64 and nothing negative is.
+    int64 is.
     """
-    digits = name.strip(" \t\n\v\f\r")
-    digits = digits[1:] if digits[:1] == "+" else digits
+    text = name.strip(" \t\n\v\f\r")
+    digits = text[1:] if text[:1] in ("+", "-") else text
     if not (digits.isascii() and digits.isdecimal()):
         return None
-    version = int(digits) if len(digits) <= 4300 else INT64_MAX + 1
-    return version if version <= INT64_MAX else None
+    version = int(text)
+    return version if -INT64_MAX - 1 <= version <= INT64_MAX else None

@@ -17,12 +17,12 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorflow.python.framework import errors_impl, tensor_util
+from tensorflow.python.framework import errors_impl
 from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import GraphError, InvalidRequest
-from serving.servable import Servable, graph_error
+from serving.servable import Servable, decode_inputs, graph_error
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import Array
 
@@ -52,19 +52,29 @@ def warm_up(servable: Servable, iterations: int = 1) -> int:
             text = f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}"
             raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, text)
         for _ in range(max(iterations, 1)):
-            _replay(servable, record)
+            try:
+                _replay(servable, record)
+            except InvalidRequest as exc:
+                raise GraphError(exc.code, exc.message) from exc
     log.info("warm-up done model=%s version=%d records=%d", servable.model, servable.version, count)
     return count
 
 
 def serialized_examples(source: Any) -> Array:
-    """The examples of a ``tensorflow.serving.Input`` as one string per row."""
+    """
+    The examples of a ``tensorflow.serving.Input`` as one string per row.
+
+    Raises:
+        InvalidRequest: There are none.
+    """
     if source.WhichOneof("kind") == "example_list_with_context":
         listed = source.example_list_with_context
         context = listed.context.SerializeToString()
         rows = [context + example.SerializeToString() for example in listed.examples]
     else:
         rows = [example.SerializeToString() for example in source.example_list.examples]
+    if not rows:
+        raise InvalidRequest("Input is empty.")
     return np.array(rows, dtype=object)
 
 
@@ -92,9 +102,8 @@ def _replay(servable: Servable, record: Any) -> None:
         return
     if kind == "predict_log":
         request = record.predict_log.request
-        inputs = {alias: tensor_util.MakeNdarray(value) for alias, value in request.inputs.items()}
         signature = _signature(servable, request.model_spec.signature_name)
-        _run(servable, signature, inputs, list(request.output_filter))
+        _run(servable, signature, decode_inputs(signature, request.inputs), list(request.output_filter))
     elif kind in ("classify_log", "regress_log"):
         request = getattr(record, kind).request
         _run_examples(servable, request.model_spec.signature_name, request.input)
@@ -113,11 +122,8 @@ def _run_examples(servable: Servable, signature_name: str, source: Any) -> None:
 
 
 def _run(servable: Servable, signature: Signature, inputs: dict[str, Array], outputs: list[str]) -> None:
-    try:
-        call, arrays = servable.bind(signature, inputs, outputs)
-        call(arrays)
-    except InvalidRequest as exc:
-        raise GraphError(exc.code, exc.message) from exc
+    call, arrays = servable.bind(signature, inputs, outputs)
+    call(arrays)
 
 
 def _signature(servable: Servable, name: str) -> Signature:

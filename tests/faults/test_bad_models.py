@@ -100,10 +100,12 @@ def write_records(target: Path, records: Sequence[bytes]) -> None:
             writer.write(record)
 
 
-def predict_log(signature_name: str) -> bytes:
-    """A recorded request to predict with this signature."""
+def predict_log(signature_name: str, **data_types: int) -> bytes:
+    """A recorded request to predict with this signature, its inputs empty tensors of these types."""
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = signature_name
+    for alias, data_type in data_types.items():
+        log.predict_log.request.inputs[alias].dtype = data_type
     serialized: bytes = log.SerializeToString()
     return serialized
 
@@ -220,8 +222,14 @@ def test_a_model_without_its_variables_says_which_are_missing(models: str, tmp_p
         (b"", "OK", ""),
         ([b"\xff\xff no message"], "INVALID_ARGUMENT", "Failed to parse warmup record"),
         ([predict_log("none")], "FAILED_PRECONDITION", 'Serving signature key "none" not found.'),
+        ([predict_log("serving_default", input=999)], "INVALID_ARGUMENT", "tensor parsing error: input"),
+        (
+            [prediction_log_pb2.PredictionLog(classify_log={}).SerializeToString()],
+            "INVALID_ARGUMENT",
+            "Input is empty.",
+        ),
     ],
-    ids=["no records", "nothing", "no message", "wrong signature"],
+    ids=["no records", "nothing", "no message", "wrong signature", "no tensor", "no examples"],
 )
 def test_a_broken_warm_up_file_is_told(
     models: str, tmp_path: Path, tiny_model: Any, written: bytes | list[bytes], code: str, told: str

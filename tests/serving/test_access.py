@@ -170,7 +170,9 @@ def test_a_token_is_wanted_over_both_protocols(
 def test_health_is_told_without_a_token(model_server: Any, tmp_path: Path, base_path: str) -> None:
     """What watches the server need not know the token."""
     (tmp_path / "token").write_text(TOKEN)
-    server = model_server(model_base_path=base_path, token_file=tmp_path / "token")
+    server = model_server(
+        model_base_path=base_path, token_file=tmp_path / "token", enable_grpc_healthcheck_service=True
+    )
     for path in ("/healthz", "/readyz"):
         assert requests.get(f"http://127.0.0.1:{server.rest_port}{path}", timeout=5).status_code == 200
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:

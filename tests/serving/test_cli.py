@@ -59,9 +59,9 @@ def test_one_port_for_both_turns_rest_off() -> None:
 
 @pytest.mark.parametrize("argument", ["--no_such_flag=1", "--port", "8500", "--model_name"])
 def test_unknown_arguments_are_reported_and_ignored(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument that is no flag does not stop the server."""
+    """An argument that is no flag is told together with all that are, and does not stop the server."""
     assert settings(argument) == settings()
-    assert capsys.readouterr().err == f"unknown argument: {argument}\n"
+    assert capsys.readouterr().err == f"unknown argument: {argument}\n{usage()}\n"
 
 
 def test_flags_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,8 +83,9 @@ def test_bad_values_end_the_program(argument: str, capsys: pytest.CaptureFixture
     assert usage() in capsys.readouterr().err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("argument", ["--version", "--version=true"])
+def test_version(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The versions of server and library are printed, and nothing is started."""
-    assert main(["--version"]) == 0
+    assert main([argument]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == ["TensorFlow ModelServer", "TensorFlow Library"]

@@ -50,3 +50,18 @@ def test_examples_are_the_same() -> None:
     name, serialized = read_huge_examples(content)
     assert name == "c"
     assert input_pb2.Input.FromString(serialized) == read_examples(read_body(content)[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"{}", "DEFAULT"),
+        (b'{"signature_name": ""}', "DEFAULT"),
+        (b'{"signature_name": "serving_default"}', "serving_default"),
+    ],
+)
+def test_a_signature_without_inputs_is_named_as_it_was_asked_for(content: bytes, named: str) -> None:
+    """Who asked for none learns that it is the default one."""
+    signature = Signature(DEFAULT_SIGNATURE, {}, {}, "predict", {})
+    with pytest.raises(InvalidRequest, match=f"^Failed to get input map for signature: {named}$"):
+        read_predict(content, read_body(content)[0], signature, False)

@@ -324,6 +324,12 @@ def test_a_failed_reload_leaves_everything_as_it_was(tiny_model: TinyModel, tmp_
          "tensorflow and new platform requested is torch"),
         ([{"name": "other", "platform": "torch"}], InvalidRequest, "Model other requests unsupported platform torch"),
         ([{"logging": True}], InvalidRequest, "No request-logger-creator provided."),
+        ([{"name": "other", "base_path": "tiny"}, {}, {}], InvalidRequest,
+         "Illegal to list model tiny multiple times in config list"),
+        ([{"labels": {"stable": 9}}, {"name": "other", "platform": "", "logging": True}], LabelNotAssignable,
+         "Request to assign label to version 9 of model tiny, which is not currently available for inference"),
+        ([{"name": "other", "platform": "torch", "logging": True}], InvalidRequest, "Model other requests unsupported "
+         "platform torch"),
     ],
 )  # fmt: skip
 def test_invalid_configs_are_refused(

@@ -79,6 +79,14 @@ def test_surplus_values_are_ignored_and_small_integers_wrap(tensor_proto: Any) -
     assert decode(proto).tolist() == [44, 255]
 
 
+def test_nothing_is_read_where_there_is_no_room(tensor_proto: Any) -> None:
+    """A shape without elements makes whatever content there is meaningless."""
+    proto = tensor_proto(dtype=1, tensor_content=b"abc")
+    for size in (2, 0):
+        proto.tensor_shape.dim.add(size=size)
+    assert decode(proto).shape == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("dtype", "sizes", "content"),
     [

@@ -41,7 +41,16 @@ def test_numeric_names_are_versions(version: int, form: str) -> None:
     assert parse_version(form.format(version)) == version
 
 
-@pytest.mark.parametrize("name", ["1.0", "tmp.3", "3_new", "1_000", "٧", "", "+", "++1", "-1", str(2**63), ".staging"])
+@pytest.mark.parametrize("version", [-1, -(2**63)])
+def test_negative_numbers_are_versions(version: int) -> None:
+    """A minus sign is a sign like any other."""
+    assert parse_version(f"{version}") == parse_version(f" -00{-version}") == version
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1.0", "tmp.3", "3_new", "1_000", "٧", "", "+", "++1", "+-1", "-", str(2**63), str(-(2**63) - 1), ".staging"],
+)
 def test_other_names_are_not(name: str) -> None:
     """Anything else, or a number beyond int64, is not a version."""
     assert parse_version(name) is None

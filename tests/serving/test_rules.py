@@ -1,0 +1,253 @@
+"""TensorFlow Serving's rules where no recorded answer shows them: rare values, and which of two errors comes first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from tensorflow_serving.apis import inference_pb2
+
+from serving.source import Watched, list_versions
+from serving.version_policy import All, Latest, Specific, VersionPolicy
+from tests.conformance.cases import read_setups
+from tests.conformance.client import GrpcAnswer
+from tests.conformance.launch import Client, running
+from tests.conftest import ModelServer, TinyModel
+
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a server with the models of the recorded answers; the parameter is the name of its setup."""
+    with running(read_setups()[request.param], tmp_path_factory.mktemp(request.param), native_grpc=True) as client:
+        yield client
+
+
+main = pytest.mark.parametrize("setup", ["main"], indirect=True)
+
+
+def ask(client: Client, path: str, body: str, method: str = "POST") -> tuple[int, str]:
+    """Status and error, or the whole body where there is none."""
+    answer = client.rest({"method": method, "path": path, "body": body}, SECONDS)
+    text = answer.body.decode()
+    return answer.status, text if answer.status == 200 else json.loads(text)["error"]
+
+
+@main
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"signature_name": "half", "inputs": []}', '{\n    "outputs": []\n}'),
+        ('{"signature_name": "uint16", "instances": [[]]}', '{\n    "predictions": [[]\n    ]\n}'),
+        ('{"instances": [{"x": 1, "x": 2}, {"x": 3, "x": 4}]}', '{\n    "predictions": [1.0, 2.0\n    ]\n}'),
+        ('{"instances": [1152921573326323713]}', '{\n    "predictions": [1.1529215e+18\n    ]\n}'),
+    ],
+    ids=["nothing to convert", "nothing in a row", "a name twice in a row", "an integer is a double first"],
+)
+def test_values_are_read(setup: Client, body: str, answer: str) -> None:
+    """What a model is fed follows from the JSON alone."""
+    assert ask(setup, "/v1/models/dtypes:predict", body) == (200, answer)
+
+
+@main
+@pytest.mark.parametrize(
+    ("model", "body", "error"),
+    [
+        (
+            "dtypes",
+            '{"signature_name": "half", "inputs": {"b64": "YQ"}}',
+            'JSON Value: {\n    "b64": "YQ"\n} Type: Object is not of expected type: half',
+        ),
+        (
+            "multi",
+            '{"instances": [{"b64": "YQ"}]}',
+            "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
+            'JSON Value: {\n    "b64": "YQ"\n} Type: Object is not of expected type: float',
+        ),
+        (
+            "dtypes",
+            '{"instances": [{"x": [1], "x": [1, 2]}]}',
+            "Failed to process element: 0 key: x of 'instances' list. Error: INVALID_ARGUMENT: "
+            "Expecting tensor size: 1 but got: 2",
+        ),
+        (
+            "dtypes",
+            '{"signature_name": "string", "inputs": ["a", {"b64": "YQ", "b64": "YQ"}]}',
+            'JSON Value: {\n    "b64": "YQ",\n    "b64": "YQ"\n} not formatted correctly for base64 data',
+        ),
+    ],
+    ids=["an object is no half", "bytes for several inputs", "a name twice with two shapes", "bytes twice"],
+)
+def test_values_are_refused(setup: Client, model: str, body: str, error: str) -> None:
+    """The error tells what is wrong with the value itself."""
+    assert ask(setup, f"/v1/models/{model}:predict", body) == (400, error)
+
+
+@main
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ('{"context": 5}', "Example must be JSON object but got JSON Number"),
+        ('{"examples": [], "context": {"x": null}}', "Feature: x has element with unexpected JSON type: Null"),
+        (f'{{"examples": [{{"x": [1.5, {2**63}]}}]}}', "Unexpected element type in feature: x expecting type: float"),
+        ('{"examples": [{"x": [1, {"b64": "%"}]}]}', "Unexpected element type in feature: x expecting type: int64"),
+        ('{"examples": [{"x": ["a", {"b64": "%"}]}]}', "Unable to base64 decode"),
+        (
+            '{"examples": [{"x": {"b64": "YQ", "b64": "YQ"}}]}',
+            "Feature: x has element with unexpected JSON type: Object",
+        ),
+    ],
+)
+def test_the_first_error_of_examples_is_told(setup: Client, body: str, error: str) -> None:
+    """The context comes before the examples, the kind of a value before what is in it."""
+    assert ask(setup, "/v1/models/classify_regress:classify", body) == (400, error)
+
+
+@main
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/v1/models/iris?", 404, "Could not find any versions of model iris?"),
+        ("/v1/models/iris#f", 404, "Could not find any versions of model iris#f"),
+        ("http://host/v1/models/iris/metadata?", 400, "Malformed request: GET /v1/models/iris/metadata?"),
+    ],
+)
+def test_what_follows_the_path_belongs_to_it(setup: Client, path: str, status: int, error: str) -> None:
+    """Even an empty query makes it another path, and so does a fragment."""
+    assert ask(setup, path, "", "GET") == (status, error)
+
+
+@main
+@pytest.mark.parametrize(
+    "target", ["/v1/models/iris?x=%zz", "/v1/models/iris?\xe9", "/v1/models/{m}", '/v1/models/"', "/v1/models/a#b#c"]
+)
+def test_targets_that_are_no_uri_are_refused(setup: Client, target: str) -> None:
+    """A character that has to be escaped, or a bad escape, is refused wherever it stands."""
+    answer = setup.rest({"method": "GET", "path": target}, SECONDS)
+    assert (answer.status, answer.headers["content-type"]) == (400, "text/html")
+
+
+@main
+@pytest.mark.parametrize("start", ["//", "/", "/v1/models/", "x://"])
+def test_a_long_target_is_read_once(setup: Client, start: str) -> None:
+    """One that is refused at its last character costs no more than one that is not."""
+    assert setup.rest({"method": "GET", "path": f'{start}{"a" * 50_000}"'}, 2.0).status == 400
+
+
+@pytest.mark.parametrize("setup", ["cors"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "path", "is_allowed"),
+    [
+        ("GET", "http://host/v1/models/iris", True),
+        ("OPTIONS", "http://host/v1/x", True),
+        ("GET", "/v1/models/%zz", False),
+        ("TRACE", "/v1/models/iris", False),
+    ],
+)
+def test_cors_headers_are_on_what_the_api_answers(setup: Client, method: str, path: str, is_allowed: bool) -> None:
+    """Pages about what is no request to the API have none."""
+    answer = setup.rest({"method": method, "path": path}, SECONDS)
+    assert ("access-control-allow-origin" in answer.headers) == is_allowed
+
+
+@pytest.mark.parametrize("setup", ["methodcheck"], indirect=True)
+def test_values_are_read_before_the_method_name_is_checked(setup: Client) -> None:
+    """A request that is wrong in both is told about its values."""
+    path = "/v1/models/classify_regress:predict"
+    assert ask(setup, path, '{"signature_name": "odd_method", "instances": []}')[1].endswith("'instances' array")
+    status, error = ask(setup, path, '{"signature_name": "odd_method", "instances": [""]}')
+    assert (status, error[:59]) == (500, "Expected prediction signature method_name to be one of {ten")
+
+
+@pytest.mark.parametrize("setup", ["batching"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        (
+            "scalar",
+            '{"signature_name": "uneven", "inputs": [1.0, 2.0]}',
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+            "tensors",
+        ),
+        (
+            "iris",
+            '{"inputs": [[1, 2], [3, 4]]}',
+            "Matrix size-incompatible: In[0]: [4,2], In[1]: [4,3]\n"
+            "\t [[{{node StatefulPartitionedCall/StatefulPartitionedCall/add}}]]",
+        ),
+        (
+            "text",
+            '{"instances": ["a", "b", "c", "d", "e"]}',
+            '{\n    "predictions": ["A", "B", "C", "D", "E"\n    ]\n}',
+        ),
+    ],
+    ids=["the padding makes an output too short", "errors tell the padded size", "the padding is cut off"],
+)
+def test_batches_are_padded_to_the_next_allowed_size(setup: Client, path: str, body: str, answer: str) -> None:
+    """The graph sees 4 or 8 rows, whatever was sent."""
+    assert ask(setup, f"/v1/models/{path}:predict", body)[1] == answer
+
+
+@pytest.mark.parametrize("setup", ["broken"], indirect=True)
+def test_a_failed_load_is_told_in_tensorflows_own_words(setup: Client) -> None:
+    """Without what Python's session says about them."""
+    status = json.loads(ask(setup, "/v1/models/half/versions/1", "", "GET")[1])["model_version_status"][0]["status"]
+    assert status["error_message"] == (
+        "{root}/half/1/variables/variables.data-00000-of-00001; No such file or directory\n"
+        "\t [[{{function_node __inference__traced_restore_76}}{{node RestoreV2}}]]"
+    )
+
+
+@main
+def test_multi_inference_without_tasks_names_no_model(setup: Client) -> None:
+    """There is no task to take the model from."""
+    answer = setup.grpc("tensorflow.serving.PredictionService/MultiInference", b"", SECONDS)
+    assert answer == GrpcAnswer("INVALID_ARGUMENT", "ModelSpec has no name specified.", b"")
+
+
+def test_the_page_counts_the_examples_of_multi_inference(tmp_path: Path) -> None:
+    """In buckets of their own; metrics that nothing was counted for are named all the same."""
+    models, monitoring = read_setups()["main"], read_setups()["monitoring"]
+    setup = {**monitoring, "config": models["config"], "flags": [*models["flags"], *monitoring["flags"]]}
+    request = inference_pb2.MultiInferenceRequest()
+    request.tasks.add(method_name="tensorflow/serving/classify").model_spec.name = "classify_regress"
+    for _ in range(3):
+        feature = request.input.example_list.examples.add().features.feature["x"]
+        feature.float_list.value.extend([1.5, 2.5])
+    with running(setup, tmp_path, native_grpc=True) as client:
+        method = "tensorflow.serving.PredictionService/MultiInference"
+        assert client.grpc(method, request.SerializeToString(), SECONDS).code == "OK"
+        page = client.rest({"method": "GET", "path": "/monitoring/prometheus/metrics"}, SECONDS).body.decode()
+    lines = page.splitlines()
+    name = ":tensorflow:serving:request_example_count"
+    buckets = [line for line in lines if line.startswith(f"{name}s_bucket")]
+    assert f'{name}_total{{model="classify_regress"}} 3' in lines
+    assert [line.partition("le=")[2] for line in buckets[:4]] == ['"1"} 0', '"2"} 0', '"4"} 1', '"8"} 1']
+    assert buckets[-2:] == [f'{name}s_bucket{{model="classify_regress",le="{le}"}} 1' for le in ("16384", "+Inf")]
+    assert "# TYPE :tensorflow:serving:batching_session:wrapped_run_count counter" in lines
+
+
+def test_fields_are_in_the_order_of_their_numbers(
+    tiny_model: TinyModel, model_server: ModelServer, tmp_path: Path
+) -> None:
+    """Those with their default value too: version 0 comes first, as any other does."""
+    tiny_model(tmp_path, 0)
+    url = f"http://127.0.0.1:{model_server(model_base_path=str(tmp_path)).rest_port}/v1/models/default"
+    assert requests.get(url, timeout=SECONDS).text.startswith(
+        '{\n "model_version_status": [\n  {\n   "version": "0",\n   "state": "AVAILABLE",\n'
+    )
+    signatures = requests.get(f"{url}/metadata", timeout=SECONDS).json()["metadata"]["signature_def"]["signature_def"]
+    nothing = signatures["__saved_model_init_op"]["outputs"]["__saved_model_init_op"]
+    assert [*nothing, *nothing["tensor_shape"]] == ["name", "dtype", "tensor_shape", "dim", "unknown_rank"]
+
+
+@pytest.mark.parametrize(("policy", "name"), [(Latest(), "1"), (Specific((1,)), "1"), (All(), "01")])
+def test_of_two_names_for_a_version_one_is_taken(tmp_path: Path, policy: VersionPolicy, name: str) -> None:
+    """The last one, or the first where all versions are served."""
+    for each in ("1", "01"):
+        (tmp_path / each).mkdir()
+    assert list_versions(Watched(tmp_path, policy), set(), complete_only=False).aspired[1].path == tmp_path / name
