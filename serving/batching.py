@@ -11,7 +11,6 @@ Runs that are large, or were measured to be slow, go to a thread, so that the lo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ def _run(group: list[_Request]) -> list[Result]:
 
 def _run_one(request: _Request) -> Result:
     try:
-        return _timed(request.call, request.arrays)
+        return request.call(request.arrays)
     except Exception as exc:  # whatever it is belongs to this request alone
         return exc
 
@@ -216,7 +215,7 @@ def _run_merged(group: list[_Request]) -> list[Result] | None:
     sizes = [request.rows or 0 for request in group]
     try:
         arrays = [np.concatenate(column) for column in zip(*[request.arrays for request in group], strict=True)]
-        outputs = _timed(call, arrays)
+        outputs = call(arrays)
     except Exception:  # the culprit gets its own error when the members run one by one
         return None
     if any(output.shape[:1] != (sum(sizes),) for output in outputs):
@@ -228,13 +227,6 @@ def _run_merged(group: list[_Request]) -> list[Result] | None:
         results.append([output[start : start + size] for output in outputs])
         start += size
     return results
-
-
-def _timed(call: Call, arrays: Sequence[Array]) -> list[Array]:
-    started = time.perf_counter()
-    outputs = call(arrays)
-    call.measured(time.perf_counter() - started)
-    return outputs
 
 
 def _finish(group: Sequence[_Request], results: Sequence[Result]) -> None:

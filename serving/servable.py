@@ -12,6 +12,8 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,12 +40,14 @@ LONG_SECONDS = 0.003
 INIT_SIGNATURE = "__saved_model_init_op"
 
 _CALLERS_THREAD = -1
+_MEASURED_RUNS = 3
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
 _AS_LONG_AS_VALUES_SAY = {
     *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
+    *("QueueDequeueV2", "QueueDequeueManyV2", "QueueDequeueUpToV2", "IteratorGetNext", "IteratorGetNextSync"),
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
 _NOTHING: Array = np.empty(0)
@@ -72,9 +76,8 @@ class Call:
 
     Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
     runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
-    one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it has been measured
-    twice: the first run of a graph prepares it and tells nothing. Only a `steady` one takes as long for other values;
-    another one can be given a timeout, after which TensorFlow ends it.
+    one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it is known. Only a
+    `steady` one takes as long for other values; another one can be given a timeout, after which TensorFlow ends it.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Call:
         self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
         self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
         self.seconds = float("inf")
-        self._runs = 0
+        self._last: deque[float] = deque(maxlen=_MEASURED_RUNS)
         self._feeds, self._fetches = feeds, fetches
         self._long_graph: Callable[..., list[Array]] | None = None
         if is_deep:
@@ -114,20 +117,29 @@ class Call:
             if self._long_graph is None:
                 self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
             graph = self._long_graph
+        # The calling thread's own time, as a version that is being loaded may have kept it from running.
+        clock = time.perf_counter if graph is self._long_graph else time.thread_time
+        started = clock()
         try:
-            return [_as_array(result) for result in graph(*arrays)]
+            results = graph(*arrays)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
             raise InvalidRequest(str(exc)) from exc
+        self.measured(clock() - started)
+        return [_as_array(result) for result in results]
 
     def measured(self, seconds: float) -> None:
-        """Take note of how long a run took: at once when it was slow, little by little when it was quick."""
-        self._runs += 1
-        if self._runs == 2:
-            self.seconds = seconds
-        elif self._runs > 2:
-            self.seconds = max(seconds, 0.9 * self.seconds + 0.1 * seconds)
+        """
+        Take note of how long a run took.
+
+        What is slow is slow again, so of three runs the quickest counts: the others may have prepared the graph for
+        what they were given, or have been disturbed. The estimate grows at once and falls little by little.
+        """
+        self._last.append(seconds)
+        if len(self._last) == _MEASURED_RUNS:
+            least, is_first = min(self._last), self.seconds == float("inf")
+            self.seconds = least if is_first else max(least, 0.9 * self.seconds + 0.1 * least)
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""

@@ -162,11 +162,14 @@ def test_unmeasured_slow_and_large_runs_go_to_a_thread(servable: Servable) -> No
     """Only a run that is small and known to be quick may hold up the event loop."""
     call, arrays = servable.bind(servable.signatures["serving_default"], {"input": rows(1)})
     assert not runs_inline(call, arrays)
-    for seconds in (1.0, 0.0001):  # the first run prepares the graph and tells nothing
+    for seconds in (1.0, 0.5, 0.0001):  # the first runs prepare the graph and tell nothing
         call.measured(seconds)
     assert runs_inline(call, arrays)
     assert not runs_inline(call, [np.zeros((100_000, 4), dtype=np.float32)])
     call.measured(0.1)
+    assert runs_inline(call, arrays)  # it was disturbed
+    for seconds in (0.1, 0.1):
+        call.measured(seconds)
     assert not runs_inline(call, arrays)
 
 
