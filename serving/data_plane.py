@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,7 @@ from serving.warmup import warm_up
 __all__ = ["DataPlane", "State", "VersionStatus"]
 
 LARGEST_SMALL_MODEL_BYTES = 2**20
+LOADING_NICENESS = 10
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 log = logging.getLogger(__name__)
@@ -315,6 +318,9 @@ class DataPlane:
                 "Error while attempting to reserve resources to load servable "
                 f"{{name: {model} version: {version}}}: {path}; Not a directory",
             )
+        replaced = self._manager.latest(model)
+        if replaced:
+            _step_back()
         servable = load(model, version, path, self._load_options)
         if self.settings.enable_model_warmup:
             started = time.perf_counter()
@@ -325,7 +331,7 @@ class DataPlane:
                 raise
             if records:
                 self.metrics.observe_warmup(str(path), "OK", records, time.perf_counter() - started)
-        if replaced := self._manager.latest(model):
+        if replaced:
             servable.prepare(replaced.prepared)
         return servable
 
@@ -364,6 +370,12 @@ def _resolve(future: asyncio.Future[list[Array]], result: Result) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _step_back() -> None:
+    """Let this thread run after those that answer requests, on systems that can tell threads apart."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
 def entries_of(config: Any) -> list[ModelEntry]:
