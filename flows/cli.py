@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -45,6 +46,13 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 Model = Annotated[str, typer.Argument(help="The model's name.")]
+MinAccuracy = Annotated[
+    float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
+]
+AllowBreaking = Annotated[
+    bool, typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures.")
+]
+Bake = Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 
 
@@ -80,28 +88,36 @@ def train(
     recipe: Annotated[str, typer.Argument(help="iris, digits, or the dotted path of a recipe of your own.")] = "iris",
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
     epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
-    ] = None,
-    allow_breaking: Annotated[
-        bool,
-        typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures."),
-    ] = False,
-    bake: Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")] = 0.0,
+    min_accuracy: MinAccuracy = None,
+    allow_breaking: AllowBreaking = False,
+    bake: Bake = 0.0,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
-    _log_to_stderr(logging.INFO)
-    # What goes wrong arrives here as an exception, and is told once.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    _log_flows()
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake)
-    if as_json:
-        print(json.dumps(dataclasses.asdict(outcome)))
-    else:
-        _show_training(outcome)
-    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
+    return _told_outcome(launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake), as_json)
+
+
+@app.command()
+def promote(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose rows and thresholds decide, as in `train`.")],
+    run: Annotated[str | None, typer.Option(metavar="RUN_ID", help="The MLflow run that keeps the model.")] = None,
+    saved_model: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")
+    ] = None,
+    min_accuracy: MinAccuracy = None,
+    allow_breaking: AllowBreaking = False,
+    bake: Bake = 0.0,
+    as_json: Json = False,
+) -> int:
+    """Judge a model that is there already as one that was just trained, and promote it when it passes."""
+    _log_flows()
+    from flows import launch
+
+    outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake)
+    return _told_outcome(outcome, as_json)
 
 
 @app.command()
@@ -336,6 +352,21 @@ def _log_to_stderr(level: int) -> None:
         logger = logging.getLogger(room)
         logger.setLevel(level)
         logger.handlers = [handler]
+
+
+def _log_flows() -> None:
+    _log_to_stderr(logging.INFO)
+    # What goes wrong arrives here as an exception, and is told once.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _told_outcome(outcome: TrainOutcome, as_json: bool) -> int:
+    """The exit code."""
+    if as_json:
+        print(json.dumps(dataclasses.asdict(outcome)))
+    else:
+        _show_training(outcome)
+    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
 
 
 def _failed(exc: Exception) -> int:

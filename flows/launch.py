@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
-from serving.repository import Repository
+from serving.repository import Repository, check_complete
 
 if TYPE_CHECKING:
     from flows.train_and_promote import TrainOutcome
@@ -59,6 +59,45 @@ def train(
         HotswapError: It failed; nothing of what was live has changed.
     """
     check_parameters(recipe, seed, epochs, min_accuracy, bake)
+    _prepare(settings, recipe)
+    from flows.train_and_promote import TrainOutcome, train_and_promote
+
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake)
+    assert isinstance(outcome, TrainOutcome)
+    return outcome
+
+
+def promote(
+    settings: Settings,
+    recipe: str,
+    run: str | None = None,
+    saved_model: Path | None = None,
+    min_accuracy: float | None = None,
+    allow_breaking: bool = False,
+    bake: float = 0.0,
+) -> TrainOutcome:
+    """
+    Run the flow `promote` as `train` runs its own, for the model of one MLflow run or that of one directory.
+
+    Raises:
+        HotswapError: It failed; nothing of what was live has changed.
+    """
+    check_parameters(recipe, min_accuracy=min_accuracy, bake=bake)
+    if (run is None) is (saved_model is None):
+        raise InvalidParameter("Name the model: either --run RUN_ID or --saved-model DIRECTORY")
+    if saved_model is not None:
+        check_complete(saved_model)
+    _prepare(settings, recipe)
+    from flows.train_and_promote import TrainOutcome
+    from flows.train_and_promote import promote as promote_model
+
+    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake)
+    assert isinstance(outcome, TrainOutcome)
+    return outcome
+
+
+def _prepare(settings: Settings, recipe: str) -> None:
+    """Import TensorFlow and MLflow while Prefect's server starts."""
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
@@ -69,8 +108,8 @@ def train(
 
         tensorflow.config.list_logical_devices()
 
+    import flows.train_and_promote  # noqa: F401  (imported while the server starts)
     from flows.registry import Registry
-    from flows.train_and_promote import TrainOutcome, train_and_promote
 
     # Makes MLflow's database where there is none, while the Prefect server makes its own.
     Registry(settings.home / "artifacts").check()
@@ -78,12 +117,11 @@ def train(
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake)
-    assert isinstance(outcome, TrainOutcome)
-    return outcome
 
 
-def check_parameters(recipe: str, seed: int, epochs: int | None, min_accuracy: float | None, bake: float = 0.0) -> None:
+def check_parameters(
+    recipe: str, seed: int = 0, epochs: int | None = None, min_accuracy: float | None = None, bake: float = 0.0
+) -> None:
     """
     Raises:
         HotswapError: The flow would refuse one of these; found before anything is started.

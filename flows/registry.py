@@ -194,6 +194,28 @@ class Registry:
             )
         return str(info.model_uri)
 
+    def download_model(self, run_id: str, copy_to: Path) -> Path:
+        """
+        A copy of the SavedModel that `log_model` kept in a run.
+
+        Raises:
+            RegistryError: There is no such run, or it keeps none.
+        """
+        with self._translated():
+            try:
+                outputs = self._client.get_run(run_id).outputs
+            except MlflowException as exc:
+                if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise RegistryError(f"MLflow at {self.uri} has no run {run_id}: its page lists them") from exc
+                raise
+            kept = outputs.model_outputs if outputs else []
+            if not kept:
+                raise RegistryError(f"Run {run_id} keeps no model: name another, or give --saved-model DIRECTORY")
+            location = self._client.get_logged_model(kept[-1].model_id).artifact_location
+            copy_to.mkdir(parents=True)
+            source = f"{location}/artifacts/{_SAVED_MODEL}"
+            return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(copy_to)))
+
     def register(self, run_id: str, model: str, model_uri: str, above: int, copy_to: Path) -> Registered:
         """
         Make the model at `model_uri` the next version of `model`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from flows.registry import FLOW_RUN, Registered, Registry, RegistryError
 from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, ServerUnavailable
-from serving.repository import Repository, digest
+from serving.repository import STAMP, Repository, check_complete, digest
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +70,51 @@ class TrainOutcome:
     """by step"""
 
 
+class Clock:
+    """Measures the steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.perf_counter() - started, 3)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a candidate is held against, and where that is recorded."""
+
+    settings: Settings
+    registry: Registry
+    recipe: Recipe
+    thresholds: Thresholds
+    allow_breaking: bool
+    bake: float
+    """seconds"""
+    run_id: str
+    directory: Path
+    """for the candidate's files"""
+    server: SandboxServer
+    clock: Clock
+
+
 @flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
 def train_and_promote(
     recipe: str = "iris",
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None,
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None,
+    min_accuracy: Share | None = None,
     allow_breaking: bool = False,
-    bake: Annotated[float, Field(ge=0)] = 0.0,
+    bake: Seconds = 0.0,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -92,93 +130,139 @@ def train_and_promote(
     Returns:
         The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
     """
-    settings = load_settings()
-    apply_environment(settings)
     chosen = find_recipe(recipe)
-    Repository(settings.models_repo).check_writable()
-    registry = Registry(settings.home / "artifacts")
-    registry.check()
-    open_runs.close(settings, registry, chosen.name)
-    clock = _Clock()
     epochs = epochs or chosen.epochs
-    thresholds = chosen.thresholds
-    if min_accuracy is not None:
-        thresholds = replace(thresholds, min_accuracy=min_accuracy)
     params = {
         "recipe": recipe,
         "seed": seed,
         "epochs": epochs,
-        "min_accuracy": thresholds.min_accuracy,
-        "allow_breaking": allow_breaking,
-        "bake": bake,
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    # The sandbox starts while the model is trained.
+    with _trial(chosen, min_accuracy, allow_breaking, bake, params) as trial:
+        with trial.clock("load"):
+            dataset = load(chosen, trial.registry, trial.run_id)
+        with trial.clock("train"):
+            saved_model = train(chosen, dataset, trial.registry, trial.run_id, seed, epochs, trial.directory)
+        return _judge_and_promote(trial, dataset, saved_model)
+
+
+@flow(name="promote", flow_run_name="promote {recipe}")
+def promote(
+    recipe: str,
+    run: str | None = None,
+    saved_model: Path | None = None,
+    min_accuracy: Share | None = None,
+    allow_breaking: bool = False,
+    bake: Seconds = 0.0,
+) -> TrainOutcome | State[TrainOutcome]:
+    """
+    Judge a model that is there already as one that was just trained, and promote it when it passes.
+
+    Args:
+        recipe: What it is held against: the recipe's held-out rows and thresholds.
+        run: The MLflow run that keeps the model.
+        saved_model: Or the directory of a SavedModel with signature ``serving_default``, ``input`` to ``output``.
+        min_accuracy: As in `train_and_promote`.
+        allow_breaking: As in `train_and_promote`.
+        bake: As in `train_and_promote`.
+
+    Returns:
+        As `train_and_promote`; the outcome's run is the one that records the promotion.
+    """
+    chosen = find_recipe(recipe)
+    params = {"recipe": recipe, "candidate": f"run {run}" if run else str(saved_model)}
+    with _trial(chosen, min_accuracy, allow_breaking, bake, params) as trial:
+        with trial.clock("load"):
+            dataset = load(chosen, trial.registry, trial.run_id)
+            candidate = fetch(trial.registry, run, saved_model, trial.directory)
+        return _judge_and_promote(trial, dataset, candidate)
+
+
+@contextmanager
+def _trial(
+    recipe: Recipe, min_accuracy: float | None, allow_breaking: bool, bake: float, params: Mapping[str, Any]
+) -> Iterator[Trial]:
+    """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
+    settings = load_settings()
+    apply_environment(settings)
+    Repository(settings.models_repo).check_writable()
+    registry = Registry(settings.home / "artifacts")
+    registry.check()
+    open_runs.close(settings, registry, recipe.name)
+    thresholds = recipe.thresholds
+    if min_accuracy is not None:
+        thresholds = replace(thresholds, min_accuracy=min_accuracy)
+    asked = {"min_accuracy": thresholds.min_accuracy, "allow_breaking": allow_breaking, "bake": bake}
+    clock = Clock()
     with (
         _workspace() as directory,
-        _recorded(settings, registry, chosen, params, clock) as run_id,
+        _recorded(settings, registry, recipe, {**params, **asked}, clock) as run_id,
         SandboxServer(settings) as server,
     ):
-        with clock("load"):
-            dataset = load(chosen, registry, run_id)
-        with clock("train"):
-            saved_model = train(chosen, dataset, registry, run_id, seed, epochs, directory)
-        with clock("evaluate"):
-            evaluation = evaluate(saved_model, dataset, registry, run_id)
-            champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
-        judged = (saved_model, dataset, evaluation)
-        with clock("gate"):
-            decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
-        outcome = TrainOutcome(
-            decision.verdict.value,
-            chosen.name,
-            None,
-            run_id,
-            evaluation.metrics,
-            decision.reason,
-            decision.checks,
-            seconds=clock.seconds,
-        )
-        if decision.verdict is not Verdict.PASSED:
-            return _held_up(outcome)
-        with clock("sandbox"):
-            tried = sandbox(settings, server, chosen.name, saved_model, dataset, evaluation, registry, run_id)
-        outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
-        if tried.verdict is Verdict.REJECTED:
-            log.warning("candidate rejected by the sandbox model=%s reason=%s", chosen.name, tried.reason)
-            outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
-            return Completed(name="Rejected", message=tried.reason, data=outcome)
-        # One promotion of a model at a time: its number, its directory and its labels belong together.
-        with Repository(settings.models_repo).lock(chosen.name):
-            promotion.tidy(settings, registry, chosen.name)
-            if promotion.champion(settings, chosen.name) != (champion.version if champion else None):
-                # Another training was faster, so this one has to stand comparison with that.
-                with clock("gate"):
-                    champion = evaluate_live(settings, chosen.name, saved_model, dataset, registry, run_id)
-                    decision = gate(chosen.name, *judged, champion, thresholds, allow_breaking, registry, run_id)
-                outcome = replace(
-                    outcome,
-                    decision=decision.verdict.value,
-                    reason=decision.reason,
-                    checks=(*decision.checks, *tried.checks),
-                )
-                if decision.verdict is not Verdict.PASSED:
-                    return _held_up(outcome)
-            with clock("register"):
-                registered = register(settings, chosen.name, saved_model, dataset, evaluation, registry, run_id)
-            version = registered.version
-            with promotion.undone_on_failure(settings, registry, chosen.name, version):
-                with clock("publish"):
-                    publish(settings, chosen.name, registered, _stamp(registered, run_id, dataset, evaluation))
-                with clock("verify"):
-                    verified = verify(settings, chosen.name, version)
-                with clock("label"):
-                    change = label(settings, registry, chosen.name, registered, run_id)
-        if bake:
-            with clock("bake"):
-                watch(settings, registry, chosen.name, version, change.previous, bake)
-        retention.tidy_after_promotion(settings, chosen.name)
+        yield Trial(settings, registry, recipe, thresholds, allow_breaking, bake, run_id, directory, server, clock)
+
+
+def _judge_and_promote(trial: Trial, dataset: Dataset, saved_model: Path) -> TrainOutcome | State[TrainOutcome]:
+    settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
+    model = trial.recipe.name
+    with clock("evaluate"):
+        evaluation = evaluate(saved_model, dataset, registry, run_id)
+        champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
+    with clock("keep"):
+        model_uri = keep(saved_model, dataset, evaluation, registry, run_id)
+    judged = (saved_model, dataset, evaluation)
+    with clock("gate"):
+        decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
+    outcome = TrainOutcome(
+        decision.verdict.value,
+        model,
+        None,
+        run_id,
+        evaluation.metrics,
+        decision.reason,
+        decision.checks,
+        seconds=clock.seconds,
+    )
+    if decision.verdict is not Verdict.PASSED:
+        return _held_up(outcome)
+    with clock("sandbox"):
+        tried = sandbox(settings, trial.server, model, saved_model, dataset, evaluation, registry, run_id)
+    outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
+    if tried.verdict is Verdict.REJECTED:
+        log.warning("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
+        outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
+        return Completed(name="Rejected", message=tried.reason, data=outcome)
+    # One promotion of a model at a time: its number, its directory and its labels belong together.
+    with Repository(settings.models_repo).lock(model):
+        promotion.tidy(settings, registry, model)
+        if promotion.champion(settings, model) != (champion.version if champion else None):
+            # Another training was faster, so this one has to stand comparison with that.
+            with clock("gate"):
+                champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
+                decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
+            outcome = replace(
+                outcome,
+                decision=decision.verdict.value,
+                reason=decision.reason,
+                checks=(*decision.checks, *tried.checks),
+            )
+            if decision.verdict is not Verdict.PASSED:
+                return _held_up(outcome)
+        with clock("register"):
+            registered = register(settings, model, saved_model, model_uri, registry, run_id)
+        version = registered.version
+        with promotion.undone_on_failure(settings, registry, model, version):
+            with clock("publish"):
+                publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation))
+            with clock("verify"):
+                verified = verify(settings, model, version)
+            with clock("label"):
+                change = label(settings, registry, model, registered, run_id)
+    if trial.bake:
+        with clock("bake"):
+            watch(settings, registry, model, version, change.previous, trial.bake)
+    retention.tidy_after_promotion(settings, model)
     return replace(
         outcome,
         version=version,
@@ -186,6 +270,11 @@ def train_and_promote(
         server=verified.server,
         live=change.server is not None,
     )
+
+
+def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
+    result = state.result(raise_on_failure=False)
+    return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
 
 
 @task(cache_policy=NO_CACHE)
@@ -217,6 +306,20 @@ def train(
 
 
 @task(cache_policy=NO_CACHE)
+def fetch(registry: Registry, run: str | None, saved_model: Path | None, directory: Path) -> Path:
+    """A copy of the SavedModel that a run keeps, or that is in a directory."""
+    if run is not None:
+        source = registry.download_model(run, directory / "kept")
+    else:
+        assert saved_model is not None
+        source = saved_model
+    candidate = directory / "saved_model"
+    check_complete(source)
+    shutil.copytree(source, candidate, ignore=lambda _, names: {STAMP.name} & {*names})
+    return candidate
+
+
+@task(cache_policy=NO_CACHE)
 def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: str) -> Evaluation:
     """Run the exported SavedModel over the held-out rows."""
     evaluation = evaluate_saved_model(saved_model, dataset.test, len(dataset.class_names))
@@ -244,6 +347,13 @@ def evaluate_live(
     for note in champion.notes:
         log.warning("champion version=%d: %s", version, note)
     return champion
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def keep(saved_model: Path, dataset: Dataset, evaluation: Evaluation, registry: Registry, run_id: str) -> str:
+    """Keep the SavedModel in its run, whatever becomes of it; its address in MLflow."""
+    example, output = dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS]
+    return registry.log_model(run_id, saved_model, example, output)
 
 
 @task(cache_policy=NO_CACHE)
@@ -300,28 +410,15 @@ def sandbox(
     return decision
 
 
-def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
-    result = state.result(raise_on_failure=False)
-    return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
-
-
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 def register(
-    settings: Settings,
-    model: str,
-    saved_model: Path,
-    dataset: Dataset,
-    evaluation: Evaluation,
-    registry: Registry,
-    run_id: str,
+    settings: Settings, model: str, saved_model: Path, model_uri: str, registry: Registry, run_id: str
 ) -> Registered:
-    """Give the SavedModel to MLflow, which gives it a number; a repetition only makes the number higher."""
-    example, output = dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS]
-    model_uri = registry.log_model(run_id, saved_model, example, output)
+    """Let MLflow give the kept SavedModel a number; a repetition only makes the number higher."""
     above = promotion.highest_version_seen(settings, model)
     registered = registry.register(run_id, model, model_uri, above, saved_model.with_name("registered"))
     if registered.digest != digest(saved_model):
-        raise RegistryError(f"MLflow at {registry.uri} holds other files than were exported: check its artifact store")
+        raise RegistryError(f"MLflow at {registry.uri} holds other files than were judged: check its artifact store")
     return registered
 
 
@@ -376,24 +473,9 @@ def _workspace() -> Iterator[Path]:
         yield Path(directory)
 
 
-class _Clock:
-    """Measures the steps."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(time.perf_counter() - started, 3)
-
-
 @contextmanager
 def _recorded(
-    settings: Settings, registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: _Clock
+    settings: Settings, registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: Clock
 ) -> Iterator[str]:
     """An MLflow run for the length of the block: FINISHED, FAILED or, by Ctrl-C, KILLED."""
     tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
@@ -407,7 +489,7 @@ def _recorded(
         _close(registry, run_id, kept, "FINISHED", clock)
 
 
-def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clock, error: str = "") -> None:
+def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: Clock, error: str = "") -> None:
     try:
         kept.write_text(status, "utf-8")
         registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})

@@ -50,7 +50,19 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """``hotswap --help`` names all commands and ends well."""
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("up", "train", "status", "predict", "label", "rollback", "retire", "restore", "tidy", "serve"):
+    for command in (
+        "up",
+        "train",
+        "promote",
+        "status",
+        "predict",
+        "label",
+        "rollback",
+        "retire",
+        "restore",
+        "tidy",
+        "serve",
+    ):
         assert f"  {command} " in text
     for command in ("history", "explain", "reconcile", "doctor"):
         assert f"  {command} " in text
@@ -76,6 +88,9 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     ("arguments", "told"),
     [
         (["train", "nonsense"], "iris"),
+        (["promote", "iris"], "--run RUN_ID or --saved-model DIRECTORY"),
+        (["promote", "iris", "--run", "a", "--saved-model", "b"], "either"),
+        (["promote", "iris", "--saved-model", "nowhere"], "nowhere"),
         (["train", "iris", "--min-accuracy", "1.5"], "from 0 to 1"),
         (["train", "iris", "--min-accuracy", "nan"], "from 0 to 1"),
         (["train", "iris", "--epochs", "0"], "epochs"),

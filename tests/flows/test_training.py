@@ -35,25 +35,33 @@ class Home:
 
     def train(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         """Exit code and outcome of ``hotswap train``."""
-        with self.training(*arguments, **environment) as process:
-            stdout, stderr = process.communicate(timeout=200)
-        assert "Traceback" not in stderr, stderr
-        return process.returncode, json.loads(stdout)
+        return _ended(self.running("train", *arguments, **environment))
 
-    def training(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """``hotswap train``, running."""
+    def promote(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap promote``."""
+        return _ended(self.running("promote", *arguments))
+
+    def running(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """A command of ``hotswap``, running."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
         nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "train", *arguments, "--json"],
+            [sys.executable, "-m", "flows.cli", *arguments, "--json"],
             env={**kept, **ours, **nobody, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    with process:
+        stdout, stderr = process.communicate(timeout=200)
+    assert "Traceback" not in stderr, stderr
+    return process.returncode, json.loads(stdout)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +200,17 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
     assert _flow_state(home, run) == "Rejected"
 
 
-def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(home: Home, iris: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def slow(home: Home, iris: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The exit code and outcome of a training that the sandbox finds too slow, after that of `iris`."""
+    return home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+
+
+def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
+    home: Home, iris: dict[str, Any], slow: tuple[int, dict[str, Any]]
+) -> None:
     """Exit code 4; run and flow run say why, with the server's last lines, and what was live stays live."""
-    code, outcome = home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+    code, outcome = slow
     assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
     assert "too slow" in outcome["reason"]
     assert outcome["log"]
@@ -226,7 +242,7 @@ def test_who_is_overtaken_is_compared_again(home: Home) -> None:
     """While a training waits for the lock, the label moves: it is judged again, against what is live then."""
     before, live = home.repository.versions("iris")[-2:]
     with home.repository.lock("iris"):
-        process = home.training("iris", "--seed", "2")
+        process = home.running("train", "iris", "--seed", "2")
         assert process.stderr is not None
         told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
         nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
@@ -236,6 +252,35 @@ def test_who_is_overtaken_is_compared_again(home: Home) -> None:
     assert f"champion evaluated version={before} " in rest
     checks = {each["check"]: each for each in json.loads(stdout)["checks"]}
     assert checks["champion"]["measured"].startswith(f"version {before},")
+
+
+def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, slow: tuple[int, dict[str, Any]]) -> None:
+    """Its run keeps it; it is judged again as if it had just been trained, in a run of its own."""
+    _, held_up = slow
+    code, outcome = home.promote("iris", "--run", held_up["run_id"])
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert outcome["metrics"] == held_up["metrics"]
+    assert labelling.read(home.repository, "iris")["stable"] == outcome["version"]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.params["candidate"] == f"run {held_up['run_id']}"
+
+
+def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris: dict[str, Any]) -> None:
+    """A directory is copied, judged, registered and published."""
+    code, outcome = home.promote("iris", "--saved-model", str(home.repository.path("iris", iris["version"])))
+    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", iris["digest"])
+    assert digest(home.repository.path("iris", outcome["version"])) == iris["digest"]
+
+
+def test_a_run_without_a_model_is_told(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 1 and one sentence that names the run and the way out; nothing is published."""
+    versions = home.repository.versions("iris")
+    with home.running("promote", "iris", "--run", "0" * 32) as process:
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "0" * 32 in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert home.repository.versions("iris") == versions
 
 
 def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
