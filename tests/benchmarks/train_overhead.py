@@ -1,6 +1,6 @@
 """
-How much longer does `hotswap train iris` take than a bare script that trains and exports the same model, and how much of
-that is the proof?
+How much longer does `hotswap train iris` take than a bare script that trains and exports the same model, and how much
+of that is the proof?
 """
 
 from __future__ import annotations
