@@ -47,7 +47,6 @@ _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "Lo
 _AS_LONG_AS_VALUES_SAY = {
     *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
-    *("QueueDequeueV2", "QueueDequeueManyV2", "QueueDequeueUpToV2", "IteratorGetNext", "IteratorGetNextSync"),
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
 _NOTHING: Array = np.empty(0)
@@ -117,16 +116,14 @@ class Call:
             if self._long_graph is None:
                 self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
             graph = self._long_graph
-        # The calling thread's own time, as a version that is being loaded may have kept it from running.
-        clock = time.perf_counter if graph is self._long_graph else time.thread_time
-        started = clock()
+        started = time.perf_counter()
         try:
             results = graph(*arrays)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
             raise InvalidRequest(str(exc)) from exc
-        self.measured(clock() - started)
+        self.measured(time.perf_counter() - started)
         return [_as_array(result) for result in results]
 
     def measured(self, seconds: float) -> None:

@@ -41,7 +41,9 @@ def _many_swaps(directory: Path, saved_model: Path) -> Iterator[Measurement]:
         after = server.memory
     yield Measurement(f"resident memory after {WARM_UP_SWAPS} swaps of Iris", before, "MB")
     yield Measurement(f"resident memory {SWAPS} swaps later", after, "MB")
-    yield Measurement("  growth", 100 * (after / before - 1), "%", MOST_GROWTH_PERCENT)
+    yield Measurement(
+        f"  growth of resident memory over {SWAPS} swaps of Iris", 100 * (after / before - 1), "%", MOST_GROWTH_PERCENT
+    )
 
 
 def _swap_all(client: RestClient, saved_model: Path, base_path: Path, versions: Iterable[int]) -> None:

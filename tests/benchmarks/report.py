@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("measured", "value", "target", "", "besides")
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,16 @@ def show(part: str, measurements: Sequence[Measurement]) -> None:
 def write_markdown(parts: Mapping[str, Sequence[Measurement]], path: Path) -> None:
     """Keep the tables where the documentation shows them."""
     path.write_text("\n".join(_markdown(parts)) + "\n", "utf-8")
+
+
+def write_summary(parts: Mapping[str, Sequence[Measurement]], readme: Path) -> None:
+    """Put everything that has a target between the two markers in the README."""
+    judged = [each for measurements in parts.values() for each in measurements if each.verdict]
+    rows = [_row((each.what.strip(), *each.cells[1:4])) for each in judged]
+    table = "\n".join([_row(COLUMNS[:4]), _row(["---"] * 4), *rows])
+    before, begin, rest = readme.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    readme.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", "utf-8")
 
 
 def _markdown(parts: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:

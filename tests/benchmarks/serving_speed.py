@@ -105,10 +105,13 @@ def _against_empty(form: Form, concurrency: int, ours: Load, empty: Load) -> Ite
         least = LEAST_SHARE_OF_EMPTY_REST
     if not form.is_rest and concurrency == 64:
         least = LEAST_SHARE_OF_EMPTY_GRPC
-    yield Measurement("  requests per second, of the empty handler's", share, "x", at_least=least)
+    asked = f"  {'REST' if form.is_rest else 'gRPC'}, one row, concurrency {concurrency}"
+    yield Measurement(f"{asked}: requests per second, of the empty handler's", share, "x", at_least=least)
     if concurrency == 1:
         times = ours.median_seconds / empty.median_seconds
-        yield Measurement("  median time, of the empty handler's", times, "x", at_most=MOST_TIMES_THE_EMPTY_MEDIAN)
+        yield Measurement(
+            f"{asked}: median time, of the empty handler's", times, "x", at_most=MOST_TIMES_THE_EMPTY_MEDIAN
+        )
 
 
 def _batches(contenders: Sequence[Running]) -> Iterator[Measurement]:
@@ -122,7 +125,9 @@ def _batches(contenders: Sequence[Running]) -> Iterator[Measurement]:
                     yield _values_per_second(form, batch, server, found)
             if servers.TENSORFLOW_SERVING in best:
                 share = best[servers.HOTSWAP].requests_per_second / best[servers.TENSORFLOW_SERVING].requests_per_second
-                yield Measurement("  requests per second, of TensorFlow Serving's", share, "x")
+                at_least = 1.0 if batch == max(BATCHES) else None
+                what = f"  {form.value}, {batch:,} rows: requests per second, of TensorFlow Serving's"
+                yield Measurement(what, share, "x", at_least=at_least)
 
 
 def _values_per_second(form: Form, batch: int, server: str, found: Load) -> Measurement:
@@ -130,7 +135,7 @@ def _values_per_second(form: Form, batch: int, server: str, found: Load) -> Meas
     values = found.requests_per_second * batch * VALUES_PER_ROW / max(1.0, found.cores)
     least = LEAST_VALUES_PER_SECOND[form] if server == servers.HOTSWAP else None
     return Measurement(
-        "  values per second and core",
+        f"  {form.value}, {batch:,} rows: values per second and core",
         values / 1e6,
         "million/s",
         None,

@@ -294,7 +294,7 @@ def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
     assert "--allow-breaking" in outcome["reason"]
     assert home.repository.versions("iris") == live
     assert _flow_state(home, mlflow.MlflowClient().get_run(outcome["run_id"])) == "Inconclusive"
-    code, outcome = home.train("iris", "--allow-breaking")
+    code, outcome = home.train("iris", "--allow-breaking", HOTSWAP_KEEP_VERSIONS="10")
     assert (code, outcome["decision"]) == (0, "passed")
     assert home.repository.versions("iris") == [*live, outcome["version"]]
 
