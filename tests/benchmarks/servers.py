@@ -141,7 +141,7 @@ def _log_model(tracking_uri: str, directory: Path, saved_model: Path) -> str:
         model_uri = registry.log_model(run, saved_model, rows, answers)
         registry.end_run(run, "FINISHED")
     finally:
-        mlflow.set_tracking_uri("")  # what comes after this decides for itself
+        mlflow.set_tracking_uri(None)  # what comes after this decides for itself
     return model_uri
 
 
