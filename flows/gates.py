@@ -112,8 +112,13 @@ def judge(
         checks.append(_contract(inspection, champion, allow_breaking))
         if champion.golden is not None:
             checks.append(_golden_rows(champion.golden, allow_breaking))
-    checks += [_safety(inspection, thresholds), _size(inspection, thresholds)]
+    checks += judge_files(inspection, thresholds).checks
     return GateDecision(tuple(checks), thresholds, comparison, tuple(slices))
+
+
+def judge_files(inspection: Inspection, thresholds: Thresholds) -> GateDecision:
+    """Hold a candidate against what is required of it before it is run at all."""
+    return GateDecision((_safety(inspection, thresholds), _size(inspection, thresholds)), thresholds)
 
 
 def _floors(evaluation: Evaluation, thresholds: Thresholds) -> Iterator[Check]:

@@ -25,7 +25,7 @@ from flows import open_runs, promotion, retention, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
 from flows.evaluation import evaluate as evaluate_saved_model
-from flows.gates import Check, GateDecision, judge
+from flows.gates import Check, GateDecision, judge, judge_files
 from flows.inspection import inspect
 from flows.labelling import Change
 from flows.noninferiority import Verdict
@@ -33,7 +33,7 @@ from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import FLOW_RUN, Registered, Registry, RegistryError
 from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
-from serving.errors import DeadlineExceeded, ServerUnavailable
+from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.repository import STAMP, Repository, check_complete, digest
 
 log = logging.getLogger(__name__)
@@ -70,27 +70,12 @@ class TrainOutcome:
     """by step"""
 
 
-class Clock:
-    """Measures the steps."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(time.perf_counter() - started, 3)
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class _Trial:
     """What a candidate is held against, and where that is recorded."""
 
     settings: Settings
@@ -104,7 +89,7 @@ class Trial:
     directory: Path
     """for the candidate's files"""
     server: SandboxServer
-    clock: Clock
+    clock: _Clock
 
 
 @flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
@@ -182,7 +167,7 @@ def promote(
 @contextmanager
 def _trial(
     recipe: Recipe, min_accuracy: float | None, allow_breaking: bool, bake: float, params: Mapping[str, Any]
-) -> Iterator[Trial]:
+) -> Iterator[_Trial]:
     """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
     settings = load_settings()
     apply_environment(settings)
@@ -194,18 +179,20 @@ def _trial(
     if min_accuracy is not None:
         thresholds = replace(thresholds, min_accuracy=min_accuracy)
     asked = {"min_accuracy": thresholds.min_accuracy, "allow_breaking": allow_breaking, "bake": bake}
-    clock = Clock()
+    clock = _Clock()
     with (
         _workspace() as directory,
         _recorded(settings, registry, recipe, {**params, **asked}, clock) as run_id,
         SandboxServer(settings) as server,
     ):
-        yield Trial(settings, registry, recipe, thresholds, allow_breaking, bake, run_id, directory, server, clock)
+        yield _Trial(settings, registry, recipe, thresholds, allow_breaking, bake, run_id, directory, server, clock)
 
 
-def _judge_and_promote(trial: Trial, dataset: Dataset, saved_model: Path) -> TrainOutcome | State[TrainOutcome]:
+def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> TrainOutcome | State[TrainOutcome]:
     settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
     model = trial.recipe.name
+    if (refused := examine(model, saved_model, trial.thresholds, registry, run_id)) is not None:
+        return _held_up(_judged(trial, refused, {}))
     with clock("evaluate"):
         evaluation = evaluate(saved_model, dataset, registry, run_id)
         champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
@@ -214,16 +201,7 @@ def _judge_and_promote(trial: Trial, dataset: Dataset, saved_model: Path) -> Tra
     judged = (saved_model, dataset, evaluation)
     with clock("gate"):
         decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
-    outcome = TrainOutcome(
-        decision.verdict.value,
-        model,
-        None,
-        run_id,
-        evaluation.metrics,
-        decision.reason,
-        decision.checks,
-        seconds=clock.seconds,
-    )
+    outcome = _judged(trial, decision, evaluation.metrics)
     if decision.verdict is not Verdict.PASSED:
         return _held_up(outcome)
     with clock("sandbox"):
@@ -272,6 +250,20 @@ def _judge_and_promote(trial: Trial, dataset: Dataset, saved_model: Path) -> Tra
     )
 
 
+def _judged(trial: _Trial, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
+    """What a trial has come to after the gate."""
+    return TrainOutcome(
+        decision.verdict.value,
+        trial.recipe.name,
+        None,
+        trial.run_id,
+        metrics,
+        decision.reason,
+        decision.checks,
+        seconds=trial.clock.seconds,
+    )
+
+
 def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
     result = state.result(raise_on_failure=False)
     return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
@@ -307,7 +299,12 @@ def train(
 
 @task(cache_policy=NO_CACHE)
 def fetch(registry: Registry, run: str | None, saved_model: Path | None, directory: Path) -> Path:
-    """A copy of the SavedModel that a run keeps, or that is in a directory."""
+    """
+    A copy of the SavedModel that a run keeps, or that is in a directory.
+
+    Raises:
+        IncompleteSavedModel: There is none, or it cannot be copied.
+    """
     if run is not None:
         source = registry.download_model(run, directory / "kept")
     else:
@@ -315,8 +312,23 @@ def fetch(registry: Registry, run: str | None, saved_model: Path | None, directo
         source = saved_model
     candidate = directory / "saved_model"
     check_complete(source)
-    shutil.copytree(source, candidate, ignore=lambda _, names: {STAMP.name} & {*names})
+    try:
+        shutil.copytree(source, candidate, ignore=shutil.ignore_patterns(STAMP.name))
+    except OSError as exc:
+        raise IncompleteSavedModel(f"{source} cannot be copied: {exc}; see that all of it can be read") from exc
     return candidate
+
+
+@task(cache_policy=NO_CACHE)
+def examine(
+    model: str, saved_model: Path, thresholds: Thresholds, registry: Registry, run_id: str
+) -> GateDecision | None:
+    """Look at the files, before anything runs them; None where they may be run."""
+    decision = judge_files(inspect(saved_model), thresholds)
+    if decision.verdict is Verdict.PASSED:
+        return None
+    _report(model, decision, registry, run_id)
+    return decision
 
 
 @task(cache_policy=NO_CACHE)
@@ -371,12 +383,16 @@ def gate(
     """Judge the candidate, and show the report in Prefect and MLflow."""
     cut = slices(evaluation, dataset, thresholds.slice_columns)
     decision = judge(evaluation, inspect(saved_model), cut, champion, thresholds, allow_breaking)
+    _report(model, decision, registry, run_id)
+    return decision
+
+
+def _report(model: str, decision: GateDecision, registry: Registry, run_id: str) -> None:
     registry.log_decision(run_id, decision)
     key = "gate-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")
     create_table_artifact(decision.table, key=f"{key}-checks", description=f"Gate of {model}, check by check")
     log.info("gate decided model=%s verdict=%s", model, decision.verdict)
-    return decision
 
 
 @task(cache_policy=NO_CACHE)
@@ -473,9 +489,24 @@ def _workspace() -> Iterator[Path]:
         yield Path(directory)
 
 
+class _Clock:
+    """Measures the steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.perf_counter() - started, 3)
+
+
 @contextmanager
 def _recorded(
-    settings: Settings, registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: Clock
+    settings: Settings, registry: Registry, recipe: Recipe, params: Mapping[str, Any], clock: _Clock
 ) -> Iterator[str]:
     """An MLflow run for the length of the block: FINISHED, FAILED or, by Ctrl-C, KILLED."""
     tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
@@ -489,7 +520,7 @@ def _recorded(
         _close(registry, run_id, kept, "FINISHED", clock)
 
 
-def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: Clock, error: str = "") -> None:
+def _close(registry: Registry, run_id: str, kept: Path, status: str, clock: _Clock, error: str = "") -> None:
     try:
         kept.write_text(status, "utf-8")
         registry.log_metrics(run_id, {f"seconds_{step}": seconds for step, seconds in clock.seconds.items()})

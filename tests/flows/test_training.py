@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -270,6 +271,31 @@ def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris
     code, outcome = home.promote("iris", "--saved-model", str(home.repository.path("iris", iris["version"])))
     assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", iris["digest"])
     assert digest(home.repository.path("iris", outcome["version"])) == iris["digest"]
+
+
+def test_a_model_with_unsafe_ops_is_rejected_without_being_run(
+    home: Home, iris: dict[str, Any], tmp_path: Path
+) -> None:
+    """Exit code 3, with the report in its run; the file that it would write is not there."""
+    import tensorflow as tf
+
+    written, saved_model = tmp_path / "written", tmp_path / "saved_model"
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="input")])  # type: ignore[untyped-decorator]
+    def writes(input: Any) -> dict[str, Any]:
+        tf.io.write_file(str(written), "x")
+        return {"output": tf.nn.softmax(input[:, :3])}
+
+    tf.saved_model.save(tf.Module(), str(saved_model), signatures={"serving_default": writes})
+    versions = home.repository.versions("iris")
+    code, outcome = home.promote("iris", "--saved-model", str(saved_model))
+    assert (code, outcome["decision"], outcome["version"]) == (3, "rejected", None)
+    assert "WriteFile" in outcome["reason"]
+    assert not written.exists()
+    assert home.repository.versions("iris") == versions
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.tags["hotswap.gate"] == "rejected"
+    assert _flow_state(home, run) == "Rejected"
 
 
 def test_a_run_without_a_model_is_told(home: Home, iris: dict[str, Any]) -> None:
