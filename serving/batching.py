@@ -22,7 +22,7 @@ from google.protobuf import text_format
 
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.servable import LONG_SECONDS, Call
+from serving.servable import LONG_SECONDS, Batch, Call
 from serving.tensors import Array, DeepArray
 
 LARGEST_INLINE_ELEMENTS = 65_536
@@ -37,7 +37,7 @@ Done = Callable[[Result], None]
 class _Request:
     call: Call
     arrays: list[Array]
-    rows: int | None
+    batch: Batch | None
     done: Done
 
 
@@ -134,7 +134,7 @@ class Merger:
 
         `done` is called on the loop's thread, perhaps before this returns, and must not raise.
         """
-        request = _Request(call, arrays, call.rows(arrays) if self._merge else None, done)
+        request = _Request(call, arrays, call.batch(arrays) if self._merge else None, done)
         call.servable.acquire()
         if not self._waiting and not self._has_run_one:
             self._loop.call_soon(self._end_turn)
@@ -182,16 +182,16 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
     groups: list[list[_Request]] = []
     open_groups: dict[Any, tuple[list[_Request], int]] = {}
     for request in waiting:
-        if request.rows is None:
+        if request.batch is None:
             groups.append([request])
             continue
-        key = (id(request.call), *[array.shape[1:] for array in request.arrays])
-        group, rows = open_groups.get(key, ([], 0))
-        if not group or rows + request.rows > LARGEST_MERGED_ROWS:
+        more, kind = request.batch
+        group, rows = open_groups.get(kind, ([], 0))
+        if not group or rows + more > LARGEST_MERGED_ROWS:
             group, rows = [], 0
             groups.append(group)
         group.append(request)
-        open_groups[key] = (group, rows + request.rows)
+        open_groups[kind] = (group, rows + more)
     return groups
 
 
@@ -212,7 +212,7 @@ def _run_one(request: _Request) -> Result:
 def _run_merged(group: list[_Request]) -> list[Result] | None:
     """The results of one run for the whole group, or None where that did not work out."""
     call = group[0].call
-    sizes = [request.rows or 0 for request in group]
+    sizes = [request.batch.rows for request in group if request.batch]
     try:
         arrays = [np.concatenate(column) for column in zip(*[request.arrays for request in group], strict=True)]
         outputs = call(arrays)

@@ -61,6 +61,7 @@ class DataPlane:
     def __init__(self, settings: ServerSettings) -> None:
         cpus = os.cpu_count() or 1
         self.settings = settings
+        self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
         self.draining = False
         self.metrics_path = settings.monitoring_config_file and read_metrics_path(settings.monitoring_config_file)
@@ -73,7 +74,7 @@ class DataPlane:
         retry = RetryPolicy(settings.max_num_load_retries, settings.load_retry_interval_micros / 1e6)
         self._manager = Manager(self._load, retry, settings.num_load_threads or cpus)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
-        self._merger = Merger(asyncio.get_running_loop(), settings.grpc_max_threads, settings.merge_requests)
+        self._merger = Merger(self._loop, settings.grpc_max_threads, settings.merge_requests)
         self._entries: dict[str, ModelEntry] = {}
         self._labels: dict[str, dict[str, int]] | None = None
         self._waiting_reload: asyncio.Task[None] | None = None
@@ -176,6 +177,12 @@ class DataPlane:
 
         self._merger.submit(call, run, finished)
 
+    def submitted(self, call: Call, arrays: list[Array], api: str = "Predict") -> asyncio.Future[list[Array]]:
+        """`submit`, and what will be its result."""
+        future: asyncio.Future[list[Array]] = self._loop.create_future()
+        self.submit(call, arrays, partial(_resolve, future), api)
+        return future
+
     async def run(
         self,
         servable: Servable,
@@ -194,8 +201,7 @@ class DataPlane:
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
         call, arrays = self.bind(servable, signature, inputs, outputs, timeout_seconds)
-        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-        self.submit(call, arrays, partial(_resolve, future), api)
+        future = self.submitted(call, arrays, api)
         if timeout_seconds is None or runs_inline(call, arrays):
             results = await future
         else:

@@ -36,10 +36,10 @@ from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.predict_requests import PredictRequest, PredictRequests
-from serving.servable import Servable, ServableHandle, decode_inputs
+from serving.servable import Call, Servable, ServableHandle, decode_inputs
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
-from serving.tensors import MOST_NUMPY_DIMENSIONS, encode
+from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, encode
 
 LONGEST_MESSAGE = 1024
 _OPTIONS = [
@@ -114,25 +114,42 @@ class _PredictionService:
         self._data_plane = data_plane
         self._settings = settings
 
-    async def predict(self, predict: PredictRequest, context: Any) -> Any:
-        request = predict.message
-        servable = self._find(request, context)
-        signature = self._predict_signature(servable, request.model_spec.signature_name)
-        inputs = predict.inputs if predict.inputs is not None else decode_inputs(signature, request.inputs)
-        outputs = await self._data_plane.run(servable, signature, inputs, request.output_filter)
+    async def predict(self, request: PredictRequest, context: Any) -> Any:
+        call, arrays = self._bound(request, context)
+        outputs = await self._data_plane.submitted(call, arrays)
+        servable, signature_name = call.servable, call.signature.name
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
-            ((alias, array),) = outputs.items()
+            array = outputs[0]
             if array.dtype.char in "fd" and array.size and array.ndim <= MOST_NUMPY_DIMENSIONS:
+                alias = call.outputs[0]
                 head, tail = _frame(
-                    servable.model, servable.version, signature.name, alias, array.dtype, array.shape, as_content
+                    servable.model, servable.version, signature_name, alias, array.dtype, array.shape, as_content
                 )
                 return head + array.tobytes() + tail
         response = wire.PackedPredictResponse()
-        for alias, array in outputs.items():
+        for alias, array in zip(call.outputs, outputs, strict=True):
             encode(array, response.outputs[alias], as_content)
-        _fill_spec(response.model_spec, servable, signature.name)
+        _fill_spec(response.model_spec, servable, signature_name)
         return response.SerializeToString()
+
+    def _bound(self, request: PredictRequest, context: Any) -> tuple[Call, list[Array]]:
+        before = request.bound()
+        if before is not None:
+            spec, call, arrays = before
+            servable = self._find(spec, context)
+            if servable is call.servable:
+                return call, arrays
+        message = request.message
+        spec = _required_spec(message)
+        servable = self._find(spec, context)
+        signature = self._predict_signature(servable, message.model_spec.signature_name)
+        inputs = request.inputs
+        if inputs is None:
+            inputs = decode_inputs(signature, message.inputs)
+        call, arrays = self._data_plane.bind(servable, signature, inputs, message.output_filter)
+        request.bind(spec, call)
+        return call, arrays
 
     async def classify(self, request: Any, context: Any) -> Any:
         with self._acquire(request, context) as handle:
@@ -154,7 +171,7 @@ class _PredictionService:
 
     async def multi_inference(self, request: Any, context: Any) -> Any:
         first = request.tasks[0] if request.tasks else inference_pb2.InferenceTask()
-        with self._acquire(first, context, needs_spec=False) as handle:
+        with ServableHandle(self._find(_named_spec(first), context)) as handle:
             answers = await examples.multi_inference(self._data_plane, handle, request.tasks, request.input)
             response = wire.MultiInferenceResponse()
             for task, (name, found) in zip(request.tasks, answers, strict=True):
@@ -180,15 +197,11 @@ class _PredictionService:
             response.metadata["signature_def"].Pack(signature_map(handle))
             return response
 
-    def _acquire(self, request: Any, context: Any, needs_spec: bool = True) -> ServableHandle:
-        return ServableHandle(self._find(request, context, needs_spec))
+    def _acquire(self, request: Any, context: Any) -> ServableHandle:
+        return ServableHandle(self._find(_required_spec(request), context))
 
-    def _find(self, request: Any, context: Any, needs_spec: bool = True) -> Servable:
-        if needs_spec:
-            _require_spec(request)
-        if not request.model_spec.name:
-            raise InvalidRequest("ModelSpec has no name specified.")
-        servable = self._data_plane.find(_spec(request.model_spec))
+    def _find(self, spec: ModelSpec, context: Any) -> Servable:
+        servable = self._data_plane.find(spec)
         context.set_trailing_metadata((("model-version", str(servable.version)),))
         return servable
 
@@ -320,6 +333,17 @@ def _frame(
 def _require_spec(request: Any) -> None:
     if not request.HasField("model_spec"):
         raise InvalidRequest("Missing ModelSpec")
+
+
+def _required_spec(request: Any) -> ModelSpec:
+    _require_spec(request)
+    return _named_spec(request)
+
+
+def _named_spec(request: Any) -> ModelSpec:
+    if not request.model_spec.name:
+        raise InvalidRequest("ModelSpec has no name specified.")
+    return _spec(request.model_spec)
 
 
 def _spec(proto: Any) -> ModelSpec:

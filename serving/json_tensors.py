@@ -86,16 +86,15 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
     Raises:
         InvalidRequest: An output has no rows, or another number of them than the others.
     """
-    sizes: dict[str, int] = {}
+    count: int | None = None
     for name, array in outputs.items():
         if array.ndim == 0:
             raise InvalidRequest(f"Tensor name: {name} has no shape information ")
-        expected = next(iter(sizes.values()), len(array))
-        if len(array) != expected:
-            raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {expected}")
-        sizes[name] = len(array)
+        if count is None:
+            count = len(array)
+        elif len(array) != count:
+            raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}")
     if len(outputs) == 1:
-        ((name, array),) = outputs.items()
         texts = value_texts(name, array, 2)
         rows = _lay_out(array.shape, texts, 1, single_line=True, rows_only=True)
         return f"[{', '.join(rows)}\n    ]" if rows else "[]"
@@ -103,8 +102,7 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
         name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
         for name, array in outputs.items()
     }
-    count = next(iter(sizes.values()), 0)
-    rows = [mapping({name: column[row] for name, column in columns.items()}, 2) for row in range(count)]
+    rows = [mapping({name: column[row] for name, column in columns.items()}, 2) for row in range(count or 0)]
     return laid_out_array(rows, 1, single_line=False)
 
 

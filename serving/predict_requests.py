@@ -3,13 +3,14 @@ How is a predict request over gRPC read?
 
 Requests of one client mostly differ in their values alone. Where the values of the only input stand in one piece, the
 bytes around them are kept: a request with the same bytes around is not parsed again, its values are taken from where
-they are.
+they are. Nor is it bound again, as long as what the last such request was bound to is still what answers.
 
 Source: tensorflow_serving/apis/predict.proto
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
 from serving import wire_pb2 as wire
+from serving.model_spec import ModelSpec
+from serving.servable import Call
 from serving.tensors import Array, decode, is_packed
 
 _LARGEST_KEPT_BYTES = 2**20
@@ -26,21 +29,9 @@ _MOST_LENGTHS = 1024
 _MOST_OF_A_LENGTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """A request, and its inputs where they are decoded already (`message` has none then)."""
-
-    message: Any
-    inputs: dict[str, Array] | None = None
-
-    @property
-    def model_spec(self) -> Any:
-        return self.message.model_spec
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Frame:
-    """What stands before and after the values, and what it means."""
+    """What stands before and after the values, what it means, and what it was last bound to."""
 
     head: bytes
     tail: bytes
@@ -48,6 +39,40 @@ class _Frame:
     alias: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    bound: tuple[ModelSpec, weakref.ref[Call]] | None = None
+
+
+class PredictRequest:
+    """A request; `message` has no inputs where they are decoded already."""
+
+    __slots__ = ("_frame", "_values", "message")
+
+    def __init__(self, message: Any, frame: _Frame | None = None, values: Array | None = None) -> None:
+        self.message = message
+        self._frame = frame
+        self._values = values
+
+    @property
+    def model_spec(self) -> Any:
+        return self.message.model_spec
+
+    @property
+    def inputs(self) -> dict[str, Array] | None:
+        """Those that are decoded already, by alias."""
+        return None if self._frame is None or self._values is None else {self._frame.alias: self._values}
+
+    def bound(self) -> tuple[ModelSpec, Call, list[Array]] | None:
+        """What the last request that was the same but for its values asked for and was bound to, with these values."""
+        if self._frame is None or self._values is None or self._frame.bound is None:
+            return None
+        spec, reference = self._frame.bound
+        call = reference()
+        return None if call is None else (spec, call, [self._values])
+
+    def bind(self, spec: ModelSpec, call: Call) -> None:
+        """Remember for requests that are the same but for their values what this one asked for and was bound to."""
+        if self._frame is not None and len(call.aliases) == 1:
+            self._frame.bound = spec, weakref.ref(call)
 
 
 class PredictRequests:
@@ -66,7 +91,7 @@ class PredictRequests:
         for frame in self._frames.get(len(content), ()):
             if content.startswith(frame.head) and content.endswith(frame.tail):
                 values: Array = np.ndarray(frame.shape, frame.dtype, content, len(frame.head))
-                return PredictRequest(frame.message, {frame.alias: values})
+                return PredictRequest(frame.message, frame, values)
         return self._parse(content)
 
     def _parse(self, content: bytes) -> PredictRequest:
@@ -88,8 +113,9 @@ class PredictRequests:
         if len(self._frames) >= _MOST_LENGTHS:
             self._frames.clear()
         frames = self._frames.setdefault(len(content), deque(maxlen=_MOST_OF_A_LENGTH))
-        frames.appendleft(_Frame(head, tail, message, alias, array.dtype, array.shape))
-        return PredictRequest(message, {alias: array})
+        frame = _Frame(head, tail, message, alias, array.dtype, array.shape)
+        frames.appendleft(frame)
+        return PredictRequest(message, frame, array)
 
 
 def _raw_values(tensor: Any, array: Any) -> bytes | None:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -50,6 +51,7 @@ _AS_LONG_AS_VALUES_SAY = {
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
 _NOTHING: Array = np.empty(0)
+_dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
 _NO_SAVED_MODEL = (
     "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
     "Specified file path: {path}"
@@ -67,6 +69,13 @@ class LoadOptions:
     tags: frozenset[str] = frozenset({"serve"})
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+
+
+class Batch(NamedTuple):
+    """The rows of a request; those of the same kind can be run together."""
+
+    rows: int
+    kind: Hashable
 
 
 class Call:
@@ -91,11 +100,14 @@ class Call:
         feeds = [info.name for info in infos]
         fetches = [signature.outputs[alias].name for alias in outputs]
         self.servable = servable
+        self.signature = signature
         self.aliases = tuple(signature.inputs)
         self.outputs = outputs
         self.dtypes = [numpy_dtype(info.dtype) for info in infos]
         self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
+        self._shapes: list[tuple[int, ...]] = []
+        self._batch: Batch | None = None
         operations = servable.operations(fetches)
         self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
         self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
@@ -140,22 +152,29 @@ class Call:
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""
+        if list(map(_dtype_of, arrays)) == self.dtypes:
+            return
         for position, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
             if array.dtype != dtype:
                 given = type_name(array.dtype)
                 expected = self.type_names[position]
                 raise InvalidRequest(f"Expects arg[{position}] to be {expected} but {given} is provided")
 
-    def rows(self, arrays: Sequence[Array]) -> int | None:
-        """How many rows these arrays hold, or None where they must not be merged with those of other requests."""
+    def batch(self, arrays: Sequence[Array]) -> Batch | None:
+        """What these arrays can be merged with, or None where they must not be merged with those of other requests."""
         if not self.mergeable:
             return None
-        rows = arrays[0].shape[0] if arrays[0].ndim else 0
-        for array, expected in zip(arrays, self.row_shapes, strict=True):
-            shape = array.shape
-            if shape[:1] != (rows,) or not (shape[1:] == expected or _fits(shape[1:], expected or ())):
+        shapes = list(map(_shape_of, arrays))
+        if shapes != self._shapes:  # mostly they are those of the request before
+            self._shapes, self._batch = shapes, self._batch_of(shapes)
+        return self._batch
+
+    def _batch_of(self, shapes: Sequence[tuple[int, ...]]) -> Batch | None:
+        rows = shapes[0][0] if shapes[0] else 0
+        for shape, expected in zip(shapes, self.row_shapes, strict=True):
+            if shape[:1] != (rows,) or not _fits(shape[1:], expected or ()):
                 return None
-        return rows or None
+        return Batch(rows, (id(self), *[shape[1:] for shape in shapes])) if rows else None
 
 
 class Servable:

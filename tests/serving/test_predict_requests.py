@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
+from serving.model_spec import ModelSpec
 from serving.predict_requests import PredictRequests
+from serving.servable import LoadOptions, load
 from serving.tensors import decode
+from tests.conftest import TinyModel
 
 FLOAT, DOUBLE, INT32 = 1, 2, 3
 
@@ -91,3 +95,22 @@ def outcome(requests: PredictRequests, content: bytes) -> Any:
     except Exception as exc:
         return type(exc)
     return version, {alias: (array.dtype, array.shape, array.tobytes()) for alias, array in inputs.items()}
+
+
+def test_what_a_request_was_bound_to_is_remembered_while_it_is_there(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """For requests that differ in their values alone; a call that is gone is not kept."""
+    servable = load("tiny", 1, tiny_model(tmp_path, 1), LoadOptions())
+    requests, spec = PredictRequests(), ModelSpec("iris", 1)
+    first = requests.FromString(request([[1.5, 2.5, 3.5, 4.5]]))
+    assert first.bound() is None
+    assert first.inputs is not None
+    call, _ = servable.bind(servable.signatures["serving_default"], {"input": first.inputs["x"]})
+    first.bind(spec, call)
+    second = requests.FromString(request([[5.5, 6.5, 7.5, 8.5]])).bound()
+    assert second is not None
+    assert second[:2] == (spec, call)
+    np.testing.assert_array_equal(second[2][0], [[5.5, 6.5, 7.5, 8.5]])
+    assert requests.FromString(request([[5.5, 6.5, 7.5, 8.5]], version=2)).bound() is None
+    servable.close()
+    del call, second
+    assert requests.FromString(request([[1.5, 2.5, 3.5, 4.5]])).bound() is None
