@@ -22,7 +22,7 @@ from google.protobuf import text_format
 
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.servable import LONG_SECONDS, Batch, Call
+from serving.servable import LONG_SECONDS, Call
 from serving.tensors import Array, DeepArray
 
 LARGEST_INLINE_ELEMENTS = 65_536
@@ -37,7 +37,6 @@ Done = Callable[[Result], None]
 class _Request:
     call: Call
     arrays: list[Array]
-    batch: Batch | None
     done: Done
 
 
@@ -134,15 +133,20 @@ class Merger:
 
         `done` is called on the loop's thread, perhaps before this returns, and must not raise.
         """
-        request = _Request(call, arrays, call.batch(arrays) if self._merge else None, done)
-        call.servable.acquire()
+        runs_at_once = False
         if not self._waiting and not self._has_run_one:
             self._loop.call_soon(self._end_turn)
-            if self._expects_one:
-                self._has_run_one = True
-                self._start([request])
-                return
-        self._waiting.append(request)
+            runs_at_once = self._has_run_one = self._expects_one
+        if runs_at_once and runs_inline(call, arrays):
+            self.runs += 1
+            done(_run_one(call, arrays))
+            return
+        call.servable.acquire()
+        request = _Request(call, arrays, done)
+        if runs_at_once:
+            self._start([request])
+        else:
+            self._waiting.append(request)
 
     def close(self) -> None:
         """Stop the threads once their runs have ended."""
@@ -152,10 +156,7 @@ class Merger:
         waiting, self._waiting = self._waiting, []
         self._expects_one = self._has_run_one + len(waiting) == 1
         self._has_run_one = False
-        if len(waiting) == 1:
-            self._start(waiting)
-            return
-        for group in _groups(waiting):
+        for group in _groups(waiting) if self._merge and len(waiting) > 1 else [[request] for request in waiting]:
             self._start(group)
 
     def _start(self, group: list[_Request]) -> None:
@@ -182,10 +183,11 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
     groups: list[list[_Request]] = []
     open_groups: dict[Any, tuple[list[_Request], int]] = {}
     for request in waiting:
-        if request.batch is None:
+        batch = request.call.batch(request.arrays)
+        if batch is None:
             groups.append([request])
             continue
-        more, kind = request.batch
+        more, kind = batch
         group, rows = open_groups.get(kind, ([], 0))
         if not group or rows + more > LARGEST_MERGED_ROWS:
             group, rows = [], 0
@@ -196,15 +198,13 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
 
 
 def _run(group: list[_Request]) -> list[Result]:
-    if len(group) == 1:
-        return [_run_one(group[0])]
-    merged = _run_merged(group)
-    return merged if merged is not None else [_run_one(request) for request in group]
+    merged = _run_merged(group) if len(group) > 1 else None
+    return merged if merged is not None else [_run_one(request.call, request.arrays) for request in group]
 
 
-def _run_one(request: _Request) -> Result:
+def _run_one(call: Call, arrays: list[Array]) -> Result:
     try:
-        return request.call(request.arrays)
+        return call(arrays)
     except Exception as exc:  # whatever it is belongs to this request alone
         return exc
 
@@ -212,7 +212,7 @@ def _run_one(request: _Request) -> Result:
 def _run_merged(group: list[_Request]) -> list[Result] | None:
     """The results of one run for the whole group, or None where that did not work out."""
     call = group[0].call
-    sizes = [request.batch.rows for request in group if request.batch]
+    sizes = [len(request.arrays[0]) for request in group]
     try:
         arrays = [np.concatenate(column) for column in zip(*[request.arrays for request in group], strict=True)]
         outputs = call(arrays)

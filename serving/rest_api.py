@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -106,10 +106,11 @@ class _Route:
     refusal: str = ""
     is_version_too_big: bool = False
     """beyond int64, which TensorFlow Serving answers with an empty body"""
+    name: str = field(init=False)
+    """of the model, for the metrics"""
 
-    @property
-    def name(self) -> str:
-        return self.spec.name if self.spec else ""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.spec.name if self.spec else "")
 
 
 class RestApi:

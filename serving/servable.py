@@ -13,10 +13,10 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ LONG_SECONDS = 0.003
 INIT_SIGNATURE = "__saved_model_init_op"
 
 _CALLERS_THREAD = -1
-_MEASURED_RUNS = 3
+_RUNS_PER_ESTIMATE = 3
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
@@ -111,8 +111,9 @@ class Call:
         operations = servable.operations(fetches)
         self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
         self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
-        self.seconds = float("inf")
-        self._last: deque[float] = deque(maxlen=_MEASURED_RUNS)
+        self.seconds = inf
+        self._least_seconds = inf
+        self._measured_runs = 0
         self._feeds, self._fetches = feeds, fetches
         self._long_graph: Callable[..., list[Array]] | None = None
         if is_deep:
@@ -124,7 +125,7 @@ class Call:
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         graph = self._graph
-        if LONG_SECONDS < self.seconds < float("inf"):
+        if LONG_SECONDS < self.seconds < inf:
             if self._long_graph is None:
                 self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
             graph = self._long_graph
@@ -136,7 +137,7 @@ class Call:
         except (TypeError, ValueError, RuntimeError) as exc:
             raise InvalidRequest(str(exc)) from exc
         self.measured(time.perf_counter() - started)
-        return [_as_array(result) for result in results]
+        return [result if type(result) is np.ndarray else _as_array(result) for result in results]
 
     def measured(self, seconds: float) -> None:
         """
@@ -145,10 +146,13 @@ class Call:
         What is slow is slow again, so of three runs the quickest counts: the others may have prepared the graph for
         what they were given, or have been disturbed. The estimate grows at once and falls little by little.
         """
-        self._last.append(seconds)
-        if len(self._last) == _MEASURED_RUNS:
-            least, is_first = min(self._last), self.seconds == float("inf")
+        if seconds < self._least_seconds:
+            self._least_seconds = seconds
+        self._measured_runs += 1
+        if self._measured_runs >= _RUNS_PER_ESTIMATE:
+            least, is_first = self._least_seconds, self.seconds == inf
             self.seconds = least if is_first else max(least, 0.9 * self.seconds + 0.1 * least)
+            self._least_seconds, self._measured_runs = inf, 0
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""

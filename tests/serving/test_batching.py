@@ -35,11 +35,13 @@ def answer(*values: float) -> Array:
     return np.array([[value + 7, 10 * value + 7, 100 * value + 7] for value in values], dtype=np.float32)
 
 
-def run_together(requests: list[tuple[Call, list[Array]]], merge: bool = True) -> tuple[list[object], int]:
+def run_together(
+    requests: list[tuple[Call, list[Array]]], merge: bool = True, threads: int = 2
+) -> tuple[list[object], int]:
     """The results of requests that arrive in one turn of the loop, and how many runs they took."""
 
     async def main() -> tuple[list[object], int]:
-        merger = Merger(asyncio.get_running_loop(), threads=2, merge=merge)
+        merger = Merger(asyncio.get_running_loop(), threads, merge)
         results: list[object] = [None] * len(requests)
         left = asyncio.Semaphore(0)
 
@@ -131,11 +133,11 @@ def test_a_failed_merged_run_is_taken_apart(servable: Servable) -> None:
 
 
 def test_runs_with_side_effects_are_not_merged(servable: Servable) -> None:
-    """A signature that writes to a variable runs once for each request."""
+    """A signature that writes to a variable runs once for each request, here one run after the other."""
     signature = servable.signatures["counted"]
     assert signature.batch_major
     one = np.zeros(1, dtype=np.float32)
-    results, runs = run_together([servable.bind(signature, {"x": one}) for _ in range(3)])
+    results, runs = run_together([servable.bind(signature, {"x": one}) for _ in range(3)], threads=1)
     assert runs == 3
     counts = sorted(float(result[0][0]) for result in results if isinstance(result, list))
     assert counts == [1, 2, 3]
