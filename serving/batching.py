@@ -45,7 +45,6 @@ class BatchingLimits:
     """What a request must keep to where TensorFlow Serving's batching is asked for."""
 
     max_batch_size: int = 1000
-    split_large: bool = False
     allowed_sizes: tuple[int, ...] = ()
 
     def check_inputs(self, arrays: Sequence[Array]) -> None:
@@ -61,7 +60,7 @@ class BatchingLimits:
         if len(sizes) > 1:
             raise InvalidRequest("Batching Run() input tensors must have equal 0th-dimension size")
         size = sizes.pop() if sizes else 0
-        if size > self.max_batch_size and not self.split_large:
+        if size > self.max_batch_size:
             raise InvalidRequest(f"Task size {size} is larger than maximum input batch size {self.max_batch_size}")
 
     def padded(self, arrays: list[Array]) -> list[Array]:
@@ -107,7 +106,7 @@ def read_batching_limits(path: Path) -> BatchingLimits:
             "Last entry in allowed_batch_sizes must match max_batch_size; "
             f"last entry was {allowed[-1]}; expected {size}"
         )
-    return BatchingLimits(size, parameters.enable_large_batch_splitting.value, tuple(allowed))
+    return BatchingLimits(size, tuple(allowed))
 
 
 class Merger:

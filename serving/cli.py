@@ -100,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     """Run one server in this process, which does nothing else, until it is told to stop."""
     _allow_many_files()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from serving import tensorflow_import
 
+    tensorflow_import.set_environment()
     with without_start_up_notes():
         tensorflow_import.prepare()
     from serving.server import PortInUse, Server, StartupError

@@ -146,8 +146,9 @@ class DataPlane:
             InvalidRequest: A name or type differs from the signature, or the batch breaks the limits of the settings.
         """
         call, arrays = servable.bind(signature, inputs, outputs, round(1000 * (timeout_seconds or 0)))
-        if self._limits:
+        if self._limits and call.is_declared:
             self._limits.check_inputs(arrays)
+        call.check_types(arrays)
         return call, arrays
 
     def submit(self, call: Call, arrays: list[Array], done: Done, api: str = "Predict") -> None:
@@ -158,7 +159,8 @@ class DataPlane:
             done: Called with the arrays in the order of ``call.outputs``, or with what went wrong; must not raise.
             api: Which kind of inference the metrics count this as.
         """
-        servable, metrics, limits = call.servable, self.metrics, self._limits
+        servable, metrics = call.servable, self.metrics
+        limits = self._limits if call.is_declared else None
         usage = servable.usage
         usage.requests += 1
         run = limits.padded(arrays) if limits else arrays

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from tensorflow.core.framework import tensor_pb2
 
-from serving.tensors import decode, encode
+from serving.tensors import Array, decode, encode
 
 
 def deep_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
@@ -42,8 +43,7 @@ def deep_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) ->
     return call
 
 
-def _serialized(array: Any) -> bytes:
+def _serialized(array: Any) -> Array:
     proto = tensor_pb2.TensorProto()
     encode(array, proto, as_content=True)
-    content: bytes = proto.SerializeToString()
-    return content
+    return np.array(proto.SerializeToString(), object)  # of plain bytes numpy would cut off the last zeros

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf import text_format
 from tensorflow.core.framework import types_pb2
 
 from serving.data_plane import DataPlane
@@ -162,13 +163,12 @@ def _check_classify(data_plane: DataPlane, handle: ServableHandle, signature: Si
         raise InvalidRequest("Expected one input Tensor.")
     if len(signature.outputs) not in (1, 2):
         raise InvalidRequest(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    definition = handle.servable.signature_defs[signature.name]
     if _INPUTS not in signature.inputs:
-        raise InvalidRequest(f"No classification inputs found in SignatureDef: {definition}")
+        raise InvalidRequest(f"No classification inputs found in SignatureDef: {_definition(handle, signature)}")
     if _CLASSES not in signature.outputs and _SCORES not in signature.outputs:
         raise InvalidRequest(
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {definition}"
+            f"Signature was: {_definition(handle, signature)}"
         )
 
 
@@ -178,11 +178,16 @@ def _check_regress(data_plane: DataPlane, handle: ServableHandle, signature: Sig
         raise InvalidRequest("Expected one input Tensor.")
     if len(signature.outputs) != 1:
         raise InvalidRequest("Expected one output Tensor.")
-    definition = handle.servable.signature_defs[signature.name]
     if _INPUTS not in signature.inputs:
-        raise InvalidRequest(f"No regression inputs found in SignatureDef: {definition}")
+        raise InvalidRequest(f"No regression inputs found in SignatureDef: {_definition(handle, signature)}")
     if _OUTPUTS not in signature.outputs:
-        raise InvalidRequest(f"No regression outputs found in SignatureDef: {definition}")
+        raise InvalidRequest(f"No regression outputs found in SignatureDef: {_definition(handle, signature)}")
+
+
+def _definition(handle: ServableHandle, signature: Signature) -> str:
+    """As text; unlike ``str``, in the order of the keys."""
+    text: str = text_format.MessageToString(handle.servable.signature_defs[signature.name])
+    return text
 
 
 def _check_method(data_plane: DataPlane, signature: Signature, kind: str, method: str) -> None:

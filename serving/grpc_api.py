@@ -41,7 +41,7 @@ from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, encode
 
-LONGEST_MESSAGE = 1024
+LONGEST_MESSAGE_BYTES = 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -227,9 +227,13 @@ class _ModelService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        counted = self._data_plane.metrics.counted
+        before = {name: counted(name) for name in request.metric_names}
         await self._data_plane.reload(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
+        for name, count in before.items():
+            response.metric.add(name=name, int64_value_increase=counted(name) - count)
         return response
 
 
@@ -302,8 +306,8 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
             return response if isinstance(response, bytes) else response.SerializeToString()
         if metrics is not None:
             metrics.count_request(model, code.name)
-        if len(text) > LONGEST_MESSAGE:
-            text = text[:LONGEST_MESSAGE] + "...TRUNCATED"
+        if len(content := text.encode("utf-8", "surrogateescape")) > LONGEST_MESSAGE_BYTES:
+            text = content[:LONGEST_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
         return await context.abort(code, text)
 
     return handle

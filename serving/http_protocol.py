@@ -33,7 +33,8 @@ _QUIET_SECONDS = 0.25
 _SWEEP_SECONDS = 1.0
 _DRAIN_STEP_SECONDS = 0.02
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_METHOD = re.compile(rb"([A-Za-z]+) ")
+_METHOD = re.compile(rb"([A-Za-z]+) (?P<relative>[\w%.-]+(/[\w%.:/-]*)?(\?\S*)? HTTP/1\.)?")
+_METHODS_WITH_BODY = {b"POST", b"PUT", b"PATCH"}
 _STATUS_LINES = {int(status): f"{status} {status.phrase}".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"499 Client Closed Request"
 
@@ -184,9 +185,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            method = _METHOD.match(data)
-            is_unknown = method is not None and method[1] not in METHODS
-            self._refuse(HTTPStatus.NOT_IMPLEMENTED if is_unknown else HTTPStatus.BAD_REQUEST)
+            self._refuse(_status_of_unreadable(data))
         if self._is_in_head and self._received_bytes > self._server.limits.head_bytes:
             self._refuse_head()
 
@@ -224,19 +223,22 @@ class HttpConnection(asyncio.Protocol):
         self._received_bytes = 0
         limits = self._server.limits
         body_bytes = header_bytes = 0
-        is_waiting = False
+        expected = None
         for name, value in self._headers:
             header_bytes += len(name) + len(value)
             if name == b"content-length":
                 body_bytes = int(value)
             elif name == b"expect":
-                is_waiting = value.lower() == b"100-continue"
+                expected = value.lower()
         if len(self._target) > limits.head_bytes or header_bytes > limits.head_bytes:
             self._refuse_head()
         elif body_bytes > limits.body_bytes:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif is_waiting:
-            self.transport.write(_CONTINUE)
+        elif expected is not None and self._has_body():
+            if expected == b"100-continue":
+                self.transport.write(_CONTINUE)
+            else:
+                self._refuse(HTTPStatus.EXPECTATION_FAILED)
 
     def on_body(self, body: bytes) -> None:
         if self._is_deaf:
@@ -301,6 +303,12 @@ class HttpConnection(asyncio.Protocol):
                     self._refuse(HTTPStatus.NOT_IMPLEMENTED)
                     return
                 data = self._head_without_upgrade() + data[exc.args[0] :]
+
+    def _has_body(self) -> bool:
+        """Has it a body that waits for an expectation to be met? In HTTP/1.0 there are none."""
+        headers, parser = dict(self._headers), self._parser
+        announced = b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0")
+        return bool(announced) and parser.get_method() in _METHODS_WITH_BODY and parser.get_http_version() != "1.0"
 
     def _head_without_upgrade(self) -> bytes:
         parser = self._parser
@@ -407,6 +415,14 @@ class HttpConnection(asyncio.Protocol):
             # Closing at once would make the kernel take back the answer, as there may be more to read.
             self.transport.write_eof()
             self.transport.resume_reading()
+
+
+def _status_of_unreadable(data: bytes) -> HTTPStatus:
+    """What the parser refuses is no request, is one that nobody serves, or asks for what is under no root."""
+    method = _METHOD.match(data)
+    if method is not None and method[1] not in METHODS:
+        return HTTPStatus.NOT_IMPLEMENTED
+    return HTTPStatus.NOT_FOUND if method is not None and method["relative"] else HTTPStatus.BAD_REQUEST
 
 
 def error_page(status: HTTPStatus) -> Response:

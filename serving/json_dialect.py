@@ -30,6 +30,11 @@ _BOM = b"\xef\xbb\xbf"
 _WHITE_SPACE = b" \t\r\n"
 _NO_VALUE_STARTS_WITH = b"}],:\0"
 _TRAILING = "The document root must not be followed by other values."
+_TOO_BIG = "Number too big to be stored in double."
+_LARGEST_EXPONENT = 308
+_STRING_OR_NUMBER = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|-?\d{1,17}(?:\.(?P<fraction>\d{1,17}))?[eE]\+?(?P<exponent>\d{1,4})(?!\d)', re.DOTALL
+)
 # While python-rapidjson reads a text, private code points stand for what it would refuse.
 _BYTES = 0x10FF00  # + a byte that is not UTF-8
 _SURROGATES = 0x10F800  # + what a low surrogate is above U+DC00, where it comes alone
@@ -171,8 +176,10 @@ def _tokens(value: Any, level: int, before: str = "") -> Iterator[str | None]:
             yield from _tokens(each, level + 1, ", " if position else "")
         yield "]"
     else:
-        yield before
-        yield _scalar(value)
+        scalar = _scalar(value)
+        yield before if scalar is None else before + scalar
+        if scalar is None:
+            yield None
 
 
 def _scalar(value: Any) -> str | None:
@@ -262,9 +269,25 @@ def _decode_first(decode: _Decoder, text: bytes) -> Any:
         return decode(text)
     except rapidjson.JSONDecodeError as exc:
         reason, offset = _reason(exc)
-        if reason != _TRAILING:
+        if reason == _TRAILING:
+            return decode(text[:offset])
+        understood = _STRING_OR_NUMBER.sub(_infinity, text) if reason == _TOO_BIG else text
+        if understood == text:
             raise
-        return decode(text[:offset])
+        return _decode_first(decode, understood)
+
+
+def _infinity(match: re.Match[bytes]) -> bytes:
+    """
+    What stands for a number: itself, or an infinity of the same length.
+
+    TensorFlow Serving's RapidJSON, unlike python-rapidjson's, refuses an exponent that is too big, not the number.
+    """
+    number = match[0]
+    if match["exponent"] is None or int(match["exponent"]) > _LARGEST_EXPONENT + len(match["fraction"] or b""):
+        return number
+    infinities = {math.inf: b"Inf", -math.inf: b"-Inf"}
+    return infinities.get(float(number), number).ljust(len(number))
 
 
 def _reason(exc: Exception) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tensorflow.core.example import example_pb2
+from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow_serving.apis import input_pb2
 
 from serving.errors import InvalidRequest
@@ -50,10 +50,19 @@ def _example(value: Any) -> Any:
         raise InvalidRequest(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
     for name, content in members(value):
-        feature = example.features.feature[name]
-        feature.Clear()
+        feature = feature_pb2.Feature()
         _fill(feature, name, content if isinstance(content, list) else [content])
+        if _is_text(name):  # no model can ask for others
+            example.features.feature[name].CopyFrom(feature)
     return example
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fill(feature: Any, name: str, values: list[Any]) -> None:

@@ -44,7 +44,7 @@ _FEW = 32
 _AT_A_TIME = 8192
 """How many floats one `map` writes: no other thread runs meanwhile."""
 _FLOAT = struct.Struct("f")
-_BASE64 = re.compile(r"([A-Za-z0-9+/]*)(=*)")
+_BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
 
 
@@ -417,7 +417,7 @@ def _scalar(value: Any, data_type: int) -> Any:
 
 def decode_base64(text: str) -> bytes:
     """
-    The bytes in a base64 text; white space is ignored and padding may be left out.
+    The bytes in a base64 text; white space is ignored, padding may be left out, and a dot pads like ``=``.
 
     Raises:
         InvalidRequest: It is no base64 of the standard alphabet.

@@ -128,6 +128,11 @@ class Metrics:
         self._counters["model_warmup_records_read"][path, status] += records
         self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
 
+    def counted(self, name: str) -> int:
+        """What the counter ``/tensorflow/serving/…`` stands at, over all labels; 0 where there is none."""
+        counts = self._counters.get(name.removeprefix("/tensorflow/serving/").replace("/", ":"), {})
+        return sum(counts.values())
+
     def render(self, usages: Mapping[tuple[str, int], Usage]) -> str:
         """The whole page; `usages` by model and version."""
         by_version = {(model, str(version)): usage for (model, version), usage in usages.items()}

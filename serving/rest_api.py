@@ -396,14 +396,16 @@ def _content(request: Request) -> bytes:
 def _route(method: str, target: str) -> _Route:
     pattern = {"POST": _INFERENCE, "GET": _INFORMATION}.get(method)
     match = pattern.fullmatch(target) if pattern else None
-    verb = match["verb"] if match and method == "POST" else ""
-    if match is None or (method == "POST" and verb not in _VERBS):
+    if match is None:
         return _Route(refusal=f"Malformed request: {method} {target}")
-    if match["name"] is None:
-        return _Route(refusal="Missing model name in request.")
     version = int(match["version"]) if match["version"] is not None else None
     if version is not None and version > _INT64_MAX:
         return _Route(is_version_too_big=True)
+    verb = match["verb"] if method == "POST" else ""
+    if verb and verb not in _VERBS:
+        return _Route(refusal=f"Malformed request: {method} {target}")
+    if match["name"] is None:
+        return _Route(refusal="Missing model name in request.")
     label = None if match["label"] is None else _unquote(match["label"])
     spec = ModelSpec(_unquote(match["name"]), version, label)
     return _Route(spec, verb, method == "GET" and match["metadata"] == "metadata")

@@ -13,7 +13,7 @@ Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -103,6 +103,8 @@ class Call:
         self.signature = signature
         self.aliases = tuple(signature.inputs)
         self.outputs = outputs
+        self.is_declared = (frozenset(feeds), frozenset(fetches)) in servable.declared
+        """whether a signature has just these inputs and outputs"""
         self.dtypes = [numpy_dtype(info.dtype) for info in infos]
         self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
@@ -210,6 +212,11 @@ class Servable:
             if any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
         )
         """the signatures that take a double"""
+        self.declared = frozenset(
+            (_tensor_names(signature.inputs), _tensor_names(signature.outputs))
+            for signature in self.signatures.values()
+        )
+        """the tensors that go into and come out of each signature"""
         self.usage = Usage()
         self._session = session
         self._functions = {
@@ -248,7 +255,7 @@ class Servable:
             timeout_milliseconds: How long a run may take that is not steady; 0 means for ever.
 
         Raises:
-            InvalidRequest: A name or a type differs from the signature.
+            InvalidRequest: A name differs from the signature.
         """
         if inputs.keys() != signature.inputs.keys():
             inputs = with_defaults(signature, inputs)
@@ -258,9 +265,7 @@ class Servable:
         call = self._call(signature, tuple(outputs), is_deep)
         if timeout_milliseconds and not call.steady and not is_deep:
             call = self._call(signature, tuple(outputs), is_deep, timeout_milliseconds)
-        arrays = [inputs[alias] for alias in call.aliases]
-        call.check_types(arrays)
-        return call, arrays
+        return call, [inputs[alias] for alias in call.aliases]
 
     def _call(
         self, signature: Signature, outputs: tuple[str, ...], is_deep: bool, timeout_milliseconds: int = 0
@@ -342,6 +347,11 @@ class Servable:
                 called |= new
                 functions += new
         return found
+
+    def does_nothing(self, operation: str) -> bool:
+        """Is it there, and has neither work nor inputs of its own?"""
+        node = self._nodes.get(operation)
+        return node is not None and node.op == "NoOp" and not node.input
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
@@ -465,6 +475,10 @@ def _changes_state(operation: str) -> bool:
     return operation.startswith(_STATE_CHANGING_OPS) and operation not in _HARMLESS_OPS
 
 
+def _tensor_names(infos: Mapping[str, TensorInfo]) -> frozenset[str]:
+    return frozenset(info.name for info in infos.values())
+
+
 def _node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
@@ -544,7 +558,8 @@ def _has_variables(graph_def: Any) -> bool:
 def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
     if INIT_SIGNATURE in meta_graph.signature_def:
         for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
-            _run_target(servable, _node_name(output.name), assets)
+            if not servable.does_nothing(_node_name(output.name)):
+                _run_target(servable, _node_name(output.name), assets)
         return
     for collection in ("saved_model_main_op", "legacy_init_op"):
         for name in meta_graph.collection_def[collection].node_list.value:
@@ -581,15 +596,17 @@ def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, 
     The arrays in the ``TensorProto`` messages of a predict, by alias.
 
     Raises:
-        InvalidRequest: One of them holds no tensor, or, what is told first, a name differs from the signature.
+        InvalidRequest: One of the signature's holds no tensor, or, what is told first, there are too few or too many.
     """
     inputs: dict[str, Array] = {}
     for alias, proto in protos.items():
         try:
             inputs[alias] = decode(proto)
         except ValueError as exc:
-            with_defaults(signature, dict.fromkeys(protos, _NOTHING))
-            raise InvalidRequest(f"tensor parsing error: {alias}") from exc
+            if alias in signature.inputs:
+                _check_count(signature, protos)
+                raise InvalidRequest(f"tensor parsing error: {alias}") from exc
+            inputs[alias] = _NOTHING  # whose name is refused
     return inputs
 
 
@@ -600,15 +617,8 @@ def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str
     Raises:
         InvalidRequest: A name is missing, or is none of the signature's.
     """
+    _check_count(signature, inputs)
     missing = [alias for alias in signature.inputs if alias not in inputs]
-    too_few_for_defaults = len(inputs) < len(signature.inputs) and not signature.defaults
-    if len(inputs) > len(signature.inputs) or too_few_for_defaults:
-        extra = sorted(set(inputs) - set(signature.inputs))
-        raise InvalidRequest(
-            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
-            f"len({_braced(inputs)}) != len({_braced(signature.inputs)}). "
-            f"Sent extra: {_braced(extra)}. Missing but required: {_braced(missing)}."
-        )
     for alias in missing:
         if alias not in signature.defaults:
             raise InvalidRequest(
@@ -622,6 +632,17 @@ def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str
             f"Inputs contains invalid name. Used request inputs: {used}, request input: {','.join(sorted(inputs))}"
         )
     return {**inputs, **{alias: signature.defaults[alias] for alias in missing}}
+
+
+def _check_count(signature: Signature, inputs: Collection[str]) -> None:
+    least = 0 if signature.defaults else len(signature.inputs)
+    if not least <= len(inputs) <= len(signature.inputs):
+        raise InvalidRequest(
+            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
+            f"len({_braced(inputs)}) != len({_braced(signature.inputs)}). "
+            f"Sent extra: {_braced(inputs - signature.inputs.keys())}. "
+            f"Missing but required: {_braced(signature.inputs.keys() - inputs)}."
+        )
 
 
 def _check_outputs(signature: Signature, wanted: Sequence[str]) -> None:

@@ -1,5 +1,5 @@
 """
-How does a process of ours get at TensorFlow's session without importing all of TensorFlow?
+How does a process of ours get at TensorFlow's session, without importing all of TensorFlow?
 
 ``import tensorflow`` brings Keras, the data pipeline and the distribution strategies; a server needs the session. With
 a bare module named ``tensorflow`` in place, whose ``__path__`` is the package's folder, the submodules that a server
@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import os
+import platform
 import sys
 import types
 
@@ -23,6 +25,19 @@ NEEDED = (
     "tensorflow.python.framework.tensor_util",
     "tensorflow.python.lib.io._pywrap_record_io",
 )
+
+
+def set_environment() -> None:
+    """
+    What TensorFlow shall read when it is imported; what the user has set stays.
+
+    By default oneDNN takes part on processors with AVX-512 alone. It decides which operations are run as one, and so
+    the last digits of an answer, what infinities become, and which node an error names. A model shall answer the same
+    on every x86-64 processor.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def prepare() -> bool:

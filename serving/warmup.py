@@ -123,6 +123,7 @@ def _run_examples(servable: Servable, signature_name: str, source: Any) -> None:
 
 def _run(servable: Servable, signature: Signature, inputs: dict[str, Array], outputs: list[str]) -> None:
     call, arrays = servable.bind(signature, inputs, outputs)
+    call.check_types(arrays)
     call(arrays)
 
 

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 import pytest
 
 from serving.settings import ServerSettings
+from serving.tensorflow_import import set_environment
+
+set_environment()
 
 
 class TinyModel(Protocol):

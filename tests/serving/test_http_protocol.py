@@ -175,6 +175,22 @@ def test_a_client_that_waits_for_100_is_told_to_go_on(client: Client) -> None:
     assert client.answer().value == 6.0
 
 
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (head("Expect: 100-continue", "Content-Length: 0"), 400),
+        (head("Expect: miracles"), 400),
+        (head("Expect: miracles", "Content-Length: 2", version="1.0") + b"{}", 400),
+        (head("Expect: 100-continue", target="/healthz", method="GET"), 200),
+    ],
+    ids=["no bytes", "no body", "HTTP/1.0", "GET"],
+)
+def test_without_a_body_to_wait_for_nothing_is_expected(client: Client, request_head: bytes, status: int) -> None:
+    """The first thing that is heard is the answer."""
+    client.send(request_head)
+    assert client.answer().status == status
+
+
 def test_a_client_that_waits_for_100_with_too_much_is_not_told_to_go_on(client: Client) -> None:
     """The first thing it hears is the refusal, whatever the order of its headers."""
     client.send(head("Expect: 100-continue", f"Content-Length: {BODY_LIMIT + 1}"))
@@ -242,8 +258,11 @@ def test_what_is_no_http_ends_the_connection(client: Client, server: Server, ref
         (head(*["X: y"] * HEAD_LIMIT), 431),
         (head(method="BREW"), 501),
         (head(method="CONNECT", target="x:80"), 501),
+        (head("Expect: miracles", f"Content-Length: {len(BODY)}"), 417),
+        (head("Expect: miracles", "Transfer-Encoding: chunked"), 417),
+        (head(target=PREDICT[1:]), 404),
     ],
-    ids=["length", "chunks", "target", "header", "headers", "method", "tunnel"],
+    ids=["length", "chunks", "target", "header", "headers", "method", "tunnel", "expect", "expect chunks", "relative"],
 )
 def test_what_is_refused_is_refused_by_name_and_nothing_after_it_is_read(
     server: Server, client: Client, refused: bytes, status: int

@@ -48,6 +48,7 @@ def test_plain_json_is_read_as_it_is(value: Any) -> None:
         (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
         (b"[Infinity, -Inf]", [math.inf, -math.inf]),
         (b"[18446744073709551616]", [2.0**64]),
+        (b'[2e308, -1.0e309, "2e308"]', [math.inf, -math.inf, "2e308"]),
         (b'["\\udc00"]', ["\udced\udcb0\udc80"]),
         (b'["a\xff"]', ["a\udcff"]),
         (b'["\\\\udc00"]', ["\\udc00"]),
@@ -70,6 +71,8 @@ def test_the_dialect_is_rapidjsons(body: bytes, value: Any) -> None:
         (b'["\xff\xff", 1 2]', "Missing a comma or ']' after an array element. at offset: 9"),
         (b'["\\udc00", 1 2]', "Missing a comma or ']' after an array element. at offset: 13"),
         (b'["a\x01"]', "Invalid escape character in string. at offset: 3"),
+        (b"[2e308, 1e309]", "Number too big to be stored in double. at offset: 8"),
+        (b'[2e308, "2e308]', "Missing a closing quotation mark in string. at offset: 15"),
         (b'["\\ud800"]', "The surrogate pair in string is invalid. at offset: 2"),
         (b"[" * 5000, "Invalid value. at offset: 5000"),
         (b"[" * (DEEPEST + 1), f"nested more than {DEEPEST} levels deep"),
@@ -97,7 +100,9 @@ def test_doubles_in_errors_read_back_the_same(value: float) -> None:
 
 def test_a_dump_is_cut_off() -> None:
     """An error never carries a whole request: nothing new is written after 256 bytes."""
-    assert dump([0] * 1000) == "[" + ", ".join(["0"] * 86)[: LONGEST_DUMP - 1]
+    assert dump([0] * 1000) == "[" + ", ".join(["0"] * 86)
+    assert len(dump([0] * 1000)) == LONGEST_DUMP + 1
+    assert dump({"k" * 245: 1, "b": 2}) == f'{{\n    "{"k" * 245}": 1'
     assert dump({"a": [1, math.nan, 2]}) == '{\n    "a": [1, '
 
 
@@ -129,7 +134,16 @@ def test_strings_survive_their_escapes(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("text", "content"),
-    [("aGk=", b"hi"), ("aGk", b"hi"), ("aG k=\n", b"hi"), ("YR==", b"a"), ("aGk==", None), ("a", None), ("-_", None)],
+    [
+        ("aGk=", b"hi"),
+        ("aGk", b"hi"),
+        ("aGk.", b"hi"),
+        ("aG k=\n", b"hi"),
+        ("YR==", b"a"),
+        ("aGk==", None),
+        ("a", None),
+        ("-_", None),
+    ],
 )
 def test_base64_may_lack_padding_but_not_sense(text: str, content: bytes | None) -> None:
     """White space is ignored and padding may be left out; wrong padding and the URL alphabet are refused."""

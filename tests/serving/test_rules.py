@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import requests
-from tensorflow_serving.apis import inference_pb2
+from tensorflow import make_tensor_proto
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow_serving.apis import inference_pb2, model_management_pb2, predict_pb2
 
 from serving.source import Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
-from tests.conformance.cases import read_setups
+from tests.conformance.cases import MODELS, read_setups
 from tests.conformance.client import GrpcAnswer
 from tests.conformance.launch import Client, running
 from tests.conftest import ModelServer, TinyModel
 
 SECONDS = 20.0
+PREDICT = "tensorflow.serving.PredictionService/Predict"
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +196,110 @@ def test_values_are_read_before_the_method_name_is_checked(setup: Client) -> Non
 def test_batches_are_padded_to_the_next_allowed_size(setup: Client, path: str, body: str, answer: str) -> None:
     """The graph sees 4 or 8 rows, whatever was sent."""
     assert ask(setup, f"/v1/models/{path}:predict", body)[1] == answer
+
+
+@pytest.mark.parametrize("setup", ["batching_split"], indirect=True)
+def test_a_batch_that_is_split_has_a_largest_size_too(setup: Client) -> None:
+    """It is that of what one request may bring, not of what is run at a time."""
+    bodies = [json.dumps({"instances": [[1.0, 2.0, 3.0, 4.0]] * rows}) for rows in (64, 65)]
+    answers = [ask(setup, "/v1/models/iris:predict", body) for body in bodies]
+    assert [status for status, _ in answers] == [200, 400]
+    assert answers[1][1] == "Task size 65 is larger than maximum input batch size 64"
+
+
+def predict(
+    model: str, inputs: Mapping[str, Any], signature_name: str = "", output_filter: Sequence[str] = ()
+) -> bytes:
+    """A predict request; an input may be a TensorProto too."""
+    request = predict_pb2.PredictRequest(output_filter=output_filter)
+    request.model_spec.name, request.model_spec.signature_name = model, signature_name
+    for alias, value in inputs.items():
+        request.inputs[alias].CopyFrom(value if isinstance(value, tensor_pb2.TensorProto) else make_tensor_proto(value))
+    content: bytes = request.SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize("setup", ["batching"], indirect=True)
+def test_only_what_a_signature_declares_is_batched(setup: Client) -> None:
+    """Some of its outputs are asked for: then no rule of batching applies; types are checked after the rules."""
+    rows = {"a": np.ones((9, 2), np.float32), "b": np.ones(9, np.int64)}
+    assert setup.grpc(PREDICT, predict("multi", rows, output_filter=["sum"]), SECONDS).code == "OK"
+    too_large = GrpcAnswer("INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 8", b"")
+    assert setup.grpc(PREDICT, predict("multi", rows), SECONDS) == too_large
+    assert setup.grpc(PREDICT, predict("iris", {"input": np.ones((9, 4))}), SECONDS) == too_large
+
+
+NO_TENSOR = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_content=b"abc")
+
+
+@main
+@pytest.mark.parametrize(
+    ("inputs", "error"),
+    [
+        ({"x": NO_TENSOR, "z": 1.0}, "tensor parsing error: x"),
+        ({"x": 1.0, "z": NO_TENSOR}, "Inputs contains invalid name. Used request inputs: x, request input: x,z"),
+        ({"x": NO_TENSOR, "y": 1.0, "z": 1.0, "u": 1.0}, "input size does not match signature: 4!="),
+    ],
+    ids=["one of the signature's", "another one", "too many"],
+)
+def test_what_holds_no_tensor_is_told_where_it_is_looked_at(setup: Client, inputs: dict[str, Any], error: str) -> None:
+    """The number of the inputs comes first, their names last."""
+    answer = setup.grpc(PREDICT, predict("with_defaults", inputs), SECONDS)
+    assert (answer.code, answer.message[: len(error)]) == ("INVALID_ARGUMENT", error)
+
+
+@main
+@pytest.mark.parametrize("value", [0, 5])
+def test_tensors_of_many_dimensions_may_end_in_zeros(setup: Client, value: int) -> None:
+    """They are what they were after the model."""
+    tensor = make_tensor_proto(np.array(value, np.int32))
+    for _ in range(65):
+        tensor.tensor_shape.dim.add(size=1)
+    answer = setup.grpc(PREDICT, predict("dtypes", {"x": tensor}, "any_int32"), SECONDS)
+    (output,) = predict_pb2.PredictResponse.FromString(answer.response).outputs.values()
+    assert (list(output.int_val), len(output.tensor_shape.dim)) == ([value], 65)
+
+
+@pytest.mark.parametrize("setup", ["empty"], indirect=True)
+def test_a_reload_tells_what_was_counted_meanwhile(setup: Client) -> None:
+    """By the names that TensorFlow gives its metrics; one that is not there has counted nothing."""
+    request = model_management_pb2.ReloadConfigRequest()
+    records, unknown = "/tensorflow/serving/model_warmup_records_read", "/no/metric"
+    request.metric_names.extend([records, unknown, records])
+    model = {"name": "warm", "base_path": str(MODELS / "warm_good"), "model_platform": "tensorflow"}
+    request.config.model_config_list.config.add(**model)
+    answer = setup.grpc(
+        "tensorflow.serving.ModelService/HandleReloadConfigRequest", request.SerializeToString(), SECONDS
+    )
+    told = model_management_pb2.ReloadConfigResponse.FromString(answer.response).metric
+    assert {(each.name, each.int64_value_increase) for each in told} == {(records, 3), (unknown, 0)}
+
+
+@main
+def test_a_signature_is_shown_in_the_order_of_its_keys(setup: Client) -> None:
+    """As protobuf's C++ text is, whatever the order in the file."""
+    body = '{"signature_name": "predict_examples", "examples": [{"x": [1.5, 2.5]}]}'
+    error = ask(setup, "/v1/models/classify_regress:classify", body)[1]
+    assert re.findall(r'key: "(\w+)"', error) == ["examples", "scores", "value"]
+
+
+@main
+def test_features_whose_names_are_no_text_are_ignored(setup: Client) -> None:
+    """No model can ask for them."""
+    plain, odd = ('{"examples": [{"x": [1.5, 2.5]%s}]}' % more for more in ("", r', "\udc00": 1'))  # noqa: UP031
+    path = "/v1/models/classify_regress:classify"
+    assert ask(setup, path, odd) == ask(setup, path, plain)
+    assert ask(setup, path, plain)[0] == 200
+
+
+@main
+@pytest.mark.parametrize(
+    "path", ["/v1/models/versions/9223372036854775808", "/v1/models/m/versions/9223372036854775808"]
+)
+def test_a_version_beyond_all_numbers_is_refused_without_a_word(setup: Client, path: str) -> None:
+    """Whether there is a model name or not."""
+    answer = setup.rest({"method": "GET", "path": path}, SECONDS)
+    assert (answer.status, answer.body) == (400, b"")
 
 
 @pytest.mark.parametrize("setup", ["broken"], indirect=True)

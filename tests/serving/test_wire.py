@@ -124,14 +124,14 @@ def test_packed_values_may_come_in_pieces() -> None:
 
 
 def test_batching_parameters(tmp_path: Path) -> None:
-    """Of a batching file the sizes and whether larger batches are split are taken; the rest is known."""
+    """Of a batching file the sizes are taken; the rest is known."""
     file = tmp_path / "batching.txt"
     file.write_text(
         "max_batch_size { value: 8 } batch_timeout_micros { value: 0 } max_enqueued_batches { value: 100 }\n"
         "num_batch_threads { value: 2 } thread_pool_name { value: 'pool' } pad_variable_length_inputs: true\n"
         "allowed_batch_sizes: [4, 8] enable_large_batch_splitting { value: true }"
     )
-    assert read_batching_limits(file) == BatchingLimits(8, split_large=True, allowed_sizes=(4, 8))
+    assert read_batching_limits(file) == BatchingLimits(8, allowed_sizes=(4, 8))
     file.write_text("")
     assert read_batching_limits(file) == BatchingLimits()
 
