@@ -11,10 +11,10 @@ import ssl
 from pathlib import Path
 
 import grpc
-from google.protobuf import text_format
 
 from serving import wire_pb2 as wire
 from serving.errors import InvalidRequest, Unauthenticated
+from serving.text_protos import read_text_proto
 
 _SCHEME = b"bearer "
 
@@ -58,10 +58,7 @@ def read_grpc_credentials(path: Path) -> grpc.ServerCredentials:
     Raises:
         InvalidRequest: It is none, or asks for client certificates without naming who signs them.
     """
-    try:
-        config = text_format.Parse(path.read_text(), wire.SSLConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(f"Invalid protobuf file: '{path}': {exc}") from exc
+    config = read_text_proto(path, wire.SSLConfig())
     if not config.server_key or not config.server_cert:
         raise InvalidRequest(f"{path} must have a server_key and a server_cert, both as PEM")
     if config.client_verify and not config.custom_ca:

@@ -14,16 +14,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import text_format
 
-from serving import wire_pb2 as wire
-from serving.errors import FailedPrecondition, InvalidRequest
 from serving.servable import LONG_SECONDS, Call
-from serving.tensors import Array, DeepArray
+from serving.tensors import Array
 
 LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024
@@ -38,75 +34,6 @@ class _Request:
     call: Call
     arrays: list[Array]
     done: Done
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingLimits:
-    """What a request must keep to where TensorFlow Serving's batching is asked for."""
-
-    max_batch_size: int = 1000
-    allowed_sizes: tuple[int, ...] = ()
-
-    def check_inputs(self, arrays: Sequence[Array]) -> None:
-        """
-        Check the batch of a request.
-
-        Raises:
-            InvalidRequest: The inputs are not batches of one size, or are too large.
-        """
-        if any(array.ndim == 0 for array in arrays):
-            raise InvalidRequest("Batching Run() input tensors must have at least one dimension")
-        sizes = {len(array) for array in arrays}
-        if len(sizes) > 1:
-            raise InvalidRequest("Batching Run() input tensors must have equal 0th-dimension size")
-        size = sizes.pop() if sizes else 0
-        if size > self.max_batch_size:
-            raise InvalidRequest(f"Task size {size} is larger than maximum input batch size {self.max_batch_size}")
-
-    def padded(self, arrays: list[Array]) -> list[Array]:
-        """The inputs, filled up to the next allowed size with their first row."""
-        rows = len(arrays[0]) if arrays else 0
-        missing = next((size for size in self.allowed_sizes if size >= rows), rows) - rows
-        if not rows or not missing or any(isinstance(array, DeepArray) for array in arrays):
-            return arrays
-        return [np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) for array in arrays]
-
-    def checked_outputs(self, inputs: Sequence[Array], padded: Sequence[Array], outputs: list[Array]) -> Result:
-        """The outputs for the inputs, if each has one row for each padded row; else what is wrong with them."""
-        rows, padded_rows = (len(arrays[0]) if arrays else 0 for arrays in (inputs, padded))
-        for array in outputs:
-            if array.ndim == 0:
-                return FailedPrecondition("Batched output tensor has 0 dimensions")
-            if len(array) != padded_rows:
-                return FailedPrecondition(
-                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
-                    "input tensors"
-                )
-        return outputs if rows == padded_rows else [array[:rows] for array in outputs]
-
-
-def read_batching_limits(path: Path) -> BatchingLimits:
-    """
-    The limits in a ``BatchingParameters`` file.
-
-    Raises:
-        InvalidRequest: It is not one, or contradicts itself.
-    """
-    try:
-        parameters = text_format.Parse(path.read_text(), wire.BatchingParameters())
-    except text_format.ParseError as exc:
-        raise InvalidRequest(f"Invalid protobuf file: '{path}': {exc}") from exc
-    given = parameters.HasField("max_batch_size")
-    size = parameters.max_batch_size.value if given else BatchingLimits().max_batch_size
-    if size < 1:
-        raise InvalidRequest(f"max_batch_size must be positive; was {size}")
-    allowed = parameters.allowed_batch_sizes
-    if allowed and allowed[-1] != size:
-        raise InvalidRequest(
-            "Last entry in allowed_batch_sizes must match max_batch_size; "
-            f"last entry was {allowed[-1]}; expected {size}"
-        )
-    return BatchingLimits(size, tuple(allowed))
 
 
 class Merger:

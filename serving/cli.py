@@ -49,7 +49,6 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
     "grpc_channel_arguments": str,
     "rest_api_num_threads": int,
     "num_unload_threads": int,
-    "enable_per_model_batching_parameters": bool,
     "platform_config_file": str,
     "thread_pool_factory_config_file": str,
     "tensorflow_session_config_file": str,
@@ -70,6 +69,10 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
 _GARBAGE_THRESHOLDS = (50_000, 20, 100)
 # By default a thread that loads a version lets the one that answers requests wait for 5 ms, again and again.
 _SWITCH_SECONDS = 1e-4
+_NO_GRPC = (
+    "Failed to start server. Error: INVALID_ARGUMENT: "
+    "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+)
 _NO_SETTINGS = {"version": bool, "ephemeral_ports": bool, "ports_file": str}
 
 
@@ -94,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(exc, file=sys.stderr)
         print(usage(), file=sys.stderr)
         return EXIT_USAGE
+    if settings.grpc_port is None and not settings.grpc_socket_path:
+        print(_NO_GRPC, file=sys.stderr)
+        return EXIT_NOT_STARTED
     return serve(settings, ports_file=values.get("ports_file") or None)
 
 
@@ -171,8 +177,6 @@ def settings_of(values: Mapping[str, Any]) -> ServerSettings:
     if values.get("ephemeral_ports"):
         return ServerSettings(**{**fields, "grpc_port": 0, "rest_port": 0})
     grpc_port, rest_port = values.get("port", 8500), values.get("rest_api_port", 0)
-    if not grpc_port and not values.get("grpc_socket_path"):
-        raise UsageError("At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.")
     if rest_port and rest_port == grpc_port:
         log.error("--rest_api_port cannot be same as --port. Skipping REST")
         rest_port = 0

@@ -23,7 +23,8 @@ from typing import Any
 
 import grpc
 
-from serving.batching import BatchingLimits, Done, Merger, Result, read_batching_limits, runs_inline
+from serving.batching import Done, Merger, Result, runs_inline
+from serving.batching_limits import BatchingLimits, read_batching_limits
 from serving.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -146,8 +147,8 @@ class DataPlane:
             InvalidRequest: A name or type differs from the signature, or the batch breaks the limits of the settings.
         """
         call, arrays = servable.bind(signature, inputs, outputs, round(1000 * (timeout_seconds or 0)))
-        if self._limits and call.is_declared:
-            self._limits.check_inputs(arrays)
+        if servable.limits and call.is_declared:
+            servable.limits.check_inputs(arrays)
         call.check_types(arrays)
         return call, arrays
 
@@ -160,7 +161,7 @@ class DataPlane:
             api: Which kind of inference the metrics count this as.
         """
         servable, metrics = call.servable, self.metrics
-        limits = self._limits if call.is_declared else None
+        limits = servable.limits if call.is_declared else None
         usage = servable.usage
         usage.requests += 1
         run = limits.padded(arrays) if limits else arrays
@@ -280,21 +281,22 @@ class DataPlane:
             LabelNotAssignable: A label's version is not available.
             GraphError: A new model did not become available.
         """
-        if config.WhichOneof("config") != "model_config_list":
-            raise FailedPrecondition(
-                "Cannot transition to requested config. "
-                "It is only legal to transition from one ModelConfigList to another."
-            )
-        await self.reload_entries(entries_of(config))
+        await self.reload_entries(_listed(config))
+
+    async def adopt(self, config: Any) -> None:
+        """
+        Like `reload`, without waiting for new models: what does not load stays away, and the rest is served.
+
+        Raises:
+            ServingError: As `reload` does, but for models that do not become available.
+        """
+        entries = _listed(config)
+        self._labels = self._checked(entries)
+        await self._apply(entries)
 
     async def reload_entries(self, entries: Sequence[ModelEntry]) -> None:
         """Like `reload`, for a config that has been read already."""
-        _validate(entries, self._entries)
-        labels = self._checked_labels(entries)
-        _check_platforms(entries)
-        _refuse_logging(entries)
-        if self._waiting_reload is not None:
-            self._waiting_reload.cancel()
+        labels = self._checked(entries)
         task = self._waiting_reload = asyncio.create_task(self._transition(entries, labels))
         try:
             await asyncio.shield(task)
@@ -302,6 +304,16 @@ class DataPlane:
             if task.cancelled():
                 raise ServerUnavailable("A later reload took the place of this one") from None
             raise
+
+    def _checked(self, entries: Sequence[ModelEntry]) -> dict[str, dict[str, int]]:
+        """The labels that entries ask for, once they have been found good; a reload that still waits gives way."""
+        _validate(entries, self._entries)
+        labels = self._checked_labels(entries)
+        _check_platforms(entries)
+        _refuse_logging(entries)
+        if self._waiting_reload is not None:
+            self._waiting_reload.cancel()
+        return labels
 
     async def _transition(self, entries: Sequence[ModelEntry], labels: dict[str, dict[str, int]]) -> None:
         before, labels_before = list(self._entries.values()), self._labels
@@ -317,7 +329,7 @@ class DataPlane:
 
     async def _apply(self, entries: Sequence[ModelEntry]) -> None:
         self._entries = {entry.name: entry for entry in entries}
-        await self._source.set_models({entry.name: Watched(Path(entry.base_path), entry.policy) for entry in entries})
+        await self._source.set_models({entry.name: _watched(entry) for entry in entries})
 
     def _load(self, model: str, version: int, path: Path) -> Servable:
         if not path.is_dir():
@@ -329,7 +341,9 @@ class DataPlane:
         replaced = self._manager.latest(model)
         if replaced:
             _step_back()
+        limits = self._limits_of(path)
         servable = load(model, version, path, self._load_options)
+        servable.limits = limits
         if self.settings.enable_model_warmup:
             started = time.perf_counter()
             try:
@@ -342,6 +356,16 @@ class DataPlane:
         if replaced:
             servable.prepare(replaced.prepared)
         return servable
+
+    def _limits_of(self, path: Path) -> BatchingLimits | None:
+        """Where every version brings its own, one that brings none has no limits."""
+        if not (self._limits and self.settings.enable_per_model_batching_parameters):
+            return self._limits
+        file = path / "batching_params.pbtxt"
+        try:
+            return read_batching_limits(file) if file.exists() else None
+        except InvalidRequest as exc:
+            raise GraphError(exc.code, exc.message) from exc
 
     def _labelled_version(self, model: str, label: str) -> int:
         if self._labels is None:
@@ -386,6 +410,14 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
+def _listed(config: Any) -> list[ModelEntry]:
+    if config.WhichOneof("config") != "model_config_list":
+        raise FailedPrecondition(
+            "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+        )
+    return entries_of(config)
+
+
 def entries_of(config: Any) -> list[ModelEntry]:
     """The models of a ``ModelServerConfig``."""
     return [
@@ -406,7 +438,7 @@ def _are_small(entries: Sequence[ModelEntry]) -> bool:
     """Is every version that is wanted now so small that its operations are tiny?"""
     for entry in entries:
         try:
-            for version in list_versions(Watched(Path(entry.base_path), entry.policy)).aspired.values():
+            for version in list_versions(_watched(entry)).aspired.values():
                 sizes = (file.stat().st_size for file in version.path.rglob("*"))
                 if sum(sizes) > LARGEST_SMALL_MODEL_BYTES:
                     return False
@@ -419,6 +451,10 @@ def _batching_limits(settings: ServerSettings) -> BatchingLimits | None:
     if settings.batching_parameters_file is not None:
         return read_batching_limits(settings.batching_parameters_file)
     return BatchingLimits() if settings.enable_batching else None
+
+
+def _watched(entry: ModelEntry) -> Watched:
+    return Watched(Path(entry.base_path.removeprefix("file://")), entry.policy)
 
 
 def _policy(policy: Any) -> VersionPolicy:
@@ -436,7 +472,7 @@ def _validate(entries: Sequence[ModelEntry], current: Mapping[str, ModelEntry]) 
         if names[entry.name] > 1:
             raise InvalidRequest(f"Illegal to list model {entry.name} multiple times in config list")
     for entry in entries:
-        if not Path(entry.base_path).is_absolute():
+        if not _watched(entry).base_path.is_absolute():
             raise InvalidRequest(
                 f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}"
             )

@@ -21,7 +21,7 @@ from serving.errors import InvalidRequest, Unsupported
 from serving.servable import ServableHandle
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import Array, as_bytes, data_type_of
-from serving.warmup import serialized_examples
+from serving.warmup import NO_SIGNATURE, NO_SIGNATURE_FOR_TASK, serialized_examples
 
 Classifications = list[list[tuple[bytes, float]]]
 """Per example, the classes: label and score."""
@@ -102,9 +102,10 @@ def find_signature(handle: ServableHandle, name: str) -> Signature:
     Raises:
         InvalidRequest: The model has none of that name.
     """
-    signature = handle.servable.signatures.get(name or DEFAULT_SIGNATURE)
+    name = name or DEFAULT_SIGNATURE
+    signature = handle.servable.signatures.get(name)
     if signature is None:
-        raise InvalidRequest(f"No signature was found with the name: {name or DEFAULT_SIGNATURE}")
+        raise InvalidRequest(NO_SIGNATURE.format(name=name))
     return signature
 
 
@@ -117,7 +118,7 @@ def _task_signatures(data_plane: DataPlane, handle: ServableHandle, tasks: Seque
             raise InvalidRequest("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in handle.servable.signatures:
-            raise InvalidRequest(f"Requested signature not found in model graph: {name}")
+            raise InvalidRequest(NO_SIGNATURE_FOR_TASK.format(name=name))
         if name in signatures:
             raise InvalidRequest(f"Duplicate evaluation of signature: {name}")
         signature = signatures[name] = handle.servable.signatures[name]

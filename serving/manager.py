@@ -149,17 +149,20 @@ class Manager:
 
     async def wait_available(self, names: Iterable[str]) -> dict[str, VersionStatus]:
         """
-        Wait until each of these models has a version available, or no hope of one.
+        Wait until each of these models has a version available, or has failed.
+
+        Looked at from the highest aspired version down, the first that ended before one was available is the failure.
+        What is below a version that is still being loaded may have ended: it does not count yet.
 
         Returns:
-            The models without hope, each with the error of its highest version.
+            The models that failed, each with the error of that version.
         """
         names = list(names)
         while True:
             self._changed.clear()
-            failed = {name: status for name in names if (status := self._failure(name)) is not None}
-            if all(name in failed or self.latest(name) is not None for name in names):
-                return failed
+            outcomes = {name: self._outcome(name) for name in names}
+            if None not in outcomes.values():
+                return {name: status for name, status in outcomes.items() if status and status.state is State.END}
             await self._changed.wait()
 
     async def close(self) -> None:
@@ -170,11 +173,16 @@ class Manager:
             await asyncio.wait(self._tasks)
         self._pool.shutdown()
 
-    def _failure(self, name: str) -> VersionStatus | None:
-        aspired = [version for version in self._models.get(name, _Model()).versions.values() if version.aspired]
-        if not aspired or any(version.state is not State.END for version in aspired):
-            return None
-        return max(aspired, key=lambda version: version.number).status
+    def _outcome(self, name: str) -> VersionStatus | None:
+        """The version that is available or decides that the model has failed; None while that is open."""
+        versions = self._models.get(name, _Model()).versions
+        is_open = False
+        for number in sorted(versions, reverse=True):
+            version = versions[number]
+            if version.state is State.AVAILABLE or (version.aspired and version.state is State.END and not is_open):
+                return version.status
+            is_open = is_open or version.aspired is not None
+        return None
 
     def _step(self, name: str) -> None:
         """Begin whatever the rules of an availability-preserving transition allow now; unloading comes first."""

@@ -14,10 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from serving import wire_pb2 as wire
-from serving.errors import InvalidRequest
+from serving.text_protos import read_text_proto
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 MOST_REFUSED = 1000
@@ -52,11 +50,9 @@ def read_metrics_path(config_file: Path) -> str | None:
 
     Raises:
         InvalidRequest: It is not such a file.
+        OSError: It cannot be read.
     """
-    try:
-        config = text_format.Parse(config_file.read_text(), wire.MonitoringConfig()).prometheus_config
-    except text_format.ParseError as exc:
-        raise InvalidRequest(f"Invalid protobuf file: '{config_file}': {exc}") from exc
+    config = read_text_proto(config_file, wire.MonitoringConfig()).prometheus_config
     return (config.path or DEFAULT_PATH) if config.enable else None
 
 

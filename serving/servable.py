@@ -29,7 +29,9 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
+from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
@@ -217,6 +219,8 @@ class Servable:
             for signature in self.signatures.values()
         )
         """the tensors that go into and come out of each signature"""
+        self.limits: BatchingLimits | None = None
+        """what batching asks of requests"""
         self.usage = Usage()
         self._session = session
         self._functions = {
@@ -516,11 +520,21 @@ def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
     try:
         saved_model.ParseFromString(content)
     except DecodeError as exc:
-        raise GraphError(grpc.StatusCode.OUT_OF_RANGE, "Read less bytes than requested") from exc
+        raise _unreadable(path) from exc
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == tags:
             return meta_graph
     raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
+
+
+def _unreadable(path: Path) -> GraphError:
+    """What TensorFlow's own reader has against a ``saved_model.pb``: that it ends too early, or is something else."""
+    code, text = grpc.StatusCode.DATA_LOSS.name, f"Can't parse {path}/saved_model.pb as binary proto"
+    try:
+        fingerprinting.CreateFingerprintDef(str(path))
+    except fingerprinting.FingerprintException as exc:
+        code, _, text = str(exc).splitlines()[-1].partition(": ")
+    return GraphError(grpc.StatusCode[code], text)
 
 
 def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:

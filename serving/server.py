@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.access import read_grpc_credentials, read_rest_context, read_token
@@ -30,6 +29,7 @@ from serving.http_protocol import HttpLimits, HttpServer
 from serving.model_config import ModelEntry
 from serving.rest_api import RestApi
 from serving.settings import ServerSettings
+from serving.text_protos import read_text_proto
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +147,10 @@ class Server:
         self._stop = asyncio.Event()
         if self._stop_requested:
             self._stop.set()
+        entries, has_config = configured_models(self.settings)
         self._data_plane = self._create_data_plane()
         try:
-            await self._load_models()
+            await self._load_models(entries, has_config)
             await self._serve()
         finally:
             await self._close_data_plane()
@@ -157,16 +158,15 @@ class Server:
     def _create_data_plane(self) -> DataPlane:
         try:
             return DataPlane(self.settings)
-        except (OSError, UnicodeDecodeError) as exc:
-            raise StartupError(f"NOT_FOUND: {exc}") from exc
+        except OSError as exc:
+            raise StartupError(f"NOT_FOUND: {exc.filename}; {exc.strerror}") from exc
         except ServingError as exc:
             raise StartupError(f"{exc.code.name}: {exc}") from exc
 
-    async def _load_models(self) -> None:
+    async def _load_models(self, entries: Sequence[ModelEntry], has_config: bool) -> None:
         """Wait until every configured model is available, or the server is told to stop."""
         assert self._stop is not None
         try:
-            entries, has_config = configured_models(self.settings)
             loading = asyncio.ensure_future(self.data_plane.start(entries, has_config))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -245,7 +245,7 @@ class Server:
         while seconds > 0 and path is not None:
             await asyncio.sleep(seconds)
             try:
-                await self.data_plane.reload(read_config(path))
+                await self.data_plane.adopt(_read(read_config, path))
             except (ServingError, StartupError) as exc:
                 log.warning("config file not applied path=%s: %s", path, exc)
 
@@ -290,33 +290,26 @@ def configured_models(settings: ServerSettings) -> tuple[Sequence[ModelEntry], b
     """The models that the settings ask for, and whether there is a list of them at all."""
     if settings.use_alts_credentials:
         raise StartupError("UNIMPLEMENTED: ALTS exists on Google Cloud only; use --ssl_config_file for TLS.")
+    config = _read(read_config, settings.model_config_file)
+    if config is None and not settings.model_base_path:
+        raise StartupError(
+            "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"
+        )
+    if config is not None and config.HasField("custom_model_config"):
+        raise StartupError("UNIMPLEMENTED: ModelServer does not yet support custom model config.")
     if settings.batching_parameters_file is not None and not settings.enable_batching:
         raise StartupError(
             "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "
             "server_options.enable_batching to true."
         )
-    if settings.model_config_file is not None:
-        config = read_config(settings.model_config_file)
-        return entries_of(config), config.HasField("model_config_list")
-    if settings.model_base_path:
+    if config is None:
         return [ModelEntry(settings.model_name, settings.model_base_path)], True
-    raise StartupError(
-        "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"
-    )
+    return entries_of(config), config.HasField("model_config_list")
 
 
 def read_config(path: Path) -> Any:
     """The ``ModelServerConfig`` in a file."""
-    try:
-        text = path.read_text()
-    except OSError as exc:
-        raise StartupError(f"NOT_FOUND: {path}; {exc.strerror}") from exc
-    if not text:
-        raise StartupError(f"INVALID_ARGUMENT: {path}; Invalid argument")
-    try:
-        return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as exc:
-        raise StartupError(f"INVALID_ARGUMENT: Invalid protobuf file: '{path}': {exc}") from exc
+    return read_text_proto(path, model_server_config_pb2.ModelServerConfig())
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

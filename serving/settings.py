@@ -73,6 +73,8 @@ class ServerSettings:
     """Enforce the limits of the batching parameters, as TensorFlow Serving's batching does."""
     batching_parameters_file: Path | None = None
     """A ``BatchingParameters`` in text format."""
+    enable_per_model_batching_parameters: bool = False
+    """Take the batching parameters from each version's own ``batching_params.pbtxt``; one without has no limits."""
     merge_requests: bool = True
     """Run requests that arrive together as one; it can change the last bit of a float."""
     monitoring_config_file: Path | None = None

@@ -109,12 +109,19 @@ class Source:
         return listings
 
     def _take(self, name: str, listing: Listing | OSError) -> None:
+        base_path = self._models[name].base_path
         if isinstance(listing, Listing):
             self._problems.pop(name, None)
+            if not listing.names and self._known.get(name) != listing.names:
+                log.warning(
+                    "No versions of servable %s found under base path %s: a version is a directory whose name is a "
+                    "number, such as 1",
+                    name,
+                    base_path,
+                )
             self._known[name] = listing.names
             self._report(name, listing.aspired)
             return
-        base_path = self._models[name].base_path
         if name not in self._problems:
             log.warning(
                 "Could not find base path %s for servable %s with error NOT_FOUND: %s not found (%s)",

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_RECORDS = 1000
+NO_SIGNATURE = "No signature was found with the name: {name}"
+NO_SIGNATURE_FOR_TASK = "Requested signature not found in model graph: {name}"
 
 
 def warm_up(servable: Servable, iterations: int = 1) -> int:
@@ -106,17 +108,21 @@ def _replay(servable: Servable, record: Any) -> None:
         _run(servable, signature, decode_inputs(signature, request.inputs), list(request.output_filter))
     elif kind in ("classify_log", "regress_log"):
         request = getattr(record, kind).request
-        _run_examples(servable, request.model_spec.signature_name, request.input)
+        _run_examples(servable, request.model_spec.signature_name, request.input, NO_SIGNATURE)
     elif kind == "multi_inference_log":
-        for task in record.multi_inference_log.request.tasks:
-            _run_examples(servable, task.model_spec.signature_name, record.multi_inference_log.request.input)
+        request = record.multi_inference_log.request
+        for task in request.tasks:
+            _run_examples(servable, task.model_spec.signature_name, request.input, NO_SIGNATURE_FOR_TASK)
     else:
         number = record.DESCRIPTOR.fields_by_name[kind].number
         raise GraphError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
-def _run_examples(servable: Servable, signature_name: str, source: Any) -> None:
-    signature = _signature(servable, signature_name)
+def _run_examples(servable: Servable, signature_name: str, source: Any, missing: str) -> None:
+    name = signature_name or DEFAULT_SIGNATURE
+    if name not in servable.signatures:
+        raise InvalidRequest(missing.format(name=name))
+    signature = servable.signatures[name]
     examples = serialized_examples(source)
     _run(servable, signature, dict.fromkeys(signature.inputs, examples), [])
 

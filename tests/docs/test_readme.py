@@ -30,7 +30,7 @@ TENSORFLOW_SERVING_FLAGS = {
     *("rest_api_timeout_in_ms", "rest_api_enable_cors_support", "enable_batching", "batching_parameters_file"),
     *("monitoring_config_file", "enable_grpc_healthcheck_service", "enable_signature_method_name_check"),
     *("enable_serialization_as_tensor_content", "grpc_max_threads", "tensorflow_intra_op_parallelism"),
-    "tensorflow_inter_op_parallelism",
+    *("tensorflow_inter_op_parallelism", "enable_per_model_batching_parameters"),
 }
 OWN_FLAGS = {field.name for field in dataclasses.fields(ServerSettings)} - TENSORFLOW_SERVING_FLAGS
 README = (PROJECT / "README.md").read_text("utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cli import EXIT_USAGE, UsageError, main, parse_flags, settings_of, usage
+from serving.cli import EXIT_NOT_STARTED, EXIT_USAGE, UsageError, main, parse_flags, settings_of, usage
 from serving.settings import ServerSettings
 
 
@@ -73,7 +73,7 @@ def test_flags_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize(
     "argument",
-    ["--port=x", "--port=", "--port=0", "--enable_batching=maybe", "--file_system_poll_wait_seconds=0.5", "--help"],
+    ["--port=x", "--port=", "--enable_batching=maybe", "--file_system_poll_wait_seconds=0.5", "--help"],
 )
 def test_bad_values_end_the_program(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A value that cannot be read, or a call for help, prints the usage and exits with 255."""
@@ -81,6 +81,15 @@ def test_bad_values_end_the_program(argument: str, capsys: pytest.CaptureFixture
         settings(argument)
     assert main([argument]) == EXIT_USAGE
     assert usage() in capsys.readouterr().err
+
+
+def test_without_grpc_nothing_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told in TensorFlow Serving's words."""
+    assert main(["--port=0", "--model_base_path=/models"]) == EXIT_NOT_STARTED
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "Failed to start server. Error: INVALID_ARGUMENT: "
+        "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+    )
 
 
 @pytest.mark.parametrize("argument", ["--version", "--version=true"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from tensorflow_serving.config import model_server_config_pb2
 
 from serving.data_plane import DataPlane
 from serving.errors import (
@@ -310,6 +311,77 @@ def test_a_failed_reload_leaves_everything_as_it_was(tiny_model: TinyModel, tmp_
     run(main())
 
 
+def test_an_adopted_config_serves_what_can_be_loaded(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """A model that fails, or has no directory yet, keeps the others neither from being served nor from staying so."""
+
+    async def main() -> None:
+        for name in ("tiny", "other"):
+            tiny_model(tmp_path / name, 1)
+        (tmp_path / "broken" / "1").mkdir(parents=True)
+        config = model_server_config_pb2.ModelServerConfig()
+        for name in ("tiny", "broken", "missing", "other"):
+            config.model_config_list.config.add(
+                name=name, base_path=f"file://{tmp_path / name}", model_platform="tensorflow"
+            )
+        async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
+            await data_plane.adopt(config)
+            await until(lambda: data_plane.servable("other", 1) is not None)
+            await until(lambda: states(data_plane, "broken") == {1: State.END})
+            found = [data_plane.servable(name, 1) for name in ("tiny", "other")]
+            await data_plane.adopt(config)
+            assert [data_plane.servable(name, 1) for name in ("tiny", "other")] == found
+            assert states(data_plane, "broken") == {1: State.END}
+            with pytest.raises(FailedPrecondition, match="Cannot transition to requested config"):
+                await data_plane.adopt(model_server_config_pb2.ModelServerConfig())
+
+    run(main())
+
+
+@pytest.mark.parametrize(("good", "starts"), [((2, 3), False), ((2, 4), True)])
+def test_the_highest_version_decides_whether_a_model_has_failed(
+    tiny_model: TinyModel, tmp_path: Path, good: Sequence[int], starts: bool
+) -> None:
+    """What is below it may fail or not; it may not, whatever is below it."""
+
+    async def main() -> None:
+        for version in range(1, 5):
+            if version in good:
+                tiny_model(tmp_path / "tiny", version)
+            else:
+                (tmp_path / "tiny" / str(version)).mkdir(parents=True)
+        with nullcontext() if starts else pytest.raises(GraphError, match="name: tiny version: 4"):
+            async with serving(ModelEntry("tiny", str(tmp_path / "tiny"), All())) as data_plane:
+                await until(lambda: data_plane.servable("tiny", 4) is not None)
+
+    run(main())
+
+
+def test_versions_may_bring_their_own_batching_parameters(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """Those that bring none have no limits; those that bring bad ones are not loaded."""
+
+    async def main() -> None:
+        for version, parameters in ((1, None), (2, "max_batch_size { value: 4 }"), (3, "max_batch_size { value: 0 }")):
+            path = tiny_model(tmp_path / "staged", version)
+            if parameters:
+                (path / "batching_params.pbtxt").write_text(parameters)
+        (tmp_path / "staged" / "3").rename(tmp_path / "3")
+        entry = ModelEntry("tiny", str(tmp_path / "staged"), All())
+        async with serving(entry, enable_batching=True, enable_per_model_batching_parameters=True) as data_plane:
+            await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.AVAILABLE})
+            for version, error in ((1, None), (2, "Task size 5 is larger than maximum input batch size 4")):
+                servable = data_plane.servable("tiny", version)
+                assert servable is not None
+                with pytest.raises(InvalidRequest, match=error) if error else nullcontext():
+                    inputs = {"input": np.zeros((5, 4), np.float32)}
+                    data_plane.bind(servable, servable.signatures["serving_default"], inputs)
+            (tmp_path / "3").rename(tmp_path / "staged" / "3")
+            await until(lambda: states(data_plane).get(3) is State.END)
+            failed = data_plane.status(ModelSpec("tiny", 3))[0]
+            assert (failed.code.name, failed.message) == ("INVALID_ARGUMENT", "max_batch_size must be positive; was 0")
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -382,8 +454,6 @@ def test_an_empty_server_knows_nothing(tmp_path: Path) -> None:
             data_plane.acquire(ModelSpec("tiny", label="stable"))
         with pytest.raises(ServableNotFound, match="Could not find any versions of model tiny"):
             data_plane.status(LATEST)
-        from tensorflow_serving.config import model_server_config_pb2
-
         with pytest.raises(FailedPrecondition, match="Cannot transition to requested config"):
             await data_plane.reload(model_server_config_pb2.ModelServerConfig())
         await data_plane.close()

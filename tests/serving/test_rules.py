@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
@@ -15,6 +16,8 @@ from tensorflow import make_tensor_proto
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import inference_pb2, model_management_pb2, predict_pb2
 
+from serving.errors import GraphError
+from serving.servable import LoadOptions, load
 from serving.source import Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from tests.conformance.cases import MODELS, read_setups
@@ -310,6 +313,24 @@ def test_a_failed_load_is_told_in_tensorflows_own_words(setup: Client) -> None:
         "{root}/half/1/variables/variables.data-00000-of-00001; No such file or directory\n"
         "\t [[{{function_node __inference__traced_restore_76}}{{node RestoreV2}}]]"
     )
+
+
+@pytest.mark.parametrize("content", [b"this is no saved model\n", b"\0" * 20], ids=["text", "zeros"])
+def test_a_file_that_is_no_protobuf_is_told_from_one_that_was_cut_off(tmp_path: Path, content: bytes) -> None:
+    """The words and the code are those of TensorFlow's own reader."""
+    file = tmp_path / "saved_model.pb"
+    for found, code, message in (
+        (content, grpc.StatusCode.DATA_LOSS, f"Can't parse {file} as binary proto"),
+        (
+            (MODELS / "iris/1/saved_model.pb").read_bytes()[:-1],
+            grpc.StatusCode.OUT_OF_RANGE,
+            "Read less bytes than requested",
+        ),
+    ):
+        file.write_bytes(found)
+        with pytest.raises(GraphError) as caught:
+            load("iris", 1, tmp_path, LoadOptions())
+        assert (caught.value.code, caught.value.message) == (code, message)
 
 
 @main

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from serving.source import Watched, list_versions
+import pytest
+
+from serving.source import Source, Watched, list_versions
 from serving.version_policy import All, Latest, VersionPolicy
 
 
@@ -47,6 +50,24 @@ def test_a_watch_takes_a_new_version_only_once_it_has_a_graph(tmp_path: Path) ->
     assert aspired(tmp_path, Latest(), known={"1", "2"}) == {2: "2"}
     (tmp_path / "2" / "saved_model.pb").touch()
     assert aspired(tmp_path, Latest(), known={"1"}) == {2: "2"}
+
+
+def test_a_base_path_without_versions_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And again when its last version has gone."""
+
+    async def main() -> None:
+        source = Source(lambda name, aspired: None, poll_seconds=1)
+        await source.set_models({"tiny": Watched(tmp_path, Latest())})
+        for _ in range(2):
+            await source.poll()
+            await source.poll()
+            assert caplog.text.count(f"No versions of servable tiny found under base path {tmp_path}") == 1
+            caplog.clear()
+            (tmp_path / "1").mkdir()
+            await source.poll()
+            (tmp_path / "1").rmdir()
+
+    asyncio.run(main())
 
 
 def test_another_directory_in_a_versions_place_is_another_version(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving import wire_pb2 as wire
-from serving.batching import BatchingLimits, read_batching_limits
+from serving.batching_limits import BatchingLimits, read_batching_limits
 from serving.errors import InvalidRequest
 from serving.monitoring import DEFAULT_PATH, read_metrics_path
 from serving.tensors import decode, encode, is_packed
@@ -123,6 +123,9 @@ def test_packed_values_may_come_in_pieces() -> None:
     np.testing.assert_array_equal(decode(read), [1.5, 2.5])
 
 
+SPLITTING = "enable_large_batch_splitting { value: true }"
+
+
 def test_batching_parameters(tmp_path: Path) -> None:
     """Of a batching file the sizes are taken; the rest is known."""
     file = tmp_path / "batching.txt"
@@ -132,7 +135,7 @@ def test_batching_parameters(tmp_path: Path) -> None:
         "allowed_batch_sizes: [4, 8] enable_large_batch_splitting { value: true }"
     )
     assert read_batching_limits(file) == BatchingLimits(8, allowed_sizes=(4, 8))
-    file.write_text("")
+    file.write_text("# all as it is by default\n")
     assert read_batching_limits(file) == BatchingLimits()
 
 
@@ -141,7 +144,12 @@ def test_batching_parameters(tmp_path: Path) -> None:
     [
         ("max_batch_size: 8", "Invalid protobuf file"),
         ("max_batch_size { value: many }", "Invalid protobuf file"),
-        ("max_batch_size { value: 0 }", "must be positive; was 0"),
+        ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads must be positive; was 0"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
+        (f"{SPLITTING} max_enqueued_batches {{ value: 0 }}", "max_enqueued_batches must be positive; was 0"),
+        (f"{SPLITTING} max_execution_batch_size {{ value: 1001 }}", "must be at least max_execution_batch_size"),
+        ("", "; Invalid argument"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "last entry was 4; expected 8"),
     ],
 )
@@ -159,7 +167,7 @@ def test_batching_parameters_that_are_refused(tmp_path: Path, text: str, message
         ("prometheus_config { enable: true path: '/metrics' }", "/metrics"),
         ("prometheus_config { enable: true }", DEFAULT_PATH),
         ("prometheus_config { path: '/metrics' }", None),
-        ("", None),
+        ("# nothing", None),
     ],
 )
 def test_metrics_path(tmp_path: Path, text: str, path: str | None) -> None:
