@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +21,7 @@ from typing import Any
 
 import grpc
 
+from serving.background import Background, at_once
 from serving.batching import Done, Merger, Result, runs_inline
 from serving.batching_limits import BatchingLimits, read_batching_limits
 from serving.errors import (
@@ -50,7 +49,6 @@ from serving.warmup import warm_up
 __all__ = ["DataPlane", "State", "VersionStatus"]
 
 LARGEST_SMALL_MODEL_BYTES = 2**20
-LOADING_NICENESS = 10
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 log = logging.getLogger(__name__)
@@ -73,6 +71,7 @@ class DataPlane:
             inter_op_threads=settings.tensorflow_inter_op_parallelism,
         )
         retry = RetryPolicy(settings.max_num_load_retries, settings.load_retry_interval_micros / 1e6)
+        self._background = Background(settings.num_load_threads or cpus)
         self._manager = Manager(self._load, retry, settings.num_load_threads or cpus)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
         self._merger = Merger(self._loop, settings.grpc_max_threads, settings.merge_requests)
@@ -105,6 +104,7 @@ class DataPlane:
         """Stop looking for versions, let the last requests end, free every model."""
         await self._source.stop()
         await self._manager.close()
+        self._background.close()
         self._merger.close()
 
     def find(self, spec: ModelSpec) -> Servable:
@@ -339,10 +339,8 @@ class DataPlane:
                 f"{{name: {model} version: {version}}}: {path}; Not a directory",
             )
         replaced = self._manager.latest(model)
-        if replaced:
-            _step_back()
         limits = self._limits_of(path)
-        servable = load(model, version, path, self._load_options)
+        servable = load(model, version, path, self._load_options, self._background if replaced else at_once)
         servable.limits = limits
         if self.settings.enable_model_warmup:
             started = time.perf_counter()
@@ -355,6 +353,7 @@ class DataPlane:
                 self.metrics.observe_warmup(str(path), "OK", records, time.perf_counter() - started)
         if replaced:
             servable.prepare(replaced.prepared)
+        servable.native = at_once
         return servable
 
     def _limits_of(self, path: Path) -> BatchingLimits | None:
@@ -402,12 +401,6 @@ def _resolve(future: asyncio.Future[list[Array]], result: Result) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-def _step_back() -> None:
-    """Let this thread run after those that answer requests, on systems that can tell threads apart."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
 def _listed(config: Any) -> list[ModelEntry]:

@@ -31,6 +31,7 @@ from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
+from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
@@ -200,6 +201,7 @@ class Servable:
         path: Path,
         session: Any,
         meta_graph: Any,
+        native: Native = at_once,
     ) -> None:
         self.model = model
         self.version = version
@@ -222,6 +224,8 @@ class Servable:
         self.limits: BatchingLimits | None = None
         """what batching asks of requests"""
         self.usage = Usage()
+        self.native = native
+        """how TensorFlow is called for what it does in C++ for long"""
         self._session = session
         self._functions = {
             function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
@@ -312,7 +316,7 @@ class Servable:
         options.run_options.inter_op_thread_pool = 0 if all_threads else _CALLERS_THREAD
         options.run_options.timeout_in_ms = timeout_milliseconds
         try:
-            function: Callable[..., list[Array]] = self._session._make_callable_from_options(options)
+            function: Callable[..., list[Array]] = self.native(self._session._make_callable_from_options, options)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         if len(distinct) == len(fetches):
@@ -401,9 +405,12 @@ class ServableHandle:
         self.servable.release()
 
 
-def load(model: str, version: int, path: Path, options: LoadOptions) -> Servable:
+def load(model: str, version: int, path: Path, options: LoadOptions, native: Native = at_once) -> Servable:
     """
     Load a SavedModel: graph, variables, tables and assets.
+
+    Args:
+        native: How TensorFlow is called for what it does in C++ for long; the servable keeps it.
 
     Raises:
         GraphError: It cannot be loaded; code and text are TensorFlow's.
@@ -416,7 +423,7 @@ def load(model: str, version: int, path: Path, options: LoadOptions) -> Servable
                 importer.import_graph_def(
                     meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
                 )
-            servable = Servable(model, version, path, session, meta_graph)
+            servable = Servable(model, version, path, session, meta_graph, native)
             assets = _asset_feeds(path, meta_graph)
             _restore(servable, path, meta_graph, assets)
             _initialise(servable, meta_graph, assets)
@@ -582,9 +589,8 @@ def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]
 
 
 def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
-    # Once only: unlike the making of a callable, this lets other threads run while TensorFlow prepares the graph.
     try:
-        servable._session.run(operation, dict(feeds))
+        servable.native(servable._session.run, operation, dict(feeds))
     except errors_impl.OpError as exc:
         # The session has put explanations for the author of the graph around what TensorFlow itself said.
         raise exc.__context__ or exc from None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.background import NICENESS
 from serving.data_plane import DataPlane
 from serving.errors import (
     FailedPrecondition,
@@ -102,6 +106,28 @@ def test_a_new_version_is_prepared_for_what_the_one_before_was_asked(tiny_model:
             servable = data_plane.servable("tiny", 2)
             assert servable is not None
             assert servable.prepared == {"serving_default"}
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all threads of a process have one priority")
+def test_only_what_holds_no_lock_runs_at_a_low_priority(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """TensorFlow prepares a version that replaces another in a thread that steps back; Python's part does not."""
+
+    def priorities() -> dict[str, int]:
+        threads = (thread for thread in threading.enumerate() if thread.native_id)
+        return {
+            thread.name.partition("_")[0]: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threads
+        }
+
+    async def main() -> None:
+        tiny_model(tmp_path / "tiny", 1)
+        async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
+            assert "background" not in priorities()
+            tiny_model(tmp_path / "tiny", 2)
+            await until(lambda: data_plane.servable("tiny", 2) is not None)
+            found = priorities()
+            assert found["background"] == found["load"] + NICENESS
 
     run(main())
 

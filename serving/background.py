@@ -1,0 +1,51 @@
+"""
+How is a version prepared without holding up the threads that answer requests?
+
+TensorFlow prepares a graph in C++, for tens of milliseconds, without Python's lock. That is done by threads of a lower
+priority. The Python around it is not: on a busy machine a thread of low priority may be set aside for long, and if it
+held the lock meanwhile, every request would wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+NICENESS = 10
+
+
+class Native(Protocol):
+    """Calls a function that is busy in C++, and waits for its result."""
+
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> T: ...
+
+
+def at_once(function: Callable[..., T], *arguments: Any) -> T:
+    """In the calling thread."""
+    return function(*arguments)
+
+
+class Background:
+    """A few threads of a lower priority, on systems that can tell threads apart."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=_step_back)
+
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
+        """In one of these threads, while the calling one waits."""
+        return self._pool.submit(function, *arguments).result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def _step_back() -> None:
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
