@@ -25,8 +25,9 @@ from tests.benchmarks.versions import put
 
 CONCURRENCIES = (1, 8, 32, 64)
 BATCHES = (1, 32, 1000)
-ROUNDS = 2
+ROUNDS = 6
 MLFLOW_CONCURRENCY = 8
+MLFLOW_SECONDS = 3
 VALUES_PER_ROW = 4 + 3
 
 MOST_TIMES_THE_EMPTY_MEDIAN = 2.0
@@ -150,7 +151,7 @@ def _mlflow(directory: Path, saved_model: Path, curves: Curves) -> Iterator[Meas
     try:
         with servers.mlflow_models_serve(directory, saved_model) as server:
             check(server, Form.ROWS, rows, answers(saved_model, rows))
-            found = load.run(server, Form.ROWS, request_body(Form.ROWS, rows), MLFLOW_CONCURRENCY)
+            found = load.run(server, Form.ROWS, request_body(Form.ROWS, rows), MLFLOW_CONCURRENCY, MLFLOW_SECONDS)
     except NotStarted as exc:
         console.print(f"mlflow models serve is left out: {exc}")
         return

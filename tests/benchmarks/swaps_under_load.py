@@ -16,8 +16,8 @@ from tests.benchmarks.servers import Running
 from tests.benchmarks.versions import put, wait_answered
 
 CONCURRENCY = 8
-ROUNDS = 2
-SECONDS = 2 * load.SECONDS
+ROUNDS = 3
+SECONDS = 6
 SECONDS_BETWEEN_SWAPS = 0.5
 MOST_TIMES_THE_STEADY_P99 = 2.0
 
