@@ -63,7 +63,8 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
         self.draining = False
-        self.metrics_path = settings.monitoring_config_file and read_metrics_path(settings.monitoring_config_file)
+        monitoring = settings.monitoring_config_file
+        self.metrics_path = None if monitoring is None else read_metrics_path(monitoring)
         self._limits = _batching_limits(settings)
         self._load_options = LoadOptions(
             tags=frozenset(settings.saved_model_tags.split(",")),

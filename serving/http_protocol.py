@@ -2,8 +2,9 @@
 How does one connection speak HTTP/1.1?
 
 httptools parses what arrives; the requests of a connection are answered one after the other, in their order. Between
-the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. What a client may
-send, and how long it may take, is bounded by `HttpLimits`.
+the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. A client mostly
+sends the same head again and again, so a head that was parsed before is known byte for byte, and not parsed again. What
+a client may send, and how long it may take, is bounded by `HttpLimits`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
@@ -32,8 +33,12 @@ _LINGER_SECONDS = 5.0
 _QUIET_SECONDS = 0.25
 _SWEEP_SECONDS = 1.0
 _DRAIN_STEP_SECONDS = 0.02
+_HEAD_END = b"\r\n\r\n"
+_LONGEST_KNOWN_HEAD = 2048
+_MOST_KNOWN_HEADS = 256
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _METHOD = re.compile(rb"([A-Za-z]+) (?P<relative>[\w%.-]+(/[\w%.:/-]*)?(\?\S*)? HTTP/1\.)?")
+_HEADERS_FOR_THE_PARSER = {b"expect", b"transfer-encoding", b"upgrade"}
 _METHODS_WITH_BODY = {b"POST", b"PUT", b"PATCH"}
 _STATUS_LINES = {int(status): f"{status} {status.phrase}".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"499 Client Closed Request"
@@ -93,6 +98,7 @@ class HttpServer:
         self.connections: set[HttpConnection] = set()
         self.draining = False
         self.buffered_bytes = 0
+        self._known_heads: dict[bytes, tuple[Request, int]] = {}
         self.loop = asyncio.get_running_loop()
         self._listening: asyncio.Server | None = None
         self._sweep()
@@ -127,6 +133,29 @@ class HttpServer:
             connection.transport.abort()
         self._timer.cancel()
 
+    def known(self, data: bytes) -> Request | None:
+        """The request in `data`, if that is one request and no more, with a head that was parsed before."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        known = self._known_heads.get(data[:end])
+        if known is None:
+            return None
+        like, body_bytes = known
+        if len(data) - end != body_bytes or self.buffered_bytes + body_bytes > self.limits.buffered_bytes:
+            return None
+        self.buffered_bytes += body_bytes
+        return Request(like.method, like.target, like.headers, data[end:], like.keep_alive, like.is_old)
+
+    def remember(self, data: bytes, request: Request) -> None:
+        """Know the head of this request from now on, if `data` is nothing but this request."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        if end > _LONGEST_KNOWN_HEAD or data[end:] != request.body or not request.keep_alive:
+            return
+        if any(name in _HEADERS_FOR_THE_PARSER for name, _ in request.headers):
+            return
+        if len(self._known_heads) >= _MOST_KNOWN_HEADS:
+            self._known_heads.clear()
+        self._known_heads[data[:end]] = replace(request, body=b""), len(request.body)
+
     def _sweep(self) -> None:
         """Once a second: what time it is, and who has taken too long."""
         self.now = self.loop.time()
@@ -159,6 +188,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_write_paused = False
         self._unsent_bytes = 0
         self._received_bytes = 0
+        self._first_data = b""
+        """what arrived with the beginning of this message"""
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
@@ -178,6 +209,12 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        if not self._is_receiving:
+            self._first_data = data
+            if (request := self._server.known(data)) is not None:
+                self.since = self._server.now
+                self._take(request)
+                return
         if self._is_in_head:
             self._received_bytes += len(data)
         else:
@@ -261,6 +298,11 @@ class HttpConnection(asyncio.Protocol):
         parser = self._parser
         method, is_old = parser.get_method().decode(), parser.get_http_version() == "1.0"
         request = Request(method, self._target, self._headers, body, parser.should_keep_alive(), is_old)
+        self._server.remember(self._first_data, request)
+        self._first_data = b""
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
         if self._is_busy or self._is_write_paused:
             self._waiting.append(request)
             self.transport.pause_reading()
