@@ -9,10 +9,11 @@ Source: tensorflow_serving/apis/*.proto, tensorflow_serving/model_servers/predic
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -31,6 +32,7 @@ from tensorflow_serving.apis import (
 from serving import examples
 from serving import wire_pb2 as wire
 from serving.access import BearerToken
+from serving.batching import Result, runs_inline
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
@@ -41,7 +43,13 @@ from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, encode
 
+if TYPE_CHECKING:
+    from serving.quick_grpc import QuickCall
+
 LONGEST_MESSAGE_BYTES = 1024
+LARGEST_QUICK_BYTES = 65_536
+log = logging.getLogger(__name__)
+
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -64,10 +72,10 @@ def create_server(settings: ServerSettings, plain: bool) -> Any:
     if not settings.native_grpc or not plain:
         return aio.server(options=_OPTIONS)
     try:
-        import pygrpc_native.aio
-    except ImportError:  # an extra, not built for every platform
+        from serving.quick_grpc import QuickServer
+    except ImportError:  # pygrpc-native is an extra, not built for every platform
         return aio.server(options=_OPTIONS)
-    return pygrpc_native.aio.server(options=_OPTIONS)
+    return QuickServer(_OPTIONS)
 
 
 async def add_services(
@@ -83,7 +91,7 @@ async def add_services(
     model = _ModelService(data_plane)
     metrics = data_plane.metrics
     prediction_methods = {
-        "Predict": _answered(prediction.predict, PredictRequests(), "Predict", metrics),
+        "Predict": _answered(prediction.predict, prediction.requests, "Predict", metrics),
         "Classify": _answered(prediction.classify, classification_pb2.ClassificationRequest, "Classify", metrics),
         "Regress": _answered(prediction.regress, regression_pb2.RegressionRequest, "Regress", metrics),
         "MultiInference": _answered(prediction.multi_inference, inference_pb2.MultiInferenceRequest),
@@ -94,6 +102,8 @@ async def add_services(
         "HandleReloadConfigRequest": _answered(model.reload, model_management_pb2.ReloadConfigRequest),
     }
     _add(server, "tensorflow.serving.PredictionService", prediction_methods, token)
+    if token is None and hasattr(server, "add_quick_handler"):
+        server.add_quick_handler("/tensorflow.serving.PredictionService/Predict", prediction.predict_soon)
     _add(server, "tensorflow.serving.ModelService", model_methods, token)
     if settings.enable_grpc_healthcheck_service:
         servicer = _Health()
@@ -111,12 +121,48 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no t
 
 class _PredictionService:
     def __init__(self, data_plane: DataPlane, settings: ServerSettings) -> None:
+        self.requests = PredictRequests()
         self._data_plane = data_plane
         self._settings = settings
 
-    async def predict(self, request: PredictRequest, context: Any) -> Any:
+    async def predict(self, request: PredictRequest, context: Any) -> bytes:
         call, arrays = self._bound(request, context)
-        outputs = await self._data_plane.submitted(call, arrays)
+        return self._encoded(call, await self._data_plane.submitted(call, arrays))
+
+    def predict_soon(self, content: bytes, quick: QuickCall) -> bool:
+        """Answer a predict in this turn of the loop; False, with nothing done, for one that is large, slow or wrong."""
+        if len(content) > LARGEST_QUICK_BYTES:
+            return False
+        started = time.perf_counter()
+        try:
+            request = self.requests.FromString(content)
+            call, arrays = self._bound(request)
+        except (ServingError, DecodeError):
+            return False
+        if not runs_inline(call, arrays):
+            return False
+        model, metrics, trailer = request.model_spec.name, self._data_plane.metrics, _trailer(call.servable)
+
+        def done(result: Result) -> None:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                response = self._encoded(call, result)
+            except ServingError as exc:
+                metrics.count_request(model, exc.code.name)
+                quick.fail(exc.code, _cut(exc.message), trailer)
+            except Exception as exc:
+                log.exception("predict failed model=%s", model)
+                quick.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", trailer)
+            else:
+                metrics.count_request(model, "OK")
+                metrics.observe_request(model, "Predict", "GRPC", time.perf_counter() - started)
+                quick.succeed(response, trailer)
+
+        self._data_plane.submit(call, arrays, done)
+        return True
+
+    def _encoded(self, call: Call, outputs: list[Array]) -> bytes:
         servable, signature_name = call.servable, call.signature.name
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
@@ -133,7 +179,7 @@ class _PredictionService:
         _fill_spec(response.model_spec, servable, signature_name)
         return response.SerializeToString()
 
-    def _bound(self, request: PredictRequest, context: Any) -> tuple[Call, list[Array]]:
+    def _bound(self, request: PredictRequest, context: Any = None) -> tuple[Call, list[Array]]:
         before = request.bound()
         if before is not None:
             spec, call, arrays = before
@@ -202,7 +248,8 @@ class _PredictionService:
 
     def _find(self, spec: ModelSpec, context: Any) -> Servable:
         servable = self._data_plane.find(spec)
-        context.set_trailing_metadata((("model-version", str(servable.version)),))
+        if context is not None:
+            context.set_trailing_metadata(_trailer(servable))
         return servable
 
     def _predict_signature(self, servable: Servable, name: str) -> Signature:
@@ -306,11 +353,20 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
             return response if isinstance(response, bytes) else response.SerializeToString()
         if metrics is not None:
             metrics.count_request(model, code.name)
-        if len(content := text.encode("utf-8", "surrogateescape")) > LONGEST_MESSAGE_BYTES:
-            text = content[:LONGEST_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
-        return await context.abort(code, text)
+        return await context.abort(code, _cut(text))
 
     return handle
+
+
+def _cut(text: str) -> str:
+    content = text.encode("utf-8", "surrogateescape")
+    if len(content) <= LONGEST_MESSAGE_BYTES:
+        return text
+    return content[:LONGEST_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def _trailer(servable: Servable) -> tuple[tuple[str, str], ...]:
+    return (("model-version", str(servable.version)),)
 
 
 @lru_cache(1024)

@@ -1,0 +1,90 @@
+"""
+How is a gRPC call answered without a task of its own?
+
+pygrpc-native's asyncio server makes a task and a context for every call, which costs about as much as a small model.
+Here a method may have a quick handler, which is given the bytes of a request and answers when it can; what it does not
+take goes the usual way. `QuickServer` overrides the private `_on_events` for it. A test fails if pygrpc-native takes it
+away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from pygrpc_native import EVENT_CALL
+from pygrpc_native.aio import Server
+
+Trailer = tuple[tuple[str, str], ...]
+
+
+class QuickCall:
+    """One call that a quick handler has taken; it is ended once, by `succeed` or by `fail`."""
+
+    __slots__ = ("_call_id", "_server")
+
+    def __init__(self, server: QuickServer, call_id: int) -> None:
+        self._server = server
+        self._call_id = call_id
+
+    def succeed(self, response: bytes, trailer: Trailer) -> None:
+        self._server.open_quick_calls -= 1
+        self._server.front.respond(self._call_id, response, trailing_metadata=trailer)
+
+    def fail(self, code: grpc.StatusCode, message: str, trailer: Trailer) -> None:
+        self._server.open_quick_calls -= 1
+        self._server.front.fail(self._call_id, code.value[0], message, trailing_metadata=trailer)
+
+
+QuickHandler = Callable[[bytes, QuickCall], bool]
+"""Takes a request and ends the call in this turn of the event loop; or returns False and has done nothing."""
+
+
+class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are not there
+    """A server whose methods may have quick handlers too."""
+
+    def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(options=options)
+        self.open_quick_calls = 0
+        self._handlers: dict[str, QuickHandler] = {}
+        self._quick: dict[int, QuickHandler] = {}
+
+    @property
+    def front(self) -> Any:
+        """The part of pygrpc-native that is written in Rust."""
+        return self._front
+
+    def add_quick_handler(self, path: str, handler: QuickHandler) -> None:
+        """Try this handler first, for a method that has a usual one too; `path` is ``/service/method``."""
+        self._handlers[path] = handler
+
+    async def start(self) -> None:
+        """Serve."""
+        await super().start()
+        paths = [path for path, _ in self._table]
+        self._quick = {paths.index(path): handler for path, handler in self._handlers.items()}
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no more calls, and end once those that are open have ended, or after `grace` seconds."""
+        self._quick = {}
+        while self.open_quick_calls:
+            await asyncio.sleep(0)
+        await super().stop(grace)
+
+    def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        usual = [event for event in events if not self._takes(event)]
+        if usual:
+            super()._on_events(usual)
+
+    def _takes(self, event: tuple[Any, ...]) -> bool:
+        kind, call_id, method_id, request, *_ = event
+        handler = self._quick.get(method_id) if kind == EVENT_CALL else None
+        if handler is None:
+            return False
+        self.open_quick_calls += 1
+        if handler(request, QuickCall(self, call_id)):
+            return True
+        self.open_quick_calls -= 1
+        return False
