@@ -33,7 +33,7 @@ from flows.gates import Check
 from flows.noninferiority import Verdict
 from flows.settings import Endpoint, Settings
 from flows.stack import Process
-from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable
+from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.model_config import ModelEntry
 from serving.version_policy import Specific
 
@@ -189,7 +189,12 @@ class SandboxServer:
         for version, path in links.items():
             (base_path / str(version)).symlink_to(path.absolute())
         started = time.monotonic()
-        grpc.reload([ModelEntry(candidate.model, str(base_path), Specific(tuple(sorted(links))))])
+        try:
+            grpc.reload([ModelEntry(candidate.model, str(base_path), Specific(tuple(sorted(links))))])
+        except (ServerUnavailable, DeadlineExceeded):
+            raise
+        except ServingError as exc:
+            raise _Unfit("not loaded", f"the server cannot load it: {exc}") from exc
         while True:
             try:
                 found = [each for each in grpc.status(candidate.model) if each.version == candidate.version]

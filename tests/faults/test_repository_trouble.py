@@ -180,8 +180,8 @@ def test_a_corrupt_version_ends_with_its_reason(root: str, base_path: Path, tiny
         corrupt.rename(base_path / "2")
         until(lambda: states(root), {2: "END", 1: "AVAILABLE"})
         rows = requests.get(f"{root}/v1/models/tiny/versions/2", timeout=10).json()["model_version_status"]
-        reason = "Read less bytes than requested"
-        assert rows[0]["status"] == {"error_code": "OUT_OF_RANGE", "error_message": reason}
+        reason = f"Can't parse {base_path / '2' / 'saved_model.pb'} as binary proto"
+        assert rows[0]["status"] == {"error_code": "DATA_LOSS", "error_message": reason}
         assert errors(root) == {2: reason, 1: ""}
         shutil.rmtree((base_path / "2").rename(base_path.with_name("corrupt")))
         tiny_model(base_path, 2)
