@@ -10,12 +10,15 @@ away.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 from pygrpc_native import EVENT_CALL
 from pygrpc_native.aio import Server
+
+log = logging.getLogger(__name__)
 
 Trailer = tuple[tuple[str, str], ...]
 
@@ -30,11 +33,11 @@ class QuickCall:
         self._call_id = call_id
 
     def succeed(self, response: bytes, trailer: Trailer) -> None:
-        self._server.open_quick_calls -= 1
+        self._server.open_quick_calls.discard(self._call_id)
         self._server.front.respond(self._call_id, response, trailing_metadata=trailer)
 
     def fail(self, code: grpc.StatusCode, message: str, trailer: Trailer) -> None:
-        self._server.open_quick_calls -= 1
+        self._server.open_quick_calls.discard(self._call_id)
         self._server.front.fail(self._call_id, code.value[0], message, trailing_metadata=trailer)
 
 
@@ -47,7 +50,7 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
         super().__init__(options=options)
-        self.open_quick_calls = 0
+        self.open_quick_calls: set[int] = set()
         self._handlers: dict[str, QuickHandler] = {}
         self._quick: dict[int, QuickHandler] = {}
 
@@ -69,7 +72,9 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
     async def stop(self, grace: float | None) -> None:
         """Take no more calls, and end once those that are open have ended, or after `grace` seconds."""
         self._quick = {}
-        while self.open_quick_calls:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (grace or 0)
+        while self.open_quick_calls and loop.time() < deadline:
             await asyncio.sleep(0)
         await super().stop(grace)
 
@@ -83,8 +88,12 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         handler = self._quick.get(method_id) if kind == EVENT_CALL else None
         if handler is None:
             return False
-        self.open_quick_calls += 1
-        if handler(request, QuickCall(self, call_id)):
-            return True
-        self.open_quick_calls -= 1
-        return False
+        self.open_quick_calls.add(call_id)
+        try:
+            is_taken = handler(request, QuickCall(self, call_id))
+        except Exception:
+            log.exception("a quick handler failed, the usual one answers")
+            is_taken = False
+        if not is_taken:
+            self.open_quick_calls.discard(call_id)
+        return is_taken

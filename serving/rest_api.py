@@ -203,6 +203,9 @@ class RestApi:
                 answer = _predicted(dict(zip(call.outputs, result, strict=True)), by_rows, servable.version)
             except ServingError as exc:
                 respond(self._failed(route, exc))
+            except Exception:
+                log.exception("predict failed model=%s", route.name)
+                respond(error_page(HTTPStatus.INTERNAL_SERVER_ERROR))
             else:
                 respond(self._succeeded(route, started, answer))
 

@@ -24,6 +24,8 @@ async def usual(request: bytes, context: Any) -> bytes:
 
 def quick(request: bytes, call: QuickCall) -> bool:
     """Takes requests that begin with q; fails those that end with x; answers others at the end of the turn."""
+    if request == b"raise":
+        raise RuntimeError("a fault of the handler")
     if not request.startswith(b"q"):
         return False
     if request.endswith(b"x"):
@@ -52,9 +54,10 @@ def test_each_request_is_answered_by_the_handler_that_takes_it() -> None:
     """Answers and errors carry their trailer."""
 
     async def main() -> None:
-        async with serving() as (_, ask):
+        async with serving() as (server, ask):
             answers = [await ask(request) for request in (b"a", b"q", b"", b"qq")]
             assert answers == [b"usual a", b"quick q", b"usual ", b"quick qq"]
+            assert await asyncio.gather(*map(ask, (b"raise", b"q"))) == [b"usual raise", b"quick q"]
             many = [b"q%d" % number for number in range(200)]
             assert await asyncio.gather(*map(ask, many)) == [b"quick " + request for request in many]
             call = ask(b"q")
@@ -64,6 +67,7 @@ def test_each_request_is_answered_by_the_handler_that_takes_it() -> None:
             told = caught.value
             assert (told.code(), told.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
             assert dict(told.trailing_metadata()) == dict(VERSION)
+            assert not server.open_quick_calls
 
     asyncio.run(main())
 
@@ -77,7 +81,7 @@ def test_a_call_that_was_taken_is_answered_though_the_server_stops() -> None:
             while not server.open_quick_calls:
                 await asyncio.sleep(0)
             await server.stop(5)
-            assert server.open_quick_calls == 0
+            assert not server.open_quick_calls
             for i, call in enumerate(calls):
                 try:
                     assert await call in (b"quick q%d" % i, b"usual q%d" % i)
