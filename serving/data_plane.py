@@ -38,7 +38,8 @@ from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics, read_metrics_path
-from serving.servable import Call, LoadOptions, Servable, ServableHandle, load
+from serving.saved_model import LoadOptions, load
+from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import Signature
 from serving.source import Source, Watched, list_versions

@@ -38,9 +38,9 @@ from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.predict_requests import PredictRequest, PredictRequests
-from serving.servable import Call, Servable, ServableHandle, decode_inputs
+from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
-from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
 from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, encode
 
 if TYPE_CHECKING:

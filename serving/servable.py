@@ -7,15 +7,14 @@ asked for) becomes a `Call`: a session callable with the checks that need no gra
 The session callable leans on ``Session._make_callable_from_options``: a run of a small graph costs about 25 µs
 through it, 150 µs through an eager signature function. A test fails if TensorFlow takes it away.
 
-Source: tensorflow/cc/saved_model/loader.cc, tensorflow_serving/servables/tensorflow/predict_util.cc
+Source: tensorflow_serving/servables/tensorflow/predict_util.cc
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
 from pathlib import Path
@@ -24,54 +23,30 @@ from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import config_pb2, saved_model_pb2
-from tensorflow.python.client import session as tf_session
-from tensorflow.python.framework import dtypes, errors_impl, importer, ops, tensor_util
-from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.framework import dtypes, errors_impl, ops, tensor_util
 
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
-from serving.signature import Signature, TensorInfo
-from serving.tensors import Array, DeepArray, decode
+from serving.signature import Signature, TensorInfo, check_outputs, with_defaults
+from serving.tensors import Array, DeepArray
 
 LONG_SECONDS = 0.003
-
-INIT_SIGNATURE = "__saved_model_init_op"
 
 _CALLERS_THREAD = -1
 _RUNS_PER_ESTIMATE = 3
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-_VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
 _AS_LONG_AS_VALUES_SAY = {
     *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
-_NOTHING: Array = np.empty(0)
 _dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
-_NO_SAVED_MODEL = (
-    "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
-    "Specified file path: {path}"
-)
-_NO_META_GRAPH = (
-    "Could not find meta graph def matching supplied tags: {{ {tags} }}. To inspect available tag-sets in the "
-    "SavedModel, please use the SavedModel CLI: `saved_model_cli`"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """How SavedModels are loaded: the tags of the meta graph, and TensorFlow's threads (0: it decides)."""
-
-    tags: frozenset[str] = frozenset({"serve"})
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
 
 
 class Batch(NamedTuple):
@@ -282,7 +257,7 @@ class Servable:
         call = self._calls.get(key)
         if call is None:
             wanted = outputs or tuple(signature.outputs)
-            _check_outputs(signature, wanted)
+            check_outputs(signature, wanted)
             call = self._calls[key] = Call(self, signature, wanted, is_deep, timeout_milliseconds)
         return call
 
@@ -338,14 +313,14 @@ class Servable:
         found: set[str] = set()
         seen: set[str] = set()
         called: set[str] = set()
-        pending = [self._nodes.get(_node_name(fetch)) for fetch in fetches]
+        pending = [self._nodes.get(node_name(fetch)) for fetch in fetches]
         while pending:
             node = pending.pop()
             if node is None or (node.name and node.name in seen):
                 continue
             seen.add(node.name)
             found.add(node.op)
-            pending += [self._nodes.get(_node_name(name)) for name in node.input]
+            pending += [self._nodes.get(node_name(name)) for name in node.input]
             called.update(_called_functions(node))
         functions = list(called)
         while functions:
@@ -360,6 +335,14 @@ class Servable:
         """Is it there, and has neither work nor inputs of its own?"""
         node = self._nodes.get(operation)
         return node is not None and node.op == "NoOp" and not node.input
+
+    def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
+        """Run one operation that has no result."""
+        try:
+            self.native(self._session.run, name, dict(feeds))
+        except errors_impl.OpError as exc:
+            # The session has put explanations for the author of the graph around what TensorFlow itself said.
+            raise exc.__context__ or exc from None
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
@@ -382,7 +365,7 @@ class Servable:
         self._calls.clear()
         self._nodes.clear()
         self._functions.clear()
-        _free(self._session)
+        free(self._session)
         self._session = None
 
 
@@ -405,39 +388,7 @@ class ServableHandle:
         self.servable.release()
 
 
-def load(model: str, version: int, path: Path, options: LoadOptions, native: Native = at_once) -> Servable:
-    """
-    Load a SavedModel: graph, variables, tables and assets.
-
-    Args:
-        native: How TensorFlow is called for what it does in C++ for long; the servable keeps it.
-
-    Raises:
-        GraphError: It cannot be loaded; code and text are TensorFlow's.
-    """
-    meta_graph = _read_meta_graph(path, options.tags)
-    try:
-        session = tf_session.Session(graph=ops.Graph(), config=_session_config(options))
-        try:
-            with session.graph.as_default():
-                importer.import_graph_def(
-                    meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
-                )
-            servable = Servable(model, version, path, session, meta_graph, native)
-            assets = _asset_feeds(path, meta_graph)
-            _restore(servable, path, meta_graph, assets)
-            _initialise(servable, meta_graph, assets)
-        except BaseException:
-            _free(session)
-            raise
-    except errors_impl.OpError as exc:
-        raise graph_error(exc) from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
-    return servable
-
-
-def _free(session: Any) -> None:
+def free(session: Any) -> None:
     """End a session and take its graph apart: its objects refer to each other and would wait for a rare collection."""
     graph = session.graph
     session.close()
@@ -490,7 +441,7 @@ def _tensor_names(infos: Mapping[str, TensorInfo]) -> frozenset[str]:
     return frozenset(info.name for info in infos.values())
 
 
-def _node_name(tensor: str) -> str:
+def node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
@@ -502,98 +453,6 @@ def _called_functions(node: Any) -> list[str]:
         elif attribute.WhichOneof("value") == "list":
             called += [function.name for function in attribute.list.func]
     return called
-
-
-def _session_config(options: LoadOptions) -> Any:
-    return config_pb2.ConfigProto(
-        allow_soft_placement=True,
-        intra_op_parallelism_threads=options.intra_op_threads,
-        inter_op_parallelism_threads=options.inter_op_threads,
-    )
-
-
-def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
-    try:
-        content = (path / "saved_model.pb").read_bytes()
-    except FileNotFoundError as exc:
-        raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_SAVED_MODEL.format(path=path)) from exc
-    except NotADirectoryError as exc:
-        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f"{path}; Not a directory") from exc
-    except PermissionError as exc:
-        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{path}/saved_model.pb; Permission denied") from exc
-    except OSError as exc:
-        raise GraphError(grpc.StatusCode.UNKNOWN, f"{path}/saved_model.pb; {exc.strerror}") from exc
-    saved_model = saved_model_pb2.SavedModel()
-    try:
-        saved_model.ParseFromString(content)
-    except DecodeError as exc:
-        raise _unreadable(path) from exc
-    for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == tags:
-            return meta_graph
-    raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
-
-
-def _unreadable(path: Path) -> GraphError:
-    """What TensorFlow's own reader has against a ``saved_model.pb``: that it ends too early, or is something else."""
-    code, text = grpc.StatusCode.DATA_LOSS.name, f"Can't parse {path}/saved_model.pb as binary proto"
-    try:
-        fingerprinting.CreateFingerprintDef(str(path))
-    except fingerprinting.FingerprintException as exc:
-        code, _, text = str(exc).splitlines()[-1].partition(": ")
-    return GraphError(grpc.StatusCode[code], text)
-
-
-def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:
-    feeds = {}
-    for any_proto in meta_graph.collection_def["saved_model_assets"].any_list.value:
-        asset = type(meta_graph.asset_file_def.add())()
-        any_proto.Unpack(asset)
-        feeds[asset.tensor_info.name] = _string(path / "assets" / asset.filename)
-    return feeds | {
-        asset.tensor_info.name: _string(path / "assets" / asset.filename)
-        for asset in meta_graph.asset_file_def
-        if asset.filename
-    }
-
-
-def _string(path: Path) -> Array:
-    return np.array(str(path).encode(), dtype=object)
-
-
-def _restore(servable: Servable, path: Path, meta_graph: Any, assets: Mapping[str, Array]) -> None:
-    variables = path / "variables" / "variables"
-    if not variables.with_suffix(".index").exists():
-        if _has_variables(meta_graph.graph_def):
-            raise GraphError(grpc.StatusCode.NOT_FOUND, f"{variables}.index; No such file or directory")
-        return
-    saver = meta_graph.saver_def
-    if saver.restore_op_name:
-        _run_target(servable, saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)})
-
-
-def _has_variables(graph_def: Any) -> bool:
-    return any(node.op in _VARIABLE_OPS for node in graph_def.node)
-
-
-def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
-    if INIT_SIGNATURE in meta_graph.signature_def:
-        for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
-            if not servable.does_nothing(_node_name(output.name)):
-                _run_target(servable, _node_name(output.name), assets)
-        return
-    for collection in ("saved_model_main_op", "legacy_init_op"):
-        for name in meta_graph.collection_def[collection].node_list.value:
-            _run_target(servable, _node_name(name), assets)
-            return
-
-
-def _run_target(servable: Servable, operation: str, feeds: Mapping[str, Array]) -> None:
-    try:
-        servable.native(servable._session.run, operation, dict(feeds))
-    except errors_impl.OpError as exc:
-        # The session has put explanations for the author of the graph around what TensorFlow itself said.
-        raise exc.__context__ or exc from None
 
 
 def _signature(name: str, definition: Any) -> Signature:
@@ -609,74 +468,3 @@ def _signature(name: str, definition: Any) -> Signature:
 def _tensor_info(info: Any) -> TensorInfo:
     unknown = info.tensor_shape.unknown_rank
     return TensorInfo(info.name, info.dtype, None if unknown else tuple(dim.size for dim in info.tensor_shape.dim))
-
-
-def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, Array]:
-    """
-    The arrays in the ``TensorProto`` messages of a predict, by alias.
-
-    Raises:
-        InvalidRequest: One of the signature's holds no tensor, or, what is told first, there are too few or too many.
-    """
-    inputs: dict[str, Array] = {}
-    for alias, proto in protos.items():
-        try:
-            inputs[alias] = decode(proto)
-        except ValueError as exc:
-            if alias in signature.inputs:
-                _check_count(signature, protos)
-                raise InvalidRequest(f"tensor parsing error: {alias}") from exc
-            inputs[alias] = _NOTHING  # whose name is refused
-    return inputs
-
-
-def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """
-    The inputs with the signature's defaults added.
-
-    Raises:
-        InvalidRequest: A name is missing, or is none of the signature's.
-    """
-    _check_count(signature, inputs)
-    missing = [alias for alias in signature.inputs if alias not in inputs]
-    for alias in missing:
-        if alias not in signature.defaults:
-            raise InvalidRequest(
-                f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and "
-                f"no default value provided. Inputs expected to be in the request {_braced(inputs)}, or default input "
-                f"alias set: {','.join(sorted(signature.defaults))}"
-            )
-    if set(inputs) - set(signature.inputs):
-        used = ",".join(sorted(set(inputs) & set(signature.inputs)))
-        raise InvalidRequest(
-            f"Inputs contains invalid name. Used request inputs: {used}, request input: {','.join(sorted(inputs))}"
-        )
-    return {**inputs, **{alias: signature.defaults[alias] for alias in missing}}
-
-
-def _check_count(signature: Signature, inputs: Collection[str]) -> None:
-    least = 0 if signature.defaults else len(signature.inputs)
-    if not least <= len(inputs) <= len(signature.inputs):
-        raise InvalidRequest(
-            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
-            f"len({_braced(inputs)}) != len({_braced(signature.inputs)}). "
-            f"Sent extra: {_braced(inputs - signature.inputs.keys())}. "
-            f"Missing but required: {_braced(signature.inputs.keys() - inputs)}."
-        )
-
-
-def _check_outputs(signature: Signature, wanted: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for alias in wanted:
-        if alias not in signature.outputs:
-            expected = _braced(signature.outputs)
-            raise InvalidRequest(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {expected}."
-            )
-        if alias in seen:
-            raise InvalidRequest(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-
-
-def _braced(names: Iterable[str]) -> str:
-    return "{" + ",".join(sorted(names)) + "}"

@@ -22,8 +22,8 @@ from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import GraphError, InvalidRequest
-from serving.servable import Servable, decode_inputs, graph_error
-from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.servable import Servable, graph_error
+from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
 from serving.tensors import Array
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ import pytest
 
 from serving.batching import Merger, runs_inline
 from serving.errors import GraphError, InvalidRequest
-from serving.servable import Call, LoadOptions, Servable, load
+from serving.saved_model import LoadOptions, load
+from serving.servable import Call, Servable
 from serving.tensors import Array
 from tests.conftest import TinyModel
 

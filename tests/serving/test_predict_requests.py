@@ -13,7 +13,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.model_spec import ModelSpec
 from serving.predict_requests import PredictRequests
-from serving.servable import LoadOptions, load
+from serving.saved_model import LoadOptions, load
 from serving.tensors import decode
 from tests.conftest import TinyModel
 

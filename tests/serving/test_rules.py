@@ -17,7 +17,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import inference_pb2, model_management_pb2, predict_pb2
 
 from serving.errors import GraphError
-from serving.servable import LoadOptions, load
+from serving.saved_model import LoadOptions, load
 from serving.source import Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from tests.conformance.cases import MODELS, read_setups

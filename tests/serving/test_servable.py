@@ -12,7 +12,7 @@ import pytest
 from tensorflow.python.framework import ops
 
 from serving.errors import GraphError
-from serving.servable import LoadOptions, load
+from serving.saved_model import LoadOptions, load
 from serving.tensors import Array, DeepArray
 from tests.conftest import TinyModel
 

@@ -1,0 +1,162 @@
+"""
+How does a SavedModel become a servable?
+
+Source: tensorflow/cc/saved_model/loader.cc
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.python.client import session as tf_session
+from tensorflow.python.framework import errors_impl, importer, ops
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+from serving.background import Native, at_once
+from serving.errors import GraphError
+from serving.servable import Servable, free, graph_error, node_name
+from serving.tensors import Array
+
+INIT_SIGNATURE = "__saved_model_init_op"
+
+_VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
+_NO_SAVED_MODEL = (
+    "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
+    "Specified file path: {path}"
+)
+_NO_META_GRAPH = (
+    "Could not find meta graph def matching supplied tags: {{ {tags} }}. To inspect available tag-sets in the "
+    "SavedModel, please use the SavedModel CLI: `saved_model_cli`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How SavedModels are loaded: the tags of the meta graph, and TensorFlow's threads (0: it decides)."""
+
+    tags: frozenset[str] = frozenset({"serve"})
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+
+
+def load(model: str, version: int, path: Path, options: LoadOptions, native: Native = at_once) -> Servable:
+    """
+    Load a SavedModel: graph, variables, tables and assets.
+
+    Args:
+        native: How TensorFlow is called for what it does in C++ for long; the servable keeps it.
+
+    Raises:
+        GraphError: It cannot be loaded; code and text are TensorFlow's.
+    """
+    meta_graph = _read_meta_graph(path, options.tags)
+    try:
+        session = tf_session.Session(graph=ops.Graph(), config=_session_config(options))
+        try:
+            with session.graph.as_default():
+                importer.import_graph_def(
+                    meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
+                )
+            servable = Servable(model, version, path, session, meta_graph, native)
+            assets = _asset_feeds(path, meta_graph)
+            _restore(servable, path, meta_graph, assets)
+            _initialise(servable, meta_graph, assets)
+        except BaseException:
+            free(session)
+            raise
+    except errors_impl.OpError as exc:
+        raise graph_error(exc) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
+    return servable
+
+
+def _session_config(options: LoadOptions) -> Any:
+    return config_pb2.ConfigProto(
+        allow_soft_placement=True,
+        intra_op_parallelism_threads=options.intra_op_threads,
+        inter_op_parallelism_threads=options.inter_op_threads,
+    )
+
+
+def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
+    try:
+        content = (path / "saved_model.pb").read_bytes()
+    except FileNotFoundError as exc:
+        raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_SAVED_MODEL.format(path=path)) from exc
+    except NotADirectoryError as exc:
+        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f"{path}; Not a directory") from exc
+    except PermissionError as exc:
+        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{path}/saved_model.pb; Permission denied") from exc
+    except OSError as exc:
+        raise GraphError(grpc.StatusCode.UNKNOWN, f"{path}/saved_model.pb; {exc.strerror}") from exc
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(content)
+    except DecodeError as exc:
+        raise _unreadable(path) from exc
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == tags:
+            return meta_graph
+    raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
+
+
+def _unreadable(path: Path) -> GraphError:
+    """What TensorFlow's own reader has against a ``saved_model.pb``: that it ends too early, or is something else."""
+    code, text = grpc.StatusCode.DATA_LOSS.name, f"Can't parse {path}/saved_model.pb as binary proto"
+    try:
+        fingerprinting.CreateFingerprintDef(str(path))
+    except fingerprinting.FingerprintException as exc:
+        code, _, text = str(exc).splitlines()[-1].partition(": ")
+    return GraphError(grpc.StatusCode[code], text)
+
+
+def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:
+    feeds = {}
+    for any_proto in meta_graph.collection_def["saved_model_assets"].any_list.value:
+        asset = type(meta_graph.asset_file_def.add())()
+        any_proto.Unpack(asset)
+        feeds[asset.tensor_info.name] = _string(path / "assets" / asset.filename)
+    return feeds | {
+        asset.tensor_info.name: _string(path / "assets" / asset.filename)
+        for asset in meta_graph.asset_file_def
+        if asset.filename
+    }
+
+
+def _string(path: Path) -> Array:
+    return np.array(str(path).encode(), dtype=object)
+
+
+def _restore(servable: Servable, path: Path, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    variables = path / "variables" / "variables"
+    if not variables.with_suffix(".index").exists():
+        if _has_variables(meta_graph.graph_def):
+            raise GraphError(grpc.StatusCode.NOT_FOUND, f"{variables}.index; No such file or directory")
+        return
+    saver = meta_graph.saver_def
+    if saver.restore_op_name:
+        servable.run_operation(saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)})
+
+
+def _has_variables(graph_def: Any) -> bool:
+    return any(node.op in _VARIABLE_OPS for node in graph_def.node)
+
+
+def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
+            if not servable.does_nothing(node_name(output.name)):
+                servable.run_operation(node_name(output.name), assets)
+        return
+    for collection in ("saved_model_main_op", "legacy_init_op"):
+        for name in meta_graph.collection_def[collection].node_list.value:
+            servable.run_operation(node_name(name), assets)
+            return
