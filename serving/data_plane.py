@@ -166,7 +166,10 @@ class DataPlane:
         limits = servable.limits if call.is_declared else None
         usage = servable.usage
         usage.requests += 1
-        run = limits.padded(arrays) if limits else arrays
+        run = arrays
+        if limits and arrays:
+            run = limits.padded(arrays)
+            metrics.observe_batch(len(arrays[0]), len(run[0]))
         started = time.perf_counter()
 
         def finished(result: Result) -> None:

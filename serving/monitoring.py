@@ -42,6 +42,12 @@ _HISTOGRAMS = {
     "request_example_counts": ("model",),
     "version_runtime_latency": ("model_name", "version"),
 }
+_HISTOGRAMS_OF_ROWS = (
+    "request_example_counts",
+    "batching_session:input_batch_size",
+    "batching_session:padding_size",
+    "batching_session:processed_batch_size",
+)
 
 
 def read_metrics_path(config_file: Path) -> str | None:
@@ -94,7 +100,8 @@ class Metrics:
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
             name: defaultdict(Histogram) for name in _HISTOGRAMS
         }
-        self._histograms["request_example_counts"] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
+        for name in _HISTOGRAMS_OF_ROWS:
+            self._histograms[name] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
 
     def count_request(self, model: str, status: str) -> None:
         """
@@ -118,6 +125,13 @@ class Metrics:
         """One multi-inference has run over this many examples."""
         self._counters["request_example_count_total"][(model,)] += examples
         self._histograms["request_example_counts"][(model,)].observe(examples)
+
+    def observe_batch(self, rows: int, padded_rows: int) -> None:
+        """One request that keeps to batching's limits was run with this many rows, after it came with so many."""
+        self._counters["batching_session:wrapped_run_count"][()] += 1
+        self._histograms["batching_session:input_batch_size"][()].observe(rows)
+        self._histograms["batching_session:processed_batch_size"][()].observe(padded_rows)
+        self._histograms["batching_session:padding_size"][(str(padded_rows),)].observe(padded_rows - rows)
 
     def observe_warmup(self, path: str, status: str, records: int, seconds: float) -> None:
         """The warm-up of one version ended."""
@@ -155,11 +169,12 @@ def _histogram_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[s
     yield f"# TYPE {name} histogram"
     for key, histogram in sorted(values.items()):
         text = _labels(labels, key)
+        before_le = f"{text}," if text else ""
         cumulative = 0
         bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
         for bound, count in zip(bounds, histogram.counts, strict=True):
             cumulative += count
-            yield f'{name}_bucket{{{text},le="{bound}"}} {cumulative}'
+            yield f'{name}_bucket{{{before_le}le="{bound}"}} {cumulative}'
         yield f"{name}_sum{{{text}}} {histogram.total:g}"
         yield f"{name}_count{{{text}}} {cumulative}"
 

@@ -362,6 +362,28 @@ def test_the_page_counts_the_examples_of_multi_inference(tmp_path: Path) -> None
     assert "# TYPE :tensorflow:serving:batching_session:wrapped_run_count counter" in lines
 
 
+def test_the_page_counts_the_rows_of_batches(tmp_path: Path) -> None:
+    """Those of requests and those of runs, in buckets; what was refused was not run."""
+    batching, monitoring = read_setups()["batching"], read_setups()["monitoring"]
+    files = {**batching["files"], **monitoring["files"]}
+    setup = {**batching, "files": files, "flags": [*batching["flags"], *monitoring["flags"]]}
+    with running(setup, tmp_path, native_grpc=True) as client:
+        for rows in (1, 3, 9):
+            ask(client, "/v1/models/iris:predict", json.dumps({"instances": [[1.0, 2.0, 3.0, 4.0]] * rows}))
+        page = client.rest({"method": "GET", "path": "/monitoring/prometheus/metrics"}, SECONDS).body.decode()
+    name = ":tensorflow:serving:batching_session"
+    for line in (
+        "wrapped_run_count{} 2",
+        'input_batch_size_bucket{le="1"} 0',
+        'input_batch_size_bucket{le="2"} 1',
+        "input_batch_size_sum{} 4",
+        "processed_batch_size_sum{} 8",
+        "processed_batch_size_count{} 2",
+        'padding_size_sum{execution_batch_size="4"} 4',
+    ):
+        assert f"{name}:{line}" in page.splitlines()
+
+
 def test_fields_are_in_the_order_of_their_numbers(
     tiny_model: TinyModel, model_server: ModelServer, tmp_path: Path
 ) -> None:
