@@ -14,9 +14,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,18 @@ class RetryPolicy:
     interval_seconds: float = 60.0
 
 
+class _Attempt:
+    """The directory that a load was tried from; held open, so that no other one can get its inode."""
+
+    def __init__(self, aspired: AspiredVersion) -> None:
+        self.identity = aspired.identity
+        with suppress(OSError):
+            descriptor = os.open(aspired.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
+            stat = os.fstat(descriptor)
+            self.identity = stat.st_dev, stat.st_ino
+
+
 class _Version:
     def __init__(self, number: int) -> None:
         self.number = number
@@ -75,7 +90,7 @@ class _Version:
         self.code = grpc.StatusCode.OK
         self.message = ""
         self.servable: Servable | None = None
-        self.attempted: AspiredVersion | None = None
+        self.attempted: _Attempt | None = None
         self.unaspired = asyncio.Event()
 
     @property
@@ -210,13 +225,14 @@ class Manager:
         task.add_done_callback(self._tasks.discard)
 
     async def _load(self, name: str, version: _Version) -> None:
-        attempted = version.attempted = version.aspired
-        assert attempted is not None
+        aspired = version.aspired
+        assert aspired is not None
+        version.attempted = _Attempt(aspired)
         for attempt in range(self._retry.retries + 1):
             started = time.perf_counter()
             try:
                 servable = await self._loop.run_in_executor(
-                    self._pool, self._loader, name, version.number, attempted.path
+                    self._pool, self._loader, name, version.number, aspired.path
                 )
             except GraphError as exc:
                 log.warning("load failed model=%s version=%d attempt=%d: %s", name, version.number, attempt + 1, exc)
@@ -252,6 +268,7 @@ class Manager:
     def _make_available(self, name: str, version: _Version, servable: Servable) -> None:
         version.code, version.message = grpc.StatusCode.OK, ""
         version.servable = servable
+        version.attempted = None
         version.state = State.AVAILABLE
         self._step(name)
 

@@ -28,10 +28,12 @@ from serving.errors import (
     ServerUnavailable,
     ServingError,
 )
-from serving.manager import State
+from serving.manager import Manager, RetryPolicy, State
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
+from serving.servable import Servable
 from serving.settings import ServerSettings
+from serving.source import Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from tests.conftest import TinyModel
 
@@ -248,6 +250,31 @@ def test_a_load_is_tried_again(tiny_model: TinyModel, tmp_path: Path) -> None:
             await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.END})
 
     run(main())
+
+
+def test_a_failed_version_is_tried_again_when_another_directory_is_in_its_place(tmp_path: Path) -> None:
+    """Also when no poll came between, though file systems give a new directory the inode of a removed one."""
+    watched = Watched(tmp_path / "tiny", All())
+    version = watched.base_path / "1"
+    tried = []
+
+    def fail(_name: str, _version: int, path: Path) -> Servable:
+        tried.append((path / "saved_model.pb").read_bytes())
+        raise GraphError(grpc.StatusCode.DATA_LOSS, "Cannot be loaded")
+
+    async def main() -> None:
+        manager = Manager(fail, RetryPolicy(retries=0), threads=1)
+        for content in (b"first", b"second", b"third"):
+            version.mkdir(parents=True)
+            for _ in range(2):
+                (version / "saved_model.pb").write_bytes(content)
+                manager.set_aspired("tiny", list_versions(watched).aspired)
+                await until(lambda: manager.statuses("tiny")[0].state is State.END)
+            shutil.rmtree(version)
+        await manager.close()
+
+    run(main())
+    assert tried == [b"first", b"second", b"third"]
 
 
 def test_start_fails_when_a_model_has_no_hope(tmp_path: Path) -> None:
