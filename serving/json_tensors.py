@@ -13,8 +13,9 @@ from __future__ import annotations
 import base64
 import math
 import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.fl
 _FEW = 32
 _AT_A_TIME = 8192
 """How many floats one `map` writes: no other thread runs meanwhile."""
-_FLOAT = struct.Struct("f")
+_FLOAT = Struct("f")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
 
@@ -96,14 +97,24 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
             raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}")
     if len(outputs) == 1:
         texts = value_texts(name, array, 2)
-        rows = _lay_out(array.shape, texts, 1, single_line=True, rows_only=True)
-        return f"[{', '.join(rows)}\n    ]" if rows else "[]"
+        return _few_rows(array.shape) % tuple(texts) if len(texts) <= _FEW else _rows(array.shape, texts)
     columns = {
         name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
         for name, array in outputs.items()
     }
     rows = [mapping({name: column[row] for name, column in columns.items()}, 2) for row in range(count or 0)]
     return laid_out_array(rows, 1, single_line=False)
+
+
+def _rows(shape: tuple[int, ...], texts: list[str]) -> str:
+    rows = _lay_out(shape, texts, 1, single_line=True, rows_only=True)
+    return f"[{', '.join(rows)}\n    ]" if rows else "[]"
+
+
+@lru_cache
+def _few_rows(shape: tuple[int, ...]) -> str:
+    """Rows of this shape, with ``%s`` for each value: to lay out a few takes longer than to write them."""
+    return _rows(shape, ["%s"] * math.prod(shape))
 
 
 def write_columns(outputs: Mapping[str, Array]) -> str:
@@ -162,7 +173,8 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
         for position in np.flatnonzero(differs).tolist():
             texts[position] = longer % values[position]
     else:  # numpy would take longer
-        texts = [_short_or_long(value, longer, data_type) for value in values]
+        same = _as_float32 if data_type == 1 else float
+        texts = [text if same(text := "%g" % value) == value else longer % value for value in values]  # noqa: UP031
     for position, text in enumerate(texts):
         if "e" in text or "n" in text:
             texts[position] = _unusual(values[position], text, data_type)
@@ -171,12 +183,10 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     return texts
 
 
-def _short_or_long(value: float, longer: str, data_type: int) -> str:
-    text = "%g" % value  # noqa: UP031  (twice as fast as a format specifier)
-    number = float(text)
-    if data_type == 1:
-        (number,) = _FLOAT.unpack(_FLOAT.pack(number))
-    return text if number == value else longer % value
+def _as_float32(text: str) -> float:
+    number: float
+    (number,) = _FLOAT.unpack(_FLOAT.pack(float(text)))
+    return number
 
 
 def _unusual(value: float, text: str, data_type: int) -> str:
