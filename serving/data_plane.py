@@ -175,13 +175,13 @@ class DataPlane:
         def finished(result: Result) -> None:
             if isinstance(result, Exception):
                 usage.errors += 1
-            else:
-                seconds = time.perf_counter() - started
-                usage.latency.observe(seconds * 1e6)
-                metrics.observe_runtime(servable.model, api, seconds)
-                if limits:
-                    result = limits.checked_outputs(arrays, run, result)
-            done(result)
+                done(result)
+                return
+            seconds = time.perf_counter() - started
+            done(limits.checked_outputs(arrays, run, result) if limits else result)
+            # The answer has been sent: nobody waits while it is counted.
+            usage.latency.observe(seconds * 1e6)
+            metrics.observe_runtime(servable.model, api, seconds)
 
         self._merger.submit(call, run, finished)
 

@@ -44,7 +44,7 @@ _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.fl
 _FEW = 32
 _AT_A_TIME = 8192
 """How many floats one `map` writes: no other thread runs meanwhile."""
-_FLOAT = Struct("f")
+_FLOAT, _DOUBLE = Struct("f"), Struct("d")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
 
@@ -173,20 +173,18 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
         for position in np.flatnonzero(differs).tolist():
             texts[position] = longer % values[position]
     else:  # numpy would take longer
-        same = _as_float32 if data_type == 1 else float
-        texts = [text if same(text := "%g" % value) == value else longer % value for value in values]  # noqa: UP031
+        size = _FLOAT if data_type == 1 else _DOUBLE
+        pack, unpack = size.pack, size.unpack
+        texts = [
+            text if unpack(pack(float(text := "%g" % value)))[0] == value else longer % value  # noqa: UP031
+            for value in values
+        ]
     for position, text in enumerate(texts):
         if "e" in text or "n" in text:
             texts[position] = _unusual(values[position], text, data_type)
         elif "." not in text:
             texts[position] = text + ".0"
     return texts
-
-
-def _as_float32(text: str) -> float:
-    number: float
-    (number,) = _FLOAT.unpack(_FLOAT.pack(float(text)))
-    return number
 
 
 def _unusual(value: float, text: str, data_type: int) -> str:

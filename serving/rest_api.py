@@ -207,7 +207,8 @@ class RestApi:
                 log.exception("predict failed model=%s", route.name)
                 respond(error_page(HTTPStatus.INTERNAL_SERVER_ERROR))
             else:
-                respond(self._succeeded(route, started, answer))
+                respond(answer)
+                self._count_success(route, started)
 
         self._data_plane.submit(call, arrays, done)
         return None
@@ -226,13 +227,13 @@ class RestApi:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
             return self._failed(route, exc)
-        return self._succeeded(route, started, answer)
+        self._count_success(route, started)
+        return answer
 
-    def _succeeded(self, route: _Route, started: float, answer: Response) -> Response:
+    def _count_success(self, route: _Route, started: float) -> None:
         metrics = self._data_plane.metrics
         metrics.count_request(route.name, "OK")
         metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
-        return answer
 
     def _failed(self, route: _Route, exc: ServingError) -> Response:
         self._data_plane.metrics.count_request(route.name, exc.code.name)
