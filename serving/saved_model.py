@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import session as tf_session
@@ -87,21 +88,25 @@ def _session_config(options: LoadOptions) -> Any:
 
 
 def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
+    file, text_file = path / "saved_model.pb", path / "saved_model.pbtxt"
+    saved_model = saved_model_pb2.SavedModel()
     try:
-        content = (path / "saved_model.pb").read_bytes()
+        if not file.exists() and text_file.exists():
+            text_format.Parse(text_file.read_bytes(), saved_model)
+        else:
+            saved_model.ParseFromString(file.read_bytes())
     except FileNotFoundError as exc:
         raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_SAVED_MODEL.format(path=path)) from exc
     except NotADirectoryError as exc:
         raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f"{path}; Not a directory") from exc
     except PermissionError as exc:
-        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{path}/saved_model.pb; Permission denied") from exc
+        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{exc.filename}; Permission denied") from exc
     except OSError as exc:
-        raise GraphError(grpc.StatusCode.UNKNOWN, f"{path}/saved_model.pb; {exc.strerror}") from exc
-    saved_model = saved_model_pb2.SavedModel()
-    try:
-        saved_model.ParseFromString(content)
+        raise GraphError(grpc.StatusCode.UNKNOWN, f"{exc.filename}; {exc.strerror}") from exc
     except DecodeError as exc:
         raise _unreadable(path) from exc
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise GraphError(grpc.StatusCode.DATA_LOSS, f"Can't parse {text_file} as text proto") from exc
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == tags:
             return meta_graph

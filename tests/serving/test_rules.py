@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from google.protobuf import text_format
 from tensorflow import make_tensor_proto
 from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import inference_pb2, model_management_pb2, predict_pb2
 
 from serving.errors import GraphError
@@ -331,6 +334,26 @@ def test_a_file_that_is_no_protobuf_is_told_from_one_that_was_cut_off(tmp_path: 
         with pytest.raises(GraphError) as caught:
             load("iris", 1, tmp_path, LoadOptions())
         assert (caught.value.code, caught.value.message) == (code, message)
+
+
+def test_a_graph_may_be_written_as_text(tmp_path: Path) -> None:
+    """In ``saved_model.pbtxt``, which counts where there is no ``saved_model.pb``."""
+    shutil.copytree(MODELS / "iris/1", tmp_path, dirs_exist_ok=True)
+    binary, text = tmp_path / "saved_model.pb", tmp_path / "saved_model.pbtxt"
+    text.write_text(text_format.MessageToString(saved_model_pb2.SavedModel.FromString(binary.read_bytes())))
+    rows = {"input": np.ones((2, 4), np.float32)}
+    answers = []
+    for _ in range(2):
+        servable = load("iris", 1, tmp_path, LoadOptions())
+        call, arrays = servable.bind(servable.signatures["serving_default"], rows)
+        answers.append(call(arrays)[0].tolist())
+        servable.close()
+        binary.unlink(missing_ok=True)
+    assert answers[0] == answers[1]
+    text.write_text("no graph")
+    with pytest.raises(GraphError, match=f"^Can't parse {text} as text proto$") as caught:
+        load("iris", 1, tmp_path, LoadOptions())
+    assert caught.value.code is grpc.StatusCode.DATA_LOSS
 
 
 @main
