@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import grpc
@@ -19,6 +20,10 @@ from pygrpc_native import EVENT_CALL
 from pygrpc_native.aio import Server
 
 log = logging.getLogger(__name__)
+
+_QUIET_SECONDS = 0.25
+_LINGER_SECONDS = 5.0
+_DRAIN_STEP_SECONDS = 0.005
 
 Trailer = tuple[tuple[str, str], ...]
 
@@ -50,6 +55,9 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
         super().__init__(options=options)
+        self._front_args["metrics"] = True
+        self._is_refusing = False
+        self._last_call = -inf
         self.open_quick_calls: set[int] = set()
         self._handlers: dict[str, QuickHandler] = {}
         self._quick: dict[int, QuickHandler] = {}
@@ -70,21 +78,42 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         self._quick = {paths.index(path): handler for path, handler in self._handlers.items()}
 
     async def stop(self, grace: float | None) -> None:
-        """Take no more calls, and end once those that are open have ended, or after `grace` seconds."""
-        self._quick = {}
+        """
+        Answer what clients have sent, take no more calls, and end once all answers are sent, or after `grace` seconds.
+
+        Answers are sent by threads of the front, which would not end them before it closes.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (grace or 0)
-        while self.open_quick_calls and loop.time() < deadline:
-            await asyncio.sleep(0)
-        await super().stop(grace)
+        await asyncio.sleep(min(self._last_call + _QUIET_SECONDS, deadline) - loop.time())
+        self._is_refusing = True
+        while (self.open_quick_calls or self._calls) and loop.time() < deadline:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        come, _ = self._counts()  # also calls whose request never arrives as a whole
+        last = min(loop.time() + _LINGER_SECONDS, deadline)
+        while self._counts()[1] < come and loop.time() < last:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        if come:  # the last bytes may still be on their way to the sockets
+            await asyncio.sleep(min(_QUIET_SECONDS, deadline - loop.time()))
+        await super().stop(max(0.0, deadline - loop.time()))
+
+    def _counts(self) -> tuple[int, int]:
+        """How many calls have come, and how many answers have been written."""
+        methods = self.front.metrics()["methods"].values()
+        sent = (status["count"] for method in methods for status in method["status"].values())
+        return sum(method["started"] for method in methods), sum(sent)
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        self._last_call = self._loop.time()
         usual = [event for event in events if not self._takes(event)]
         if usual:
             super()._on_events(usual)
 
     def _takes(self, event: tuple[Any, ...]) -> bool:
         kind, call_id, method_id, request, *_ = event
+        if self._is_refusing and kind == EVENT_CALL:
+            self.front.fail(call_id, grpc.StatusCode.UNAVAILABLE.value[0], "Server is shutting down")
+            return True
         handler = self._quick.get(method_id) if kind == EVENT_CALL else None
         if handler is None:
             return False
