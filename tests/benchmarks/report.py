@@ -48,6 +48,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def spread(values: Sequence[float]) -> str:
+    """Between what the rounds were whose median is told."""
+    return f"from {number(min(values))} to {number(max(values))} in {len(values)} rounds"
+
+
 def show(part: str, measurements: Sequence[Measurement]) -> None:
     """Print a table."""
     table = Table(*COLUMNS, box=None, title=part)

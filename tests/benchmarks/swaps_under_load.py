@@ -12,7 +12,7 @@ from clients.rest_client import RestClient
 from tests.benchmarks import load, servers
 from tests.benchmarks.load import Load
 from tests.benchmarks.payloads import Form, iris_rows, request_body
-from tests.benchmarks.report import Measurement, number
+from tests.benchmarks.report import Measurement, spread
 from tests.benchmarks.servers import Running
 from tests.benchmarks.versions import put, wait_answered
 
@@ -44,9 +44,8 @@ def measure(directory: Path, saved_model: Path) -> Iterator[Measurement]:
     yield Measurement("p99, REST, 1 row, concurrency 8, steady", 1e3 * median(before for before, _ in rounds), "ms")
     yield Measurement("p99, a swap every 0.5 s", 1e3 * median(during for _, during in rounds), "ms", besides=besides)
     ratios = [during / before for before, during in rounds]
-    besides = f"from {number(min(ratios))} to {number(max(ratios))} in {ROUNDS} rounds"
     what = "  p99 during hot swaps, of the steady p99"
-    yield Measurement(what, median(ratios), "x", MOST_TIMES_THE_STEADY_P99, besides=besides)
+    yield Measurement(what, median(ratios), "x", MOST_TIMES_THE_STEADY_P99, besides=spread(ratios))
 
 
 def _load(server: Running) -> Load:
