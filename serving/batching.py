@@ -59,16 +59,14 @@ class Merger:
 
         `done` is called on the loop's thread, perhaps before this returns, and must not raise.
         """
-        is_first = not self._waiting and not self._has_run_one
-        runs_at_once = is_first and self._expects_one
-        self._has_run_one |= runs_at_once
+        runs_at_once = False
+        if not self._waiting and not self._has_run_one:
+            self._loop.call_soon(self._end_turn)
+            runs_at_once = self._has_run_one = self._expects_one
         if runs_at_once and runs_inline(call, arrays):
-            done(_run_one(call, arrays))
             self.runs += 1
-            self._loop.call_soon(self._end_turn)
+            done(_run_one(call, arrays))
             return
-        if is_first:
-            self._loop.call_soon(self._end_turn)
         call.servable.acquire()
         request = _Request(call, arrays, done)
         if runs_at_once:

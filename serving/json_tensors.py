@@ -97,7 +97,7 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
             raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}")
     if len(outputs) == 1:
         texts = value_texts(name, array, 2)
-        return _few_rows(array.shape) % tuple(texts) if len(texts) <= _FEW else _rows(array.shape, texts)
+        return _few_rows(array.shape) % tuple(texts) if 0 < len(texts) <= _FEW else _rows(array.shape, texts)
     columns = {
         name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
         for name, array in outputs.items()

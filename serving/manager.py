@@ -76,7 +76,7 @@ class _Attempt:
     def __init__(self, aspired: AspiredVersion) -> None:
         self.identity = aspired.identity
         with suppress(OSError):
-            descriptor = os.open(aspired.path, os.O_RDONLY)
+            descriptor = os.open(aspired.path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
             weakref.finalize(self, os.close, descriptor)
             stat = os.fstat(descriptor)
             self.identity = stat.st_dev, stat.st_ino

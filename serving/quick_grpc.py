@@ -81,7 +81,7 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         """
         Answer what clients have sent, take no more calls, and end once all answers are sent, or after `grace` seconds.
 
-        Answers are sent by threads of the front, which would not end them before it closes.
+        Threads of the front send the answers, and it does not wait for them when it closes.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (grace or 0)

@@ -94,7 +94,7 @@ def race(contenders: Sequence[Running], form: Form, batch: int, concurrency: int
 
 
 def best(loads: Iterable[Load]) -> Load:
-    """The best in each respect: what else ran on the machine only makes it worse."""
+    """The best of some rounds."""
     return reduce(Load.best, loads)
 
 

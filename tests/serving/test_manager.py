@@ -215,6 +215,19 @@ def test_a_broken_version_changes_nothing_else(tiny_model: TinyModel, tmp_path: 
     run(main())
 
 
+def test_a_pipe_in_place_of_a_version_holds_up_nothing(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """To open it would wait for a writer; it is a failed version."""
+
+    async def main() -> None:
+        tiny_model(tmp_path / "tiny", 1)
+        async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
+            os.mkfifo(tmp_path / "tiny" / "2")
+            await until(lambda: states(data_plane) == {2: State.END, 1: State.AVAILABLE})
+            assert await ask(data_plane) == 1
+
+    run(main())
+
+
 def test_a_version_without_its_variables_is_a_failed_load(tiny_model: TinyModel, tmp_path: Path) -> None:
     """A graph whose variables are missing never becomes available; put right, it is loaded."""
 
