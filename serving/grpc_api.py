@@ -9,6 +9,7 @@ Source: tensorflow_serving/apis/*.proto, tensorflow_serving/model_servers/predic
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -80,12 +81,15 @@ def create_server(settings: ServerSettings, plain: bool) -> Any:
 
 async def add_services(
     server: Any, data_plane: DataPlane, settings: ServerSettings, token: BearerToken | None = None
-) -> None:
+) -> Health:
     """
     Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``.
 
     Args:
         token: What all requests but health checks must carry.
+
+    Returns:
+        What tells whether the server is serving, to be ended before it stops.
     """
     prediction = _PredictionService(data_plane, settings)
     model = _ModelService(data_plane)
@@ -105,14 +109,36 @@ async def add_services(
     if token is None and hasattr(server, "add_quick_handler"):
         server.add_quick_handler("/tensorflow.serving.PredictionService/Predict", prediction.predict_soon)
     _add(server, "tensorflow.serving.ModelService", model_methods, token)
+    servicer = Health()
+    for name in _HEALTH_NAMES:
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     if settings.enable_grpc_healthcheck_service:
-        servicer = _Health()
-        for name in _HEALTH_NAMES:
-            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    return servicer
 
 
-class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
+class Health(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
+    """``grpc.health.v1.Health``: serving, until `end`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = asyncio.Event()
+
+    async def end(self) -> None:
+        """From now on nothing is serving, and whoever watches is told to go."""
+        await self.enter_graceful_shutdown()
+        self._ended.set()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  (the name in health.proto)
+        watching = asyncio.create_task(super().Watch(request, context))
+        ending = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            ending.cancel()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "Server is shutting down")
+
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  (the name in health.proto)
         if request.service not in _HEALTH_NAMES:
             await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")

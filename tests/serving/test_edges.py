@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import classification_pb2, inference_pb2, model_management_pb2, predict_pb2
 
 from serving import wire_pb2 as wire
@@ -41,6 +45,30 @@ def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
 @pytest.fixture
 def url(server: Any) -> str:
     return f"http://127.0.0.1:{server.rest_port}"
+
+
+@pytest.mark.parametrize("native_grpc", [True, False])
+def test_who_watches_the_health_is_told_of_the_end_and_delays_it_not(
+    tiny_model: Any, model_server: Any, tmp_path: Path, native_grpc: bool
+) -> None:
+    """A watch would else stay open until the time for requests in flight is over."""
+    tiny_model(tmp_path, 1)
+    server = model_server(
+        model_name="tiny", model_base_path=str(tmp_path), native_grpc=native_grpc, enable_grpc_healthcheck_service=True
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        told = time.monotonic()
+        server.stop()
+        assert time.monotonic() - told < server.settings.drain_seconds / 2
+        assert {answer.status for answer in iter_until_end(watch)} <= {health_pb2.HealthCheckResponse.NOT_SERVING}
+        assert watch.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def iter_until_end(watch: Any) -> Iterator[Any]:
+    with suppress(grpc.RpcError):
+        yield from watch
 
 
 @pytest.mark.parametrize(("path", "version"), [("", "2"), ("/versions/1", "1"), ("/labels/stable", "1")])
