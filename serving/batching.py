@@ -11,6 +11,7 @@ Runs that are large, or were measured to be slow, go to a thread, so that the lo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
         return False
     elements = 0
     for array in arrays:
-        elements += array.size
+        elements += array.size or math.prod(filter(None, array.shape))  # of no columns a graph can make a value per row
     return elements <= LARGEST_INLINE_ELEMENTS
 
 

@@ -166,7 +166,8 @@ def decode(proto: Any) -> Any:
     The array in a ``TensorProto``, a `DeepArray` where it has very many dimensions.
 
     ``tensor_content`` must have the exact length. Of the typed fields, too few values repeat the last one, none at all
-    means zeros, and what is too much is ignored. Where the shape has no room for any value, nothing is read.
+    means zeros, and what is too much is ignored. Where the shape has no room for any value, nothing is read; its other
+    dimensions must not be huge.
 
     Raises:
         ValueError: The message holds no tensor.
@@ -178,6 +179,8 @@ def decode(proto: Any) -> Any:
     if shape and (len(shape) > MOST_DIMENSIONS or min(shape) < 0):
         raise ValueError(f"bad shape {shape}")
     count = math.prod(shape)
+    if not count and math.prod(filter(None, shape)) * dtype.itemsize > LARGEST_FILL_BYTES:
+        raise ValueError(f"bad shape {shape}")  # of no columns a graph can make a value per row
     content = proto.tensor_content if count else b""
     values = _from_content(content, proto.dtype, dtype, count) if content else _from_field(proto, dtype, count)
     return shaped(values, shape)

@@ -28,7 +28,7 @@ PREDICT = "tensorflow.serving.PredictionService/Predict"
 BODY = json.dumps(ROW).encode()
 HEAD = f"POST /v1/models/iris:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n".encode()
 REQUEST = HEAD + b"\r\n" + BODY
-FLOAT, STRING = 1, 7
+FLOAT, STRING, INT64 = 1, 7, 9
 MOST_GROWTH_MB = 400
 SOON_SECONDS = 2.0
 
@@ -228,6 +228,20 @@ def test_a_shape_is_not_believed(
     """A few bytes that claim to be a huge tensor are refused, or filled within bounds."""
     with harmless(server), open_channel(server.grpc_port) as channel:
         answer = ask_grpc(channel, PREDICT, one_value(model, alias, data_type, shape), 60)
+    assert answer.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("rows", [2**25, 2**32, 2**62])
+def test_rows_without_values_are_not_believed(server: ServerProcess, rows: int) -> None:
+    """They take no bytes, but the sum of each would be a number."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "multi"
+    for alias, data_type in (("a", FLOAT), ("b", INT64)):
+        request.inputs[alias].dtype = data_type
+        for size in (rows, 0):
+            request.inputs[alias].tensor_shape.dim.add(size=size)
+    with harmless(server), open_channel(server.grpc_port) as channel:
+        answer = ask_grpc(channel, PREDICT, request.SerializeToString(), 60)
     assert answer.code == "INVALID_ARGUMENT"
 
 

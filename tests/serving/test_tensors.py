@@ -96,6 +96,7 @@ def test_nothing_is_read_where_there_is_no_room(tensor_proto: Any) -> None:
         (1, [-1], b""),
         (1, [1] * 255, b"\0\0\0\0"),
         (1, [2**40], b""),
+        (1, [2**32, 0], b""),
         (7, [2], b"\x01\x05a"),
         (7, [1], b"\x81"),
         (999, [1], b""),
