@@ -25,6 +25,7 @@ from serving.errors import InvalidRequest
 
 LONGEST_DUMP = 256
 DEEPEST = 20_000
+_PIECE = 2**16
 _INDENT = "    "
 _BOM = b"\xef\xbb\xbf"
 _WHITE_SPACE = b" \t\r\n"
@@ -117,7 +118,11 @@ def dump(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A string with its quotation marks and escapes."""
-    return f'"{_ESCAPED.sub(_escape, text)}"'
+    if len(text) <= _PIECE:
+        return f'"{_ESCAPED.sub(_escape, text)}"'
+    # Between the pieces other threads may run.
+    pieces = [_ESCAPED.sub(_escape, text[start : start + _PIECE]) for start in range(0, len(text), _PIECE)]
+    return f'"{"".join(pieces)}"'
 
 
 def array(items: list[str], level: int, single_line: bool) -> str:

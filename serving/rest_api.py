@@ -226,7 +226,9 @@ class RestApi:
             else:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
-            return self._failed(route, exc)
+            self._data_plane.metrics.count_request(route.name, exc.code.name)
+            is_huge = len(exc.message) > LARGEST_INLINE_BYTES  # as it quotes the request
+            return await self._in_thread(_error, exc) if is_huge else _error(exc)
         self._count_success(route, started)
         return answer
 

@@ -132,6 +132,12 @@ def test_strings_survive_their_escapes(content: bytes) -> None:
     assert parse(body).encode("utf-8", "surrogateescape") == content
 
 
+def test_long_strings_survive_their_escapes() -> None:
+    """Wherever in the text the escapes stand, every character comes back once."""
+    text = 'a"b\\\n\x01é' * 30_000
+    assert parse(quoted(text).encode()) == text
+
+
 @pytest.mark.parametrize(
     ("text", "content"),
     [
