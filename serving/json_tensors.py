@@ -43,7 +43,10 @@ _WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
 _SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
 _FEW = 32
 _AT_A_TIME = 8192
-"""How many floats one `map` writes: no other thread runs meanwhile."""
+"""How many floats are written in one go: no other thread runs meanwhile."""
+_POWERS = 10.0 ** np.arange(-3, 5)
+_SIX_DIGITS = 10.0 ** np.arange(9, 0, -1)
+"""By what a float below a power, or beyond all, is multiplied for six digits before the point."""
 _FLOAT, _DOUBLE = Struct("f"), Struct("d")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
@@ -164,26 +167,42 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
     if len(flat) > _AT_A_TIME:
         parts = range(0, len(flat), _AT_A_TIME)
         return [text for start in parts for text in float_texts(flat[start : start + _AT_A_TIME], data_type)]
-    values: list[float] = flat.tolist()
-    longer = "%.9g" if data_type == 1 else "%.17g"
-    if len(values) > _FEW:
-        texts = list(map("%g".__mod__, values))
-        with np.errstate(over="ignore"):
-            differs = np.array(list(map(float, texts)), flat.dtype) != flat
-        for position in np.flatnonzero(differs).tolist():
-            texts[position] = longer % values[position]
-    else:  # numpy would take longer
-        size = _FLOAT if data_type == 1 else _DOUBLE
-        pack, unpack = size.pack, size.unpack
-        texts = [
-            text if unpack(pack(float(text := "%g" % value)))[0] == value else longer % value  # noqa: UP031
-            for value in values
-        ]
+    if data_type == 1 and len(flat) > _FEW:
+        return _many_float_texts(flat)
+    return _few_float_texts(flat.tolist(), data_type)
+
+
+def _few_float_texts(values: list[float], data_type: int) -> list[str]:
+    size, longer = (_FLOAT, "%.9g") if data_type == 1 else (_DOUBLE, "%.17g")
+    pack, unpack = size.pack, size.unpack
+    texts = [
+        text if unpack(pack(float(text := "%g" % value)))[0] == value else longer % value  # noqa: UP031
+        for value in values
+    ]
     for position, text in enumerate(texts):
         if "e" in text or "n" in text:
             texts[position] = _unusual(values[position], text, data_type)
         elif "." not in text:
             texts[position] = text + ".0"
+    return texts
+
+
+def _many_float_texts(flat: Array) -> list[str]:
+    """
+    Single floats that are written without an exponent and with a fraction at once, the others one by one.
+
+    Six digits of such a float are found without an error: it has 24 bits, 10**9 has 21 besides powers of two, and a
+    double has room for both. So whether they read back the same is known before anything is written.
+    """
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(flat.astype(np.float64))
+    powers = _SIX_DIGITS[_POWERS.searchsorted(sizes, "right")]
+    six_do = (np.rint(sizes * powers) / powers).astype(np.float32) == sizes
+    template = " ".join(["%g" if six else "%.9g" for six in six_do.tolist()])
+    texts = (template % tuple(flat.tolist())).split()
+    others = np.flatnonzero(~((sizes >= 1e-4) & (sizes < 1e5) & (sizes != np.rint(sizes))))
+    for position, text in zip(others.tolist(), _few_float_texts(flat[others].tolist(), 1), strict=True):
+        texts[position] = text
     return texts
 
 

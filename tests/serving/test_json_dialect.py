@@ -106,7 +106,7 @@ def test_a_dump_is_cut_off() -> None:
     assert dump({"a": [1, math.nan, 2]}) == '{\n    "a": [1, '
 
 
-@given(npst.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32)))
+@given(npst.arrays(np.float32, st.integers(0, 60), elements=st.floats(width=32)))
 def test_floats_read_back_the_same(array: Any) -> None:
     """Every float32 that is not denormal survives the way through its text, and always looks like a float."""
     texts = float_texts(array)
@@ -123,6 +123,18 @@ def test_floats_read_back_the_same(array: Any) -> None:
 def test_floats_look_as_tensorflow_serving_writes_them(value: float, text: str) -> None:
     """``%g``, or ``%.9g`` where that would lose something; ``.0`` where it would look like an integer."""
     assert float_texts(np.array([value], np.float32)) == [text]
+
+
+def test_many_floats_look_as_each_alone() -> None:
+    """What is written at once differs in nothing, next to powers of ten and where six digits just are enough or not."""
+    random = np.random.default_rng(7)
+    exponents = np.arange(-8, 9)
+    decimals = np.outer(random.integers(1, 10**6, 100), 10.0**exponents).ravel().astype(np.float32)
+    powers = (10.0**exponents).astype(np.float32)
+    around = [np.nextafter(near, np.float32(to)) for near in (decimals, powers) for to in (-np.inf, np.inf)]
+    any_bits = random.integers(0, 2**32, 10_000, dtype=np.uint32).view(np.float32)
+    floats = np.concatenate([decimals, powers, *around, any_bits])
+    assert float_texts(floats) == [text for each in floats for text in float_texts(each)]
 
 
 @given(st.binary())
