@@ -26,6 +26,7 @@ BOOL = 10
 MOST_DIMENSIONS = 254
 MOST_NUMPY_DIMENSIONS = 64
 LARGEST_FILL_BYTES = 256 * 2**20
+_STRING_OVERHEAD_BYTES = 32
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
@@ -299,11 +300,13 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
         values = np.array(given, kind).astype(dtype, copy=False)
     if len(values) >= count:
         return values[:count]
-    if count * dtype.itemsize > LARGEST_FILL_BYTES:
+    last = values[-1] if len(values) else _zero(proto.dtype, dtype)
+    size = _STRING_OVERHEAD_BYTES + len(last) if proto.dtype == STRING else dtype.itemsize
+    if count * size > LARGEST_FILL_BYTES:
         raise ValueError(f"{len(given)} values for {count}")
     filled = np.empty(count, dtype)
     filled[: len(values)] = values
-    filled[len(values) :] = values[-1] if len(values) else _zero(proto.dtype, dtype)
+    filled[len(values) :] = last
     return filled
 
 

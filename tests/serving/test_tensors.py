@@ -111,6 +111,17 @@ def test_what_is_no_tensor_is_refused(tensor_proto: Any, dtype: int, sizes: list
         decode(proto)
 
 
+@pytest.mark.parametrize(("text", "count"), [(b"", 2**24), (b"x" * 2**20, 2**10)], ids=["many", "long"])
+def test_one_string_stands_for_what_fits_only(tensor_proto: Any, text: bytes, count: int) -> None:
+    """TensorFlow copies a string for each element that it stands for."""
+    proto = tensor_proto(dtype=7, string_val=[text])
+    size = proto.tensor_shape.dim.add(size=count)
+    with pytest.raises(ValueError, match=f"1 values for {count}"):
+        decode(proto)
+    size.size = 3
+    assert decode(proto).tolist() == [text] * 3
+
+
 @pytest.mark.parametrize("dimensions", [64, 65, 254])
 def test_tensors_of_many_dimensions_survive(tensor_proto: Any, dimensions: int) -> None:
     """As many dimensions as TensorFlow has, though numpy holds fewer."""
