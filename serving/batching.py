@@ -5,24 +5,23 @@ Requests that arrive in the same turn of the event loop for the same call are co
 comes alone pays nothing for it: the turn ends, the graph runs. Only batch-major calls without side effects are merged,
 and when a merged run fails its members run one by one, so that a bad request never spoils its neighbours.
 
-Runs that are large, or were measured to be slow, go to a thread, so that the loop never stops for long.
+Runs that were measured to be slow, or are larger than any that was not, go to a thread, so that the loop never stops
+for long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from serving.servable import LONG_SECONDS, Call
+from serving.servable import Call
 from serving.tensors import Array
 
-LARGEST_INLINE_ELEMENTS = 65_536
 LARGEST_MERGED_ROWS = 1024
 
 Result = list[Array] | Exception
@@ -88,21 +87,23 @@ class Merger:
 
     def _start(self, group: list[_Request]) -> None:
         self.runs += 1
-        if runs_inline(group[0].call, [array for request in group for array in request.arrays]):
+        if _run_inline(group):
             _finish(group, _run(group))
         else:
             running = self._loop.run_in_executor(self._pool, _run, group)
             running.add_done_callback(lambda done: _finish(group, done.result()))
 
 
-def runs_inline(call: Call, arrays: Iterable[Array]) -> bool:
+def runs_inline(call: Call, arrays: Sequence[Array]) -> bool:
     """Is this run so short that the event loop may wait for it?"""
-    if call.seconds > LONG_SECONDS or not call.steady:
-        return False
-    elements = 0
-    for array in arrays:
-        elements += array.size or math.prod(filter(None, array.shape))  # of no columns a graph can make a value per row
-    return elements <= LARGEST_INLINE_ELEMENTS
+    rows, kind, _ = call.batch(arrays)
+    return call.is_short(rows, kind)
+
+
+def _run_inline(group: Sequence[_Request]) -> bool:
+    call = group[0].call
+    rows, kind, merges = call.batch(group[0].arrays)
+    return call.is_short(sum(len(request.arrays[0]) for request in group) if merges else rows, kind)
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
@@ -110,11 +111,10 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
     groups: list[list[_Request]] = []
     open_groups: dict[Any, tuple[list[_Request], int]] = {}
     for request in waiting:
-        batch = request.call.batch(request.arrays)
-        if batch is None:
+        more, kind, merges = request.call.batch(request.arrays)
+        if not (merges and request.call.mergeable):
             groups.append([request])
             continue
-        more, kind = batch
         group, rows = open_groups.get(kind, ([], 0))
         if not group or rows + more > LARGEST_MERGED_ROWS:
             group, rows = [], 0

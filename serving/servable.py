@@ -36,9 +36,11 @@ from serving.signature import Signature, TensorInfo, check_outputs, with_default
 from serving.tensors import Array, DeepArray
 
 LONG_SECONDS = 0.003
+MOST_TIMES_THE_ROWS = 8
 
 _CALLERS_THREAD = -1
 _RUNS_PER_ESTIMATE = 3
+_MOST_KINDS = 1024
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
 _AS_LONG_AS_VALUES_SAY = {
@@ -50,10 +52,15 @@ _dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
 
 
 class Batch(NamedTuple):
-    """The rows of a request; those of the same kind can be run together."""
+    """
+    How much a run is given: so many rows of a kind.
+
+    Requests of the same kind can be run together if it `merges`; if not, all there is counts as one row.
+    """
 
     rows: int
     kind: Hashable
+    merges: bool
 
 
 class Call:
@@ -86,8 +93,8 @@ class Call:
         self.dtypes = [numpy_dtype(info.dtype) for info in infos]
         self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
-        self._shapes: list[tuple[int, ...]] = []
-        self._batch: Batch | None = None
+        self._last_batch: tuple[list[tuple[int, ...]], Batch] = ([], Batch(0, None, False))
+        self._short_rows: dict[Hashable, int] = {}
         operations = servable.operations(fetches)
         self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
         self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
@@ -116,10 +123,10 @@ class Call:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
             raise InvalidRequest(str(exc)) from exc
-        self.measured(time.perf_counter() - started)
+        self.measured(arrays, time.perf_counter() - started)
         return [result if type(result) is np.ndarray else _as_array(result) for result in results]
 
-    def measured(self, seconds: float) -> None:
+    def measured(self, arrays: Sequence[Array], seconds: float) -> None:
         """
         Take note of how long a run took.
 
@@ -133,6 +140,21 @@ class Call:
             least, is_first = self._least_seconds, self.seconds == inf
             self.seconds = least if is_first else max(least, 0.9 * self.seconds + 0.1 * least)
             self._least_seconds, self._measured_runs = inf, 0
+        if seconds <= LONG_SECONDS:
+            rows, kind, _ = self.batch(arrays)
+            if rows > self._short_rows.get(kind, 0):
+                if len(self._short_rows) >= _MOST_KINDS:
+                    self._short_rows.clear()
+                self._short_rows[kind] = rows
+
+    def is_short(self, rows: int, kind: Hashable) -> bool:
+        """
+        Is a run of so much so short that an event loop may wait for it?
+
+        It must have been seen: from other shapes a graph can make something as large as the square of what it is given.
+        """
+        is_known = rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
+        return is_known and self.seconds <= LONG_SECONDS and self.steady
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""
@@ -144,21 +166,23 @@ class Call:
                 expected = self.type_names[position]
                 raise InvalidRequest(f"Expects arg[{position}] to be {expected} but {given} is provided")
 
-    def batch(self, arrays: Sequence[Array]) -> Batch | None:
-        """What these arrays can be merged with, or None where they must not be merged with those of other requests."""
-        if not self.mergeable:
-            return None
+    def batch(self, arrays: Sequence[Array]) -> Batch:
+        """How much these arrays are."""
         shapes = list(map(_shape_of, arrays))
-        if shapes != self._shapes:  # mostly they are those of the request before
-            self._shapes, self._batch = shapes, self._batch_of(shapes)
-        return self._batch
+        last_shapes, batch = self._last_batch
+        if shapes != last_shapes:  # mostly they are those of the request before
+            batch = self._batch_of(shapes)
+            self._last_batch = shapes, batch
+        return batch
 
-    def _batch_of(self, shapes: Sequence[tuple[int, ...]]) -> Batch | None:
-        rows = shapes[0][0] if shapes[0] else 0
+    def _batch_of(self, shapes: Sequence[tuple[int, ...]]) -> Batch:
+        rows = shapes[0][0] if shapes and shapes[0] else 0
+        merges = self.mergeable and rows > 0
         for shape, expected in zip(shapes, self.row_shapes, strict=True):
-            if shape[:1] != (rows,) or not _fits(shape[1:], expected or ()):
-                return None
-        return Batch(rows, (id(self), *[shape[1:] for shape in shapes])) if rows else None
+            merges = merges and shape[:1] == (rows,) and _fits(shape[1:], expected or ())
+        if merges:
+            return Batch(rows, (id(self), *[shape[1:] for shape in shapes]), True)
+        return Batch(1, tuple(shapes), False)
 
 
 class Servable:

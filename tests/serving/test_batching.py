@@ -76,7 +76,7 @@ def test_who_comes_alone_is_answered_at_once(servable: Servable) -> None:
     signature = servable.signatures["serving_default"]
     call, one = servable.bind(signature, {"input": rows(1)})
     while call.seconds == float("inf"):
-        call.measured(1e-5)
+        call.measured(one, 1e-5)
 
     async def main() -> None:
         merger = Merger(asyncio.get_running_loop(), threads=2)
@@ -162,17 +162,21 @@ def test_zero_rows(servable: Servable) -> None:
 
 
 def test_unmeasured_slow_and_large_runs_go_to_a_thread(servable: Servable) -> None:
-    """Only a run that is small and known to be quick may hold up the event loop."""
+    """Only a run that is known to be quick may hold up the event loop."""
     call, arrays = servable.bind(servable.signatures["serving_default"], {"input": rows(1)})
     assert not runs_inline(call, arrays)
     for seconds in (1.0, 0.5, 0.0001):  # the first runs prepare the graph and tell nothing
-        call.measured(seconds)
+        call.measured(arrays, seconds)
     assert runs_inline(call, arrays)
-    assert not runs_inline(call, [np.zeros((100_000, 4), dtype=np.float32)])
-    call.measured(0.1)
+    many, flat = np.zeros((100, 4), dtype=np.float32), np.zeros(4, dtype=np.float32)
+    for large in ([many], [flat]):
+        assert not runs_inline(call, large)
+        call.measured(large, 0.002)
+        assert runs_inline(call, large)
+    call.measured(arrays, 0.1)
     assert runs_inline(call, arrays)  # it was disturbed
-    for seconds in (0.1, 0.1):
-        call.measured(seconds)
+    for seconds in (0.1, 0.1, 0.1):
+        call.measured(arrays, seconds)
     assert not runs_inline(call, arrays)
 
 
