@@ -32,7 +32,14 @@ PREDICTIONS = [
     for case in read_cases("grpc")
     if case.request["method"] == PREDICT and case.expect["code"] == "OK"
 ]
-REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
+REFUSALS = {
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+    "RESOURCE_EXHAUSTED",
+    "UNIMPLEMENTED",
+}
 
 sizes = st.sampled_from([0, 1, 2, 3, 4, -1, -(2**63), 2**20, 2**31, 2**32, 2**40, 2**62, 2**63 - 1])
 
