@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -42,13 +43,14 @@ from serving.predict_requests import PredictRequest, PredictRequests
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
-from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, encode
+from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, data_type_of, encode, varint
 
 if TYPE_CHECKING:
     from serving.quick_grpc import QuickCall
 
 LONGEST_MESSAGE_BYTES = 1024
 LARGEST_QUICK_BYTES = 65_536
+LARGEST_WRITTEN_HERE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
 _OPTIONS = [
@@ -153,7 +155,10 @@ class _PredictionService:
 
     async def predict(self, request: PredictRequest, context: Any) -> bytes:
         call, arrays = self._bound(request, context)
-        return self._encoded(call, await self._data_plane.submitted(call, arrays))
+        outputs = await self._data_plane.submitted(call, arrays)
+        if sum(array.nbytes for array in outputs) > LARGEST_WRITTEN_HERE_BYTES:
+            return await asyncio.to_thread(self._encoded, call, outputs)
+        return self._encoded(call, outputs)
 
     def predict_soon(self, content: bytes, quick: QuickCall) -> bool:
         """Answer a predict in this turn of the loop; False, with nothing done, for one that is large, slow or wrong."""
@@ -198,7 +203,7 @@ class _PredictionService:
                 head, tail = _frame(
                     servable.model, servable.version, signature_name, alias, array.dtype, array.shape, as_content
                 )
-                return head + array.tobytes() + tail
+                return b"".join((head, np.ascontiguousarray(array).data, tail))
         response = wire.PackedPredictResponse()
         for alias, array in zip(call.outputs, outputs, strict=True):
             encode(array, response.outputs[alias], as_content)
@@ -406,14 +411,25 @@ def _frame(
     as_content: bool,
 ) -> tuple[bytes, bytes]:
     """What stands before and after the values of the only output; the same for all answers of one shape."""
-    response = wire.PackedPredictResponse()
+    tensor: Any = wire.TensorProto()
+    tensor.dtype = data_type_of(dtype)
+    tensor.tensor_shape.SetInParent()
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    field = "tensor_content" if as_content else "float_val" if dtype.char == "f" else "double_val"
+    value_bytes = math.prod(shape) * dtype.itemsize
+    head = tensor.SerializeToString() + _length_prefix(tensor.DESCRIPTOR.fields_by_name[field].number, value_bytes)
+    head = _length_prefix(2, len(head) + value_bytes) + head
+    head = _length_prefix(1, len(alias.encode())) + alias.encode() + head
+    response = wire.PredictResponse()
     spec = response.model_spec
     spec.name, spec.version.value, spec.signature_name = model, version, signature_name
-    tail = response.SerializeToString()
-    values = np.zeros(shape, dtype)
-    encode(values, response.outputs[alias], as_content)
-    content = response.SerializeToString()
-    return content[: len(content) - len(tail) - values.nbytes], tail
+    return _length_prefix(1, len(head) + value_bytes) + head, response.SerializeToString()
+
+
+def _length_prefix(number: int, size: int) -> bytes:
+    """What stands before the bytes of a field."""
+    return varint(number << 3 | 2) + varint(size)
 
 
 def _require_spec(request: Any) -> None:

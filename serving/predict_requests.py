@@ -105,8 +105,8 @@ class PredictRequests:
             array = decode(tensor)
         except ValueError:  # what is wrong is told when it is known what the signature wants
             return PredictRequest(message)
-        raw = _raw_values(tensor, array)
-        if raw is None or len(content) > _LARGEST_KEPT_BYTES or content.count(raw) != 1:
+        raw = _raw_values(tensor, array) if array.nbytes <= len(content) <= _LARGEST_KEPT_BYTES else None
+        if raw is None or content.count(raw) != 1:
             return PredictRequest(message)
         head, _, tail = content.partition(raw)
         message.ClearField("inputs")

@@ -109,6 +109,10 @@ class DeepArray:
     def size(self) -> int:
         return self.values.size
 
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -218,7 +222,7 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
     if data_type == STRING:
         values = [as_bytes(value) for value in array.ravel()]
         if as_content:
-            proto.tensor_content = b"".join([*(_varint(len(value)) for value in values), *values])
+            proto.tensor_content = b"".join([*(varint(len(value)) for value in values), *values])
         else:
             proto.string_val.extend(values)
     elif as_content:
@@ -273,7 +277,8 @@ def _strings_from_content(content: bytes, count: int) -> Array:
     return values
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as protobuf packs it."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

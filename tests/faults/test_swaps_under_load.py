@@ -189,6 +189,7 @@ def test_no_request_fails_and_each_is_answered_by_an_available_version(
         operator.label(1)
         operator.surely_available.append(Spell(1, time.time()))
         with asking(server) as asked:
+            wait_answered(server, REQUESTS_PER_SWAP // 2)
             for version in range(2, swaps + 2):
                 operator.publish(version)
                 operator.label(version)
