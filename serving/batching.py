@@ -87,7 +87,7 @@ class Merger:
 
     def _start(self, group: list[_Request]) -> None:
         self.runs += 1
-        if _run_inline(group):
+        if _is_short(group):
             _finish(group, _run(group))
         else:
             running = self._loop.run_in_executor(self._pool, _run, group)
@@ -100,7 +100,8 @@ def runs_inline(call: Call, arrays: Sequence[Array]) -> bool:
     return call.is_short(rows, kind)
 
 
-def _run_inline(group: Sequence[_Request]) -> bool:
+def _is_short(group: Sequence[_Request]) -> bool:
+    """The same for one run of a whole group."""
     call = group[0].call
     rows, kind, merges = call.batch(group[0].arrays)
     return call.is_short(sum(len(request.arrays[0]) for request in group) if merges else rows, kind)

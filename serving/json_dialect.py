@@ -25,7 +25,7 @@ from serving.errors import InvalidRequest
 
 LONGEST_DUMP = 256
 DEEPEST = 20_000
-_PIECE = 2**16
+_PIECE_CHARACTERS = 2**16
 _INDENT = "    "
 _BOM = b"\xef\xbb\xbf"
 _WHITE_SPACE = b" \t\r\n"
@@ -118,10 +118,13 @@ def dump(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A string with its quotation marks and escapes."""
-    if len(text) <= _PIECE:
+    if len(text) <= _PIECE_CHARACTERS:
         return f'"{_ESCAPED.sub(_escape, text)}"'
     # Between the pieces other threads may run.
-    pieces = [_ESCAPED.sub(_escape, text[start : start + _PIECE]) for start in range(0, len(text), _PIECE)]
+    pieces = [
+        _ESCAPED.sub(_escape, text[start : start + _PIECE_CHARACTERS])
+        for start in range(0, len(text), _PIECE_CHARACTERS)
+    ]
     return f'"{"".join(pieces)}"'
 
 

@@ -65,13 +65,26 @@ def one_value(model: str, alias: str, data_type: int, shape: Sequence[int]) -> b
     """A request to predict whose tensor claims a shape and has one value."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
-    tensor = request.inputs[alias]
+    _claim(request.inputs[alias], data_type, shape)
+    serialized: bytes = request.SerializeToString()
+    return serialized
+
+
+def one_value_each(*shape: int) -> bytes:
+    """The same for the model with two inputs."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "multi"
+    _claim(request.inputs["a"], FLOAT, shape)
+    _claim(request.inputs["b"], INT64, shape)
+    serialized: bytes = request.SerializeToString()
+    return serialized
+
+
+def _claim(tensor: Any, data_type: int, shape: Sequence[int]) -> None:
     tensor.dtype = data_type
     tensor.float_val.append(1.0)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
-    serialized: bytes = request.SerializeToString()
-    return serialized
 
 
 def status_on(connection: socket.socket) -> int:
@@ -234,29 +247,15 @@ def test_a_shape_is_not_believed(
 @pytest.mark.parametrize("rows", [2**25, 2**32, 2**62])
 def test_rows_without_values_are_not_believed(server: ServerProcess, rows: int) -> None:
     """They take no bytes, but the sum of each would be a number."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "multi"
-    for alias, data_type in (("a", FLOAT), ("b", INT64)):
-        request.inputs[alias].dtype = data_type
-        for size in (rows, 0):
-            request.inputs[alias].tensor_shape.dim.add(size=size)
     with harmless(server), open_channel(server.grpc_port) as channel:
-        answer = ask_grpc(channel, PREDICT, request.SerializeToString(), 60)
+        answer = ask_grpc(channel, PREDICT, one_value_each(rows, 0), 60)
     assert answer.code == "INVALID_ARGUMENT"
 
 
 def test_what_a_graph_makes_too_large_holds_up_nobody(server: ServerProcess) -> None:
     """Of rows without columns this one makes their square, for which there is no memory."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "multi"
-    a, b = request.inputs["a"], request.inputs["b"]
-    a.dtype, b.dtype = FLOAT, INT64
-    a.float_val.append(1.0)
-    b.int64_val.append(1)
-    for tensor in (a, b):
-        tensor.tensor_shape.dim.add(size=2**20)
     with harmless(server), open_channel(server.grpc_port) as channel:
-        answer = ask_grpc(channel, PREDICT, request.SerializeToString(), 60)
+        answer = ask_grpc(channel, PREDICT, one_value_each(2**20), 60)
     assert answer.code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 
 
