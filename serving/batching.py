@@ -53,17 +53,18 @@ class Merger:
         self._expects_one = False
         self._has_run_one = False
 
-    def submit(self, call: Call, arrays: list[Array], done: Done) -> None:
+    def submit(self, call: Call, arrays: list[Array], done: Done, is_inline: bool = False) -> None:
         """
         Run `call` in this turn of the loop; the servable is kept until the run has ended.
 
-        `done` is called on the loop's thread, perhaps before this returns, and must not raise.
+        `done` is called on the loop's thread, perhaps before this returns, and must not raise. `is_inline` says that
+        the caller has found out that `runs_inline`.
         """
         runs_at_once = False
         if not self._waiting and not self._has_run_one:
             self._loop.call_soon(self._end_turn)
             runs_at_once = self._has_run_one = self._expects_one
-        if runs_at_once and runs_inline(call, arrays):
+        if runs_at_once and is_inline:
             self.runs += 1
             done(_run_one(call, arrays))
             return

@@ -154,13 +154,16 @@ class DataPlane:
         call.check_types(arrays)
         return call, arrays
 
-    def submit(self, call: Call, arrays: list[Array], done: Done, api: str = "Predict") -> None:
+    def submit(
+        self, call: Call, arrays: list[Array], done: Done, api: str = "Predict", is_inline: bool = False
+    ) -> None:
         """
         Run what `bind` gave, together with what else arrives in this turn of the loop.
 
         Args:
             done: Called with the arrays in the order of ``call.outputs``, or with what went wrong; must not raise.
             api: Which kind of inference the metrics count this as.
+            is_inline: Whether the caller has found out that it `runs_inline`.
         """
         servable, metrics = call.servable, self.metrics
         limits = servable.limits if call.is_declared else None
@@ -183,7 +186,7 @@ class DataPlane:
             usage.latency.observe(seconds * 1e6)
             metrics.observe_runtime(servable.model, api, seconds)
 
-        self._merger.submit(call, run, finished)
+        self._merger.submit(call, run, finished, is_inline and run is arrays)
 
     def submitted(self, call: Call, arrays: list[Array], api: str = "Predict") -> asyncio.Future[list[Array]]:
         """`submit`, and what will be its result."""

@@ -23,6 +23,7 @@ def deep_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) ->
     from tensorflow.python.ops import array_ops, gen_parsing_ops
 
     graph = session.graph
+    graph._add_new_tf_operations(compute_devices=False)  # as Python objects, which nobody has needed so far
     graph_def = graph.as_graph_def()
     with graph.as_default():
         serialized = [array_ops.placeholder(dtypes.string, []) for _ in feeds]

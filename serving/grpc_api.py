@@ -190,7 +190,7 @@ class _PredictionService:
                 metrics.observe_request(model, "Predict", "GRPC", time.perf_counter() - started)
                 quick.succeed(response, trailer)
 
-        self._data_plane.submit(call, arrays, done)
+        self._data_plane.submit(call, arrays, done, is_inline=True)
         return True
 
     def _encoded(self, call: Call, outputs: list[Array]) -> bytes:

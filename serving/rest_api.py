@@ -210,7 +210,7 @@ class RestApi:
                 respond(answer)
                 self._count_success(route, started)
 
-        self._data_plane.submit(call, arrays, done)
+        self._data_plane.submit(call, arrays, done, is_inline=True)
         return None
 
     async def _v1(self, route: _Route, request: Request) -> Response:

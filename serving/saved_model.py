@@ -16,8 +16,9 @@ import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session as c_api
 from tensorflow.python.client import session as tf_session
-from tensorflow.python.framework import errors_impl, importer, ops
+from tensorflow.python.framework import c_api_util, errors_impl, importer, ops
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from serving.background import Native, at_once
@@ -61,10 +62,7 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     try:
         session = tf_session.Session(graph=ops.Graph(), config=_session_config(options))
         try:
-            with session.graph.as_default():
-                importer.import_graph_def(
-                    meta_graph.graph_def, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
-                )
+            _import(session.graph, meta_graph)
             servable = Servable(model, version, path, session, meta_graph, native)
             assets = _asset_feeds(path, meta_graph)
             _restore(servable, path, meta_graph, assets)
@@ -85,6 +83,34 @@ def _session_config(options: LoadOptions) -> Any:
         intra_op_parallelism_threads=options.intra_op_threads,
         inter_op_parallelism_threads=options.inter_op_threads,
     )
+
+
+def _import(graph: Any, meta_graph: Any) -> None:
+    """
+    Put the nodes and functions of a meta graph into an empty graph.
+
+    ``importer.import_graph_def`` makes Python objects for all of them too. Nobody asks for these, and while they are
+    made, which takes longer than the rest, requests wait for Python's lock.
+    """
+    graph_def = meta_graph.graph_def
+    _remove_unread(graph_def, node_name(meta_graph.saver_def.save_tensor_name))
+    importer._RemoveDefaultAttrs(meta_graph.meta_info_def.stripped_op_list, graph_def)
+    options = c_api_util.ScopedTFImportGraphDefOptions()
+    c_api.TF_ImportGraphDefOptionsSetUniquifyNames(options.options, True)
+    content = c_api.TF_NewBufferFromString(graph_def.SerializeToString())
+    try:
+        with graph._c_graph.get() as c_graph:
+            results = c_api.TF_GraphImportGraphDefWithResults(c_graph, content, options.options)
+    finally:
+        c_api.TF_DeleteBuffer(content)
+    c_api.TF_DeleteImportGraphDefResults(results)
+
+
+def _remove_unread(graph_def: Any, name: str) -> None:
+    """Remove the node of this name unless another one needs it; a server does not save, and has its graph sooner."""
+    position = next((index for index, node in enumerate(graph_def.node) if node.name == name), None)
+    if position is not None and not any(node_name(read) == name for node in graph_def.node for read in node.input):
+        del graph_def.node[position]
 
 
 def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:

@@ -362,11 +362,9 @@ class Servable:
 
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
         """Run one operation that has no result."""
-        try:
-            self.native(self._session.run, name, dict(feeds))
-        except errors_impl.OpError as exc:
-            # The session has put explanations for the author of the graph around what TensorFlow itself said.
-            raise exc.__context__ or exc from None
+        options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
+        run = self.native(self._session._make_callable_from_options, options)
+        self.native(run, *feeds.values())
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
