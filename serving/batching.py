@@ -83,6 +83,8 @@ class Merger:
         waiting, self._waiting = self._waiting, []
         self._expects_one = self._has_run_one + len(waiting) == 1
         self._has_run_one = False
+        if not waiting:
+            return
         for group in _groups(waiting) if self._merge and len(waiting) > 1 else [[request] for request in waiting]:
             self._start(group)
 

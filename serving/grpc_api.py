@@ -172,7 +172,7 @@ class _PredictionService:
             return False
         if not runs_inline(call, arrays):
             return False
-        model, metrics, trailer = request.model_spec.name, self._data_plane.metrics, _trailer(call.servable)
+        model, metrics, trailer = request.model_spec.name, self._data_plane.metrics, _trailer(call.servable.version)
 
         def done(result: Result) -> None:
             try:
@@ -180,15 +180,14 @@ class _PredictionService:
                     raise result
                 response = self._encoded(call, result)
             except ServingError as exc:
-                metrics.count_request(model, exc.code.name)
+                metrics.count_failure(model, exc.code.name)
                 quick.fail(exc.code, _cut(exc.message), trailer)
             except Exception as exc:
                 log.exception("predict failed model=%s", model)
                 quick.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", trailer)
             else:
-                metrics.count_request(model, "OK")
-                metrics.observe_request(model, "Predict", "GRPC", time.perf_counter() - started)
                 quick.succeed(response, trailer)
+                metrics.count_answer(model, "Predict", "GRPC", time.perf_counter() - started)
 
         self._data_plane.submit(call, arrays, done, is_inline=True)
         return True
@@ -280,7 +279,7 @@ class _PredictionService:
     def _find(self, spec: ModelSpec, context: Any) -> Servable:
         servable = self._data_plane.find(spec)
         if context is not None:
-            context.set_trailing_metadata(_trailer(servable))
+            context.set_trailing_metadata(_trailer(servable.version))
         return servable
 
     def _predict_signature(self, servable: Servable, name: str) -> Signature:
@@ -379,11 +378,10 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
             return await context.abort(grpc.StatusCode.INTERNAL, "")
         else:
             if metrics is not None:
-                metrics.count_request(model, "OK")
-                metrics.observe_request(model, api, "GRPC", time.perf_counter() - started)
+                metrics.count_answer(model, api, "GRPC", time.perf_counter() - started)
             return response if isinstance(response, bytes) else response.SerializeToString()
         if metrics is not None:
-            metrics.count_request(model, code.name)
+            metrics.count_failure(model, code.name)
         return await context.abort(code, _cut(text))
 
     return handle
@@ -396,8 +394,9 @@ def _cut(text: str) -> str:
     return content[:LONGEST_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
 
 
-def _trailer(servable: Servable) -> tuple[tuple[str, str], ...]:
-    return (("model-version", str(servable.version)),)
+@lru_cache(1024)
+def _trailer(version: int) -> tuple[tuple[str, str], ...]:
+    return (("model-version", str(version)),)
 
 
 @lru_cache(1024)

@@ -99,14 +99,20 @@ def write_rows(outputs: Mapping[str, Array]) -> str:
         elif len(array) != count:
             raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}")
     if len(outputs) == 1:
-        texts = value_texts(name, array, 2)
-        return _few_rows(array.shape) % tuple(texts) if 0 < len(texts) <= _FEW else _rows(array.shape, texts)
+        return _rows(array.shape, value_texts(name, array, 2))
     columns = {
         name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
         for name, array in outputs.items()
     }
     rows = [mapping({name: column[row] for name, column in columns.items()}, 2) for row in range(count or 0)]
     return laid_out_array(rows, 1, single_line=False)
+
+
+def write_few_rows(array: Array) -> str | None:
+    """What `write_rows` gives for the only output, if that is rows of a few single floats; None for any other."""
+    if array.dtype != np.float32 or array.ndim == 0 or not 0 < array.size <= _FEW:
+        return None
+    return _few_rows(array.shape) % tuple(_few_float_texts(array.ravel().tolist(), 1))
 
 
 def _rows(shape: tuple[int, ...], texts: list[str]) -> str:

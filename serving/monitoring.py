@@ -103,18 +103,19 @@ class Metrics:
         for name in _HISTOGRAMS_OF_ROWS:
             self._histograms[name] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
 
-    def count_request(self, model: str, status: str) -> None:
+    def count_failure(self, model: str, status: str) -> None:
         """
-        One request ended with this status name (``OK``, ``NOT_FOUND`` …).
+        One request failed with this status name (``NOT_FOUND`` …).
 
         Clients choose the names that are refused: after `MOST_REFUSED` of them, new ones count as no name.
         """
         counts = self._counters["request_count"]
-        is_known = status == "OK" or (model, status) in counts or len(counts) < MOST_REFUSED
+        is_known = (model, status) in counts or len(counts) < MOST_REFUSED
         counts[model if is_known else "", status] += 1
 
-    def observe_request(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
-        """One request was answered; `api` as the protocol names it, `entrypoint` ``REST`` or ``GRPC``."""
+    def count_answer(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
+        """One request was answered well; `api` as the protocol names it, `entrypoint` ``REST`` or ``GRPC``."""
+        self._counters["request_count"][model, "OK"] += 1
         self._histograms["request_latency"][model, api, entrypoint].observe(seconds * 1e6)
 
     def observe_runtime(self, model: str, api: str, seconds: float) -> None:

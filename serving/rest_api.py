@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -43,12 +44,13 @@ from serving.json_requests import (
     read_body,
     read_huge_examples,
     read_huge_predict,
+    read_plain_rows,
     read_predict,
 )
-from serving.json_tensors import float_texts, write_columns, write_rows
+from serving.json_tensors import float_texts, write_columns, write_few_rows, write_rows
 from serving.model_spec import ModelSpec
 from serving.repository import STAMP
-from serving.servable import Servable, ServableHandle
+from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import Array
@@ -96,7 +98,7 @@ _TARGET = re.compile(  # RFC 3986
 _INT64_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
     """What a path below ``/v1/`` asks for; `refusal` says why there is no `spec`."""
 
@@ -108,9 +110,11 @@ class _Route:
     """beyond int64, which TensorFlow Serving answers with an empty body"""
     name: str = field(init=False)
     """of the model, for the metrics"""
+    rows_call: weakref.ref[Call] | None = None
+    """what the last predict by rows was bound to, if all it takes is one float32"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.spec.name if self.spec else "")
+        self.name = self.spec.name if self.spec else ""
 
 
 class RestApi:
@@ -181,26 +185,24 @@ class RestApi:
         if len(request.body) > LARGEST_INLINE_BYTES or _is_compressed(request):
             return self._v1(route, request)
         started = time.perf_counter()
-        assert route.spec is not None
         try:
-            body, signature_name = read_body(request.body)
-            servable = self._data_plane.find(route.spec)
-            signature = self._signature(servable, signature_name)
-            has_doubles = signature.name in servable.double_signatures
-            inputs, by_rows = read_predict(request.body, body, signature, has_doubles)
-            self._data_plane.check_predict_method(signature)
-            call, arrays = self._data_plane.bind(servable, signature, inputs)
+            call, arrays, by_rows = self._bound(route, request.body)
         except ServingError as exc:
             respond(self._failed(route, exc))
             return None
         if not runs_inline(call, arrays):
             return self._v1(route, request)
+        version = call.servable.version
 
         def done(result: Result) -> None:
             try:
                 if isinstance(result, Exception):
                     raise result
-                answer = _predicted(dict(zip(call.outputs, result, strict=True)), by_rows, servable.version)
+                rows = write_few_rows(result[0]) if by_rows and len(result) == 1 else None
+                if rows is not None:
+                    answer = _inferred("predictions", rows, version)
+                else:
+                    answer = _predicted(dict(zip(call.outputs, result, strict=True)), by_rows, version)
             except ServingError as exc:
                 respond(self._failed(route, exc))
             except Exception:
@@ -208,14 +210,39 @@ class RestApi:
                 respond(error_page(HTTPStatus.INTERNAL_SERVER_ERROR))
             else:
                 respond(answer)
-                self._count_success(route, started)
+                seconds = time.perf_counter() - started
+                self._data_plane.metrics.count_answer(route.name, route.verb, "REST", seconds)
 
         self._data_plane.submit(call, arrays, done, is_inline=True)
         return None
 
+    def _bound(self, route: _Route, content: bytes) -> tuple[Call, list[Array], bool]:
+        """
+        What a predict asks for, with which arrays, and whether it is in row form.
+
+        Requests to one path mostly differ in their values alone: plain rows are not matched with the signature again,
+        as long as the call that the last such request was bound to is still what answers.
+        """
+        assert route.spec is not None
+        before = None if route.rows_call is None else route.rows_call()
+        if before is not None and (rows := read_plain_rows(content)) is not None:
+            servable = self._data_plane.find(route.spec)
+            if before.servable is servable:
+                return before, [rows], True
+        body, signature_name = read_body(content)
+        servable = self._data_plane.find(route.spec)
+        signature = self._signature(servable, signature_name)
+        has_doubles = signature.name in servable.double_signatures
+        inputs, by_rows = read_predict(content, body, signature, has_doubles)
+        self._data_plane.check_predict_method(signature)
+        call, arrays = self._data_plane.bind(servable, signature, inputs)
+        if by_rows and not signature_name and servable.limits is None and call.dtypes == [np.float32]:
+            route.rows_call = weakref.ref(call)
+        return call, arrays, by_rows
+
     async def _v1(self, route: _Route, request: Request) -> Response:
         if route.is_version_too_big:
-            self._data_plane.metrics.count_request("", "INVALID_ARGUMENT")
+            self._data_plane.metrics.count_failure("", "INVALID_ARGUMENT")
             return Response(HTTPStatus.BAD_REQUEST, b"")
         started = time.perf_counter()
         try:
@@ -226,19 +253,14 @@ class RestApi:
             else:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
-            self._data_plane.metrics.count_request(route.name, exc.code.name)
+            self._data_plane.metrics.count_failure(route.name, exc.code.name)
             is_huge = len(exc.message) > LARGEST_INLINE_BYTES  # as it quotes the request
             return await self._in_thread(_error, exc) if is_huge else _error(exc)
-        self._count_success(route, started)
+        self._data_plane.metrics.count_answer(route.name, route.verb, "REST", time.perf_counter() - started)
         return answer
 
-    def _count_success(self, route: _Route, started: float) -> None:
-        metrics = self._data_plane.metrics
-        metrics.count_request(route.name, "OK")
-        metrics.observe_request(route.name, route.verb, "REST", time.perf_counter() - started)
-
     def _failed(self, route: _Route, exc: ServingError) -> Response:
-        self._data_plane.metrics.count_request(route.name, exc.code.name)
+        self._data_plane.metrics.count_failure(route.name, exc.code.name)
         return _error(exc)
 
     async def _infer(self, verb: str, spec: ModelSpec, request: Request) -> Response:

@@ -124,7 +124,10 @@ class Call:
         except (TypeError, ValueError, RuntimeError) as exc:
             raise InvalidRequest(str(exc)) from exc
         self.measured(arrays, time.perf_counter() - started)
-        return [result if type(result) is np.ndarray else _as_array(result) for result in results]
+        for position, result in enumerate(results):
+            if type(result) is not np.ndarray:
+                results[position] = _as_array(result)
+        return results
 
     def measured(self, arrays: Sequence[Array], seconds: float) -> None:
         """

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as npst
 
 from serving.errors import InvalidRequest
 from serving.json_dialect import DEEPEST, LONGEST_DUMP, double_text, dump, parse, quoted
-from serving.json_tensors import decode_base64, float_texts
+from serving.json_tensors import decode_base64, float_texts, write_few_rows, write_rows
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -135,6 +135,14 @@ def test_many_floats_look_as_each_alone() -> None:
     any_bits = random.integers(0, 2**32, 10_000, dtype=np.uint32).view(np.float32)
     floats = np.concatenate([decimals, powers, *around, any_bits])
     assert float_texts(floats) == [text for each in floats for text in float_texts(each)]
+
+
+@given(npst.arrays(np.float32, npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)))
+def test_few_rows_look_as_others(array: Any) -> None:
+    """They are laid out in one go, and differ in nothing."""
+    few = write_few_rows(array)
+    assert few is None or few == write_rows({"y": array})
+    assert (few is None) == (array.ndim == 0 or not 0 < array.size <= 32)
 
 
 @given(st.binary())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tensorflow_serving.apis import input_pb2
 
 from serving.errors import InvalidRequest
 from serving.json_examples import read_examples
-from serving.json_requests import read_body, read_huge_examples, read_huge_predict, read_predict
+from serving.json_requests import read_body, read_huge_examples, read_huge_predict, read_plain_rows, read_predict
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 SIGNATURE = Signature(
@@ -24,6 +29,50 @@ def test_values_are_the_same() -> None:
     assert (name, by_rows) == ("", True) == ("", here_by_rows)
     np.testing.assert_array_equal(arrays["x"], here["x"])
     assert arrays["x"].dtype == np.float32
+
+
+VALUES = st.recursive(
+    st.floats(width=32) | st.floats() | st.integers() | st.booleans() | st.none() | st.text(max_size=2),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=2), values, max_size=2),
+    max_leaves=8,
+)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@given(VALUES | st.lists(st.lists(st.floats(-1e39, 1e39), min_size=2, max_size=2)))
+@example([[1.5, 2.0], [3.0, 4.25]])
+@example([[1.5, True]])
+@example(1.5)
+@example([])
+def test_plain_rows_are_the_same(rows: Any) -> None:
+    """What is taken for plain rows is read as it would be with care, to the last bit."""
+    content = json.dumps({"instances": rows}).encode()
+    plain = read_plain_rows(content)
+    if plain is None:
+        return
+    arrays, by_rows = read_predict(content, read_body(content)[0], SIGNATURE, False)
+    assert by_rows
+    assert plain.dtype == np.float32
+    assert (plain.shape, plain.tobytes()) == (arrays["x"].shape, arrays["x"].tobytes())
+
+
+@pytest.mark.parametrize(
+    ("content", "is_plain"),
+    [
+        (b'{"instances": [[1.5, 2], [3, 1e-7]]}', True),
+        (b'{"instances": [[1, 2]]}', False),
+        (b'{"inputs": [[1.5]]}', False),
+        (b'{"instances": [[1.5]], "instances": [[2.5]]}', False),
+        (b'{"instances": [[1.5], [true]]}', False),
+        (b'{"instances": [[1.5], ["2.5"]]}', False),
+        (b'{"instances": [[1.5], [2.5, 3.5]]}', False),
+        (b'{"instances": [[1.5]]} x', False),
+        (b"[1.5]", False),
+    ],
+)
+def test_plain_rows_are_known(content: bytes, is_plain: bool) -> None:
+    """Only decimals in lists of one length, and nothing else in the request."""
+    assert (read_plain_rows(content) is not None) == is_plain
 
 
 @pytest.mark.parametrize(
