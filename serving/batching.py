@@ -53,18 +53,20 @@ class Merger:
         self._expects_one = False
         self._has_run_one = False
 
-    def submit(self, call: Call, arrays: list[Array], done: Done, is_inline: bool = False) -> None:
+    def submit(self, call: Call, arrays: list[Array], done: Done, is_short: bool = False) -> None:
         """
         Run `call` in this turn of the loop; the servable is kept until the run has ended.
 
-        `done` is called on the loop's thread, perhaps before this returns, and must not raise. `is_inline` says that
-        the caller has found out that `runs_inline`.
+        `done` is called on the loop's thread, perhaps before this returns, and must not raise.
+
+        Args:
+            is_short: Whether the caller has found out that the call `is_short` for these arrays.
         """
         runs_at_once = False
         if not self._waiting and not self._has_run_one:
             self._loop.call_soon(self._end_turn)
             runs_at_once = self._has_run_one = self._expects_one
-        if runs_at_once and is_inline:
+        if runs_at_once and is_short:
             self.runs += 1
             done(_run_one(call, arrays))
             return
@@ -90,24 +92,12 @@ class Merger:
 
     def _start(self, group: list[_Request]) -> None:
         self.runs += 1
-        if _is_short(group):
+        first, *others = group
+        if first.call.is_short(first.arrays, sum(len(request.arrays[0]) for request in others)):
             _finish(group, _run(group))
         else:
             running = self._loop.run_in_executor(self._pool, _run, group)
             running.add_done_callback(lambda done: _finish(group, done.result()))
-
-
-def runs_inline(call: Call, arrays: Sequence[Array]) -> bool:
-    """Is this run so short that the event loop may wait for it?"""
-    rows, kind, _ = call.batch(arrays)
-    return call.is_short(rows, kind)
-
-
-def _is_short(group: Sequence[_Request]) -> bool:
-    """The same for one run of a whole group."""
-    call = group[0].call
-    rows, kind, merges = call.batch(group[0].arrays)
-    return call.is_short(sum(len(request.arrays[0]) for request in group) if merges else rows, kind)
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:

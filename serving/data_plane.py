@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 
 from serving.background import Background, at_once
-from serving.batching import Done, Merger, Result, runs_inline
+from serving.batching import Done, Merger, Result
 from serving.batching_limits import BatchingLimits, read_batching_limits
 from serving.errors import (
     DeadlineExceeded,
@@ -154,16 +154,14 @@ class DataPlane:
         call.check_types(arrays)
         return call, arrays
 
-    def submit(
-        self, call: Call, arrays: list[Array], done: Done, api: str = "Predict", is_inline: bool = False
-    ) -> None:
+    def submit(self, call: Call, arrays: list[Array], done: Done, api: str = "Predict", is_short: bool = False) -> None:
         """
         Run what `bind` gave, together with what else arrives in this turn of the loop.
 
         Args:
             done: Called with the arrays in the order of ``call.outputs``, or with what went wrong; must not raise.
             api: Which kind of inference the metrics count this as.
-            is_inline: Whether the caller has found out that it `runs_inline`.
+            is_short: Whether the caller has found out that the call `is_short` for these arrays.
         """
         servable, metrics = call.servable, self.metrics
         limits = servable.limits if call.is_declared else None
@@ -186,7 +184,7 @@ class DataPlane:
             usage.latency.observe(seconds * 1e6)
             metrics.observe_runtime(servable.model, api, seconds)
 
-        self._merger.submit(call, run, finished, is_inline and run is arrays)
+        self._merger.submit(call, run, finished, is_short and run is arrays)
 
     def submitted(self, call: Call, arrays: list[Array], api: str = "Predict") -> asyncio.Future[list[Array]]:
         """`submit`, and what will be its result."""
@@ -213,7 +211,7 @@ class DataPlane:
         """
         call, arrays = self.bind(servable, signature, inputs, outputs, timeout_seconds)
         future = self.submitted(call, arrays, api)
-        if timeout_seconds is None or runs_inline(call, arrays):
+        if timeout_seconds is None or call.is_short(arrays):
             results = await future
         else:
             try:

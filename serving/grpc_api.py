@@ -34,7 +34,7 @@ from tensorflow_serving.apis import (
 from serving import examples
 from serving import wire_pb2 as wire
 from serving.access import BearerToken
-from serving.batching import Result, runs_inline
+from serving.batching import Result
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
@@ -170,7 +170,7 @@ class _PredictionService:
             call, arrays = self._bound(request)
         except (ServingError, DecodeError):
             return False
-        if not runs_inline(call, arrays):
+        if not call.is_short(arrays):
             return False
         model, metrics, trailer = request.model_spec.name, self._data_plane.metrics, _trailer(call.servable.version)
 
@@ -189,7 +189,7 @@ class _PredictionService:
                 quick.succeed(response, trailer)
                 metrics.count_answer(model, "Predict", "GRPC", time.perf_counter() - started)
 
-        self._data_plane.submit(call, arrays, done, is_inline=True)
+        self._data_plane.submit(call, arrays, done, is_short=True)
         return True
 
     def _encoded(self, call: Call, outputs: list[Array]) -> bytes:

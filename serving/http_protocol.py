@@ -67,6 +67,8 @@ class Request:
     keep_alive: bool = True
     is_old: bool = False
     """HTTP/1.0"""
+    encoding: bytes = b""
+    """how the body is encoded, as in the first header that says so"""
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class HttpServer:
         if len(data) - end != body_bytes or self.buffered_bytes + body_bytes > self.limits.buffered_bytes:
             return None
         self.buffered_bytes += body_bytes
-        return Request(like.method, like.target, like.headers, data[end:], like.keep_alive, like.is_old)
+        return Request(like.method, like.target, like.headers, data[end:], like.keep_alive, like.is_old, like.encoding)
 
     def remember(self, data: bytes, request: Request) -> None:
         """Know the head of this request from now on, if `data` is nothing but this request."""
@@ -297,7 +299,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_receiving = False
         parser = self._parser
         method, is_old = parser.get_method().decode(), parser.get_http_version() == "1.0"
-        request = Request(method, self._target, self._headers, body, parser.should_keep_alive(), is_old)
+        encoding = next((value for name, value in self._headers if name == b"content-encoding"), b"")
+        request = Request(method, self._target, self._headers, body, parser.should_keep_alive(), is_old, encoding)
         self._server.remember(self._first_data, request)
         self._first_data = b""
         self._take(request)

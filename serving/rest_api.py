@@ -32,7 +32,7 @@ from tensorflow_serving.apis import input_pb2
 
 from serving import examples
 from serving.access import BearerToken
-from serving.batching import Result, runs_inline
+from serving.batching import Result
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
@@ -182,7 +182,7 @@ class RestApi:
 
     def _predict_soon(self, route: _Route, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
         """Answer a predict without a task of its own, if neither reading it nor running the graph takes long."""
-        if len(request.body) > LARGEST_INLINE_BYTES or _is_compressed(request):
+        if len(request.body) > LARGEST_INLINE_BYTES or b"gzip" in request.encoding:
             return self._v1(route, request)
         started = time.perf_counter()
         try:
@@ -190,7 +190,7 @@ class RestApi:
         except ServingError as exc:
             respond(self._failed(route, exc))
             return None
-        if not runs_inline(call, arrays):
+        if not call.is_short(arrays):
             return self._v1(route, request)
         version = call.servable.version
 
@@ -213,7 +213,7 @@ class RestApi:
                 seconds = time.perf_counter() - started
                 self._data_plane.metrics.count_answer(route.name, route.verb, "REST", seconds)
 
-        self._data_plane.submit(call, arrays, done, is_inline=True)
+        self._data_plane.submit(call, arrays, done, is_short=True)
         return None
 
     def _bound(self, route: _Route, content: bytes) -> tuple[Call, list[Array], bool]:
@@ -265,7 +265,7 @@ class RestApi:
 
     async def _infer(self, verb: str, spec: ModelSpec, request: Request) -> Response:
         # What is large is read and written in a thread, so that others need not wait for all of it.
-        in_place = len(request.body) <= LARGEST_INLINE_BYTES and not _is_compressed(request)
+        in_place = len(request.body) <= LARGEST_INLINE_BYTES and b"gzip" not in request.encoding
         work = _in_place if in_place else self._in_thread
         content = await work(_content, request)
         is_huge = len(content) > LARGEST_READ_HERE_BYTES
@@ -401,16 +401,9 @@ def _predicted(outputs: dict[str, Array], by_rows: bool, version: int) -> Respon
     return _inferred("outputs", write_columns(outputs), version)
 
 
-def _is_compressed(request: Request) -> bool:
-    for name, value in request.headers:
-        if name == b"content-encoding":
-            return b"gzip" in value
-    return False
-
-
 def _content(request: Request) -> bytes:
     """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
-    if not _is_compressed(request):
+    if b"gzip" not in request.encoding:
         return request.body
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:

@@ -150,13 +150,14 @@ class Call:
                     self._short_rows.clear()
                 self._short_rows[kind] = rows
 
-    def is_short(self, rows: int, kind: Hashable) -> bool:
+    def is_short(self, arrays: Sequence[Array], more_rows: int = 0) -> bool:
         """
-        Is a run of so much so short that an event loop may wait for it?
+        Is a run of these arrays, and so many rows more of their kind, so short that an event loop may wait for it?
 
         It must have been seen: from other shapes a graph can make something as large as the square of what it is given.
         """
-        is_known = rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
+        rows, kind, _ = self.batch(arrays)
+        is_known = rows + more_rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
         return is_known and self.seconds <= LONG_SECONDS and self.steady
 
     def check_types(self, arrays: Sequence[Array]) -> None:

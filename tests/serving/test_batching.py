@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.batching import Merger, runs_inline
+from serving.batching import Merger
 from serving.errors import GraphError, InvalidRequest
 from serving.saved_model import LoadOptions, load
 from serving.servable import Call, Servable
@@ -164,20 +164,20 @@ def test_zero_rows(servable: Servable) -> None:
 def test_unmeasured_slow_and_large_runs_go_to_a_thread(servable: Servable) -> None:
     """Only a run that is known to be quick may hold up the event loop."""
     call, arrays = servable.bind(servable.signatures["serving_default"], {"input": rows(1)})
-    assert not runs_inline(call, arrays)
+    assert not call.is_short(arrays)
     for seconds in (1.0, 0.5, 0.0001):  # the first runs prepare the graph and tell nothing
         call.measured(arrays, seconds)
-    assert runs_inline(call, arrays)
+    assert call.is_short(arrays)
     many, flat = np.zeros((100, 4), dtype=np.float32), np.zeros(4, dtype=np.float32)
     for large in ([many], [flat]):
-        assert not runs_inline(call, large)
+        assert not call.is_short(large)
         call.measured(large, 0.002)
-        assert runs_inline(call, large)
+        assert call.is_short(large)
     call.measured(arrays, 0.1)
-    assert runs_inline(call, arrays)  # it was disturbed
+    assert call.is_short(arrays)  # it was disturbed
     for seconds in (0.1, 0.1, 0.1):
         call.measured(arrays, seconds)
-    assert not runs_inline(call, arrays)
+    assert not call.is_short(arrays)
 
 
 @pytest.mark.parametrize(
