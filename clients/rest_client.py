@@ -37,7 +37,14 @@ from clients.client import (
     unreachable,
 )
 from clients.retries import call_with_retries
-from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError, Unauthenticated
+from serving.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ServableNotFound,
+    ServerUnavailable,
+    ServingError,
+    Unauthenticated,
+)
 from serving.model_spec import ModelSpec
 from serving.tensors import data_type_named, dtype_of
 
@@ -86,7 +93,13 @@ class RestClient(PredictClient):
         response = self._call("POST", f"{_path(spec)}:predict", json.dumps(body, default=_as_json))
         answered = int(response.headers["model-version"]) if "model-version" in response.headers else version
         asked = spec if answered is None else ModelSpec(model, answered)
-        signature = self._known_metadata(asked).signature(signature_name)
+        try:
+            signature = self._known_metadata(asked).signature(signature_name)
+        except ServableNotFound:
+            if version is not None:
+                raise
+            # The version that answered has been removed since; ask who answers now.
+            return self.predict(model, inputs, label=label, signature_name=signature_name)
         return Prediction(_named_arrays(_json(response)["outputs"], signature), answered)
 
     def status(self, model: str, version: int | None = None) -> list[VersionStatus]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.client import PredictClient, State, TensorInfo, VersionStatus
+from clients.client import ModelMetadata, PredictClient, State, TensorInfo, VersionStatus
+from clients.rest_client import RestClient
 from serving.errors import InvalidRequest, ServableNotFound, ServingError
+from tests.conftest import ModelServer, TinyModel, wait_available
 
 ROWS = np.array([[1, 2, 3, 4], [0.5, 0, 0, 0]], np.float32)
 
@@ -124,6 +128,30 @@ def test_metadata_of_any_shape(client: PredictClient) -> None:
     """A tensor of unknown rank has no shape, and strings are objects."""
     info = client.metadata("echo").signatures["string"].inputs["x"]
     assert (info.dtype, info.shape) == (np.dtype(object), None)
+
+
+def test_a_version_may_go_before_its_answer_is_understood(
+    tiny_model: TinyModel, model_server: ModelServer, tmp_path: Path
+) -> None:
+    """The client asks for the metadata of the version that answered; when that is gone, another version answers."""
+    base_path = tmp_path / "tiny"
+    tiny_model(base_path, 1)
+    tiny_model(base_path, 2)
+    server = model_server(model_name="tiny", model_base_path=str(base_path))
+
+    class SlowClient(RestClient):
+        def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
+            if version == 2:
+                shutil.rmtree(base_path / "2")
+                wait_available(server, "tiny", 1)
+                while server.data_plane.servable("tiny", 2) is not None:
+                    assert self.status("tiny")
+            return super().metadata(model, version=version, label=label)
+
+    with SlowClient(f"http://127.0.0.1:{server.rest_port}") as client:
+        prediction = client.predict("tiny", ROWS)
+    assert prediction.version == 1
+    np.testing.assert_array_equal(prediction.outputs["output"], tiny_answer(1))
 
 
 def test_no_tensorflow() -> None:
