@@ -90,17 +90,18 @@ class RestClient(PredictClient):
         body: dict[str, Any] = {"inputs": dict(inputs) if isinstance(inputs, Mapping) else inputs}
         if signature_name:
             body["signature_name"] = signature_name
-        response = self._call("POST", f"{_path(spec)}:predict", json.dumps(body, default=_as_json))
-        answered = int(response.headers["model-version"]) if "model-version" in response.headers else version
-        asked = spec if answered is None else ModelSpec(model, answered)
+        content = json.dumps(body, default=_as_json)
+        response, answered = self._answered(spec, content)
         try:
-            signature = self._known_metadata(asked).signature(signature_name)
+            metadata = self._known_metadata(answered)
         except ServableNotFound:
             if version is not None:
                 raise
-            # The version that answered has been removed since; ask who answers now.
-            return self.predict(model, inputs, label=label, signature_name=signature_name)
-        return Prediction(_named_arrays(_json(response)["outputs"], signature), answered)
+            # The version that answered has been removed since: once more, to whichever answers now.
+            response, answered = self._answered(spec, content)
+            metadata = self._known_metadata(answered)
+        outputs = _named_arrays(_json(response)["outputs"], metadata.signature(signature_name))
+        return Prediction(outputs, answered.version)
 
     def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
         answer = _json(self._call("GET", _path(model_spec(model, version))))
@@ -142,6 +143,12 @@ class RestClient(PredictClient):
 
     def close(self) -> None:
         self._session.close()
+
+    def _answered(self, spec: ModelSpec, content: str) -> tuple[requests.Response, ModelSpec]:
+        """The answer to a predict, and the version that gave it, as far as the answer tells."""
+        response = self._call("POST", f"{_path(spec)}:predict", content)
+        version = response.headers.get("model-version")
+        return response, spec if version is None else ModelSpec(spec.name, int(version))
 
     def _known_metadata(self, spec: ModelSpec) -> ModelMetadata:
         """The metadata of a servable, asked for once: an answer with one output does not name it, nor any type."""

@@ -93,7 +93,7 @@ def _import(graph: Any, meta_graph: Any) -> None:
     made, which takes longer than the rest, requests wait for Python's lock.
     """
     graph_def = meta_graph.graph_def
-    _remove_unread(graph_def, node_name(meta_graph.saver_def.save_tensor_name))
+    _remove_saving(meta_graph)
     importer._RemoveDefaultAttrs(meta_graph.meta_info_def.stripped_op_list, graph_def)
     options = c_api_util.ScopedTFImportGraphDefOptions()
     c_api.TF_ImportGraphDefOptionsSetUniquifyNames(options.options, True)
@@ -106,11 +106,15 @@ def _import(graph: Any, meta_graph: Any) -> None:
     c_api.TF_DeleteImportGraphDefResults(results)
 
 
-def _remove_unread(graph_def: Any, name: str) -> None:
-    """Remove the node of this name unless another one needs it; a server does not save, and has its graph sooner."""
-    position = next((index for index, node in enumerate(graph_def.node) if node.name == name), None)
-    if position is not None and not any(node_name(read) == name for node in graph_def.node for read in node.input):
-        del graph_def.node[position]
+def _remove_saving(meta_graph: Any) -> None:
+    """Remove the node that saves, unless a node or a signature reads it: a server never saves, and loads sooner."""
+    nodes, name = meta_graph.graph_def.node, node_name(meta_graph.saver_def.save_tensor_name)
+    signatures = meta_graph.signature_def.values()
+    read = {node_name(each) for node in nodes for each in node.input}
+    read |= {node_name(output.name) for signature in signatures for output in signature.outputs.values()}
+    position = next((index for index, node in enumerate(nodes) if node.name == name), None)
+    if position is not None and name not in read:
+        del nodes[position]
 
 
 def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:

@@ -365,7 +365,12 @@ class Servable:
         return node is not None and node.op == "NoOp" and not node.input
 
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
-        """Run one operation that has no result."""
+        """
+        Run one operation that has no result.
+
+        Raises:
+            OpError: TensorFlow refused.
+        """
         options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
         run = self.native(self._session._make_callable_from_options, options)
         self.native(run, *feeds.values())
