@@ -1,0 +1,186 @@
+"""
+What in a request leads where nothing has led before?
+
+A program for atheris: from the recorded requests it makes others, and keeps those that reach new lines of the code that
+reads them. It ends with an error where that code raises what it does not say it raises, or where two ways to read the
+same request differ.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import atheris
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.framework import dtypes, errors_impl
+from tensorflow.python.ops import gen_parsing_ops
+from tensorflow_serving.apis import predict_pb2
+
+with atheris.instrument_imports(include=["serving"]):
+    from serving import wire_pb2 as wire
+    from serving.errors import ServingError
+    from serving.json_dialect import parse
+    from serving.json_examples import read_examples
+    from serving.json_requests import read_body, read_plain_rows, read_predict
+    from serving.json_tensors import write_columns, write_rows
+    from serving.predict_requests import PredictRequests
+    from serving.signature import Signature, TensorInfo
+    from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
+
+import contextlib
+
+from tests.conformance.cases import content, read_cases
+
+LONGEST_SEED = 5000
+MOST_VALUES = 2**16
+_ZERO_WITH_A_HUGE_EXPONENT = re.compile(rb"0[eE]\+?0*\d{3}")  # is no number for RapidJSON, and zero for orjson
+
+
+def _takes(*types: int) -> Signature:
+    inputs = {f"x{number}": TensorInfo(f"x{number}:0", each, None) for number, each in enumerate(types)}
+    return Signature(name="of " + "-".join(map(str, types)), inputs=inputs, outputs={}, method_name="", defaults={})
+
+
+FLOATS = _takes(types_pb2.DT_FLOAT)
+SIGNATURES = [
+    FLOATS,
+    *map(_takes, (types_pb2.DT_INT64, types_pb2.DT_UINT64, types_pb2.DT_UINT8, types_pb2.DT_BOOL)),
+    _takes(types_pb2.DT_DOUBLE, types_pb2.DT_STRING),
+]
+
+
+def json_request(data: bytes) -> None:
+    """A REST body is read or refused; what is read quickly is what is read with care."""
+    try:
+        body, signature_name = read_body(data)
+    except ServingError:
+        return
+    if not _ZERO_WITH_A_HUGE_EXPONENT.search(data):
+        assert _is_same(body, parse(data, fast_numbers=False)), data
+    for signature in SIGNATURES:
+        has_doubles = any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
+        try:
+            inputs, by_rows = read_predict(data, body, signature, has_doubles)
+        except ServingError:
+            assert signature is not FLOATS or signature_name or read_plain_rows(data) is None, data
+            continue
+        plain = read_plain_rows(data) if signature is FLOATS else None
+        if plain is not None:
+            assert by_rows, data
+            _assert_same(plain, inputs["x0"], data)
+        for write in (write_rows, write_columns):
+            with contextlib.suppress(ServingError):
+                write(inputs)
+    with contextlib.suppress(ServingError):
+        read_examples(body)
+
+
+def predict_message(data: bytes) -> None:
+    """A ``PredictRequest`` is read or refused; the second time, when its frame is known, it is read as the first."""
+    requests = PredictRequests()
+    try:
+        first, second = requests.FromString(data), requests.FromString(data)
+    except DecodeError:
+        return
+    if first.inputs is None:
+        assert second.inputs is None, data
+        return
+    assert second.inputs is not None, data
+    for alias, array in first.inputs.items():
+        _assert_same(array, second.inputs[alias], data)
+
+
+def tensor_message(data: bytes) -> None:
+    """A ``TensorProto`` is what TensorFlow finds in it, or refused where TensorFlow refuses it."""
+    try:
+        proto = tensor_pb2.TensorProto.FromString(data)
+    except DecodeError:
+        return
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if dtype_of(proto.dtype) is None or proto.tensor_shape.unknown_rank or len(shape) > MOST_NUMPY_DIMENSIONS:
+        return
+    if any(abs(size) > MOST_VALUES for size in shape) or math.prod(shape) > MOST_VALUES:
+        return
+    with context.eager_mode():
+        try:
+            expected = gen_parsing_ops.parse_tensor(data, dtypes.as_dtype(proto.dtype)).numpy()
+        except errors_impl.OpError:
+            expected = None
+    if isinstance(expected, bytes):
+        expected = np.array(expected, object)
+    packed = wire.PackedTensorProto.FromString(data)
+    for message in [proto, packed] if is_packed(packed) else [proto]:
+        try:
+            found = decode(message)
+        except ValueError:
+            assert expected is None, data
+        else:
+            assert expected is not None, data
+            _assert_same(found, expected, data)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Are these the same JSON values, but for the last bit of a double?"""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, float):
+        return isinstance(other, float) and (math.isclose(one, other, rel_tol=1e-15) or (one != one and other != other))
+    return type(one) is type(other) and one == other
+
+
+def _assert_same(one: Array, other: Array, data: bytes) -> None:
+    assert (one.shape, one.dtype) == (other.shape, other.dtype), data
+    are_equal = one.tolist() == other.tolist() if one.dtype == object else one.tobytes() == other.tobytes()
+    assert are_equal, data
+
+
+def _bodies() -> Iterator[bytes]:
+    return (content(case.request) for case in read_cases("rest"))
+
+
+def _messages() -> Iterator[bytes]:
+    for case in read_cases("grpc"):
+        if case.request["method"].endswith("/Predict"):
+            yield content(case.request, "message")
+
+
+def _tensors() -> Iterator[bytes]:
+    for message in _messages():
+        try:
+            request = predict_pb2.PredictRequest.FromString(message)
+        except DecodeError:
+            continue
+        yield from (tensor.SerializeToString() for tensor in request.inputs.values())
+
+
+TARGETS = {
+    "json_request": (json_request, _bodies),
+    "predict_message": (predict_message, _messages),
+    "tensor_message": (tensor_message, _tensors),
+}
+
+
+def main() -> None:
+    """``python -m tests.faults.coverage_fuzz TARGET FOLDER [libFuzzer's options]``; FOLDER is for what it finds."""
+    program, target, folder, *options = sys.argv
+    check, seeds = TARGETS[target]
+    for number, seed in enumerate(seeds()):
+        if len(seed) <= LONGEST_SEED:
+            (Path(folder) / str(number)).write_bytes(seed)
+    np.seterr(over="ignore")  # as in the server
+    atheris.Setup([program, folder, f"-artifact_prefix={folder}/", *options], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
