@@ -39,7 +39,7 @@ from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
-from serving.predict_requests import PredictRequest, PredictRequests
+from serving.predict_requests import LARGEST_KEPT_BYTES, PredictRequest, PredictRequests
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
@@ -368,7 +368,10 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
         started = time.perf_counter()
         model = ""
         try:
-            request = message.FromString(content)
+            if len(content) <= LARGEST_KEPT_BYTES:
+                request = message.FromString(content)
+            else:
+                request = await asyncio.to_thread(message.FromString, content)
             if metrics is not None:
                 model = request.model_spec.name
             response = await method(request, context)

@@ -23,7 +23,8 @@ from serving.model_spec import ModelSpec
 from serving.servable import Call
 from serving.tensors import Array, decode, is_packed
 
-_LARGEST_KEPT_BYTES = 2**20
+LARGEST_KEPT_BYTES = 2**20
+"""Larger requests leave nothing behind, and can be read in any thread."""
 _SMALLEST_VALUES_BYTES = 8
 _MOST_LENGTHS = 1024
 _MOST_OF_A_LENGTH = 8
@@ -43,31 +44,31 @@ class _Frame:
 
 
 class PredictRequest:
-    """A request; `message` has no inputs where they are decoded already."""
+    """
+    A request; `message` has no inputs where they are decoded already.
 
-    __slots__ = ("_frame", "_values", "message")
+    `inputs` are arrays by alias; None where one of them holds no tensor, which is told when it is known what the
+    signature wants.
+    """
 
-    def __init__(self, message: Any, frame: _Frame | None = None, values: Array | None = None) -> None:
+    __slots__ = ("_frame", "inputs", "message")
+
+    def __init__(self, message: Any, inputs: dict[str, Array] | None, frame: _Frame | None = None) -> None:
         self.message = message
+        self.inputs = inputs
         self._frame = frame
-        self._values = values
 
     @property
     def model_spec(self) -> Any:
         return self.message.model_spec
 
-    @property
-    def inputs(self) -> dict[str, Array] | None:
-        """Those that are decoded already, by alias."""
-        return None if self._frame is None or self._values is None else {self._frame.alias: self._values}
-
     def bound(self) -> tuple[ModelSpec, Call, list[Array]] | None:
         """What the last request that was the same but for its values asked for and was bound to, with these values."""
-        if self._frame is None or self._values is None or self._frame.bound is None:
+        if self._frame is None or self.inputs is None or self._frame.bound is None:
             return None
         spec, reference = self._frame.bound
         call = reference()
-        return None if call is None else (spec, call, [self._values])
+        return None if call is None else (spec, call, list(self.inputs.values()))
 
     def bind(self, spec: ModelSpec, call: Call) -> None:
         """Remember for requests that are the same but for their values what this one asked for and was bound to."""
@@ -91,31 +92,36 @@ class PredictRequests:
         for frame in self._frames.get(len(content), ()):
             if content.startswith(frame.head) and content.endswith(frame.tail):
                 values: Array = np.ndarray(frame.shape, frame.dtype, content, len(frame.head))
-                return PredictRequest(frame.message, frame, values)
+                return PredictRequest(frame.message, {frame.alias: values}, frame)
         return self._parse(content)
 
     def _parse(self, content: bytes) -> PredictRequest:
         message = wire.PackedPredictRequest.FromString(content)
-        if not all(is_packed(tensor) for tensor in message.inputs.values()):
-            return PredictRequest(predict_pb2.PredictRequest.FromString(content))
-        if len(message.inputs) != 1:
-            return PredictRequest(message)
-        ((alias, tensor),) = message.inputs.items()
+        is_packed_well = all(map(is_packed, message.inputs.values()))
+        if not is_packed_well:
+            message = predict_pb2.PredictRequest.FromString(content)
         try:
-            array = decode(tensor)
-        except ValueError:  # what is wrong is told when it is known what the signature wants
-            return PredictRequest(message)
-        raw = _raw_values(tensor, array) if array.nbytes <= len(content) <= _LARGEST_KEPT_BYTES else None
-        if raw is None or content.count(raw) != 1:
-            return PredictRequest(message)
-        head, _, tail = content.partition(raw)
+            inputs = {alias: decode(tensor) for alias, tensor in message.inputs.items()}
+        except ValueError:
+            return PredictRequest(message, None)
+        frame = None
+        if is_packed_well and len(inputs) == 1 and len(content) <= LARGEST_KEPT_BYTES:
+            frame = self._frame(content, message, *inputs.items())
         message.ClearField("inputs")
+        return PredictRequest(message, inputs, frame)
+
+    def _frame(self, content: bytes, message: Any, only: tuple[str, Array]) -> _Frame | None:
+        alias, array = only
+        raw = _raw_values(message.inputs[alias], array) if array.nbytes <= len(content) else None
+        if raw is None or content.count(raw) != 1:
+            return None
+        head, _, tail = content.partition(raw)
         if len(self._frames) >= _MOST_LENGTHS:
             self._frames.clear()
         frames = self._frames.setdefault(len(content), deque(maxlen=_MOST_OF_A_LENGTH))
         frame = _Frame(head, tail, message, alias, array.dtype, array.shape)
         frames.appendleft(frame)
-        return PredictRequest(message, frame, array)
+        return frame
 
 
 def _raw_values(tensor: Any, array: Any) -> bytes | None:

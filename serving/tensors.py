@@ -9,7 +9,7 @@ Source: tensorflow/core/framework/tensor.cc, tensor.proto, types.proto
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -27,6 +27,7 @@ MOST_DIMENSIONS = 254
 MOST_NUMPY_DIMENSIONS = 64
 LARGEST_FILL_BYTES = 256 * 2**20
 _STRING_OVERHEAD_BYTES = 32
+_AT_A_TIME = 2**16
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
@@ -233,7 +234,9 @@ def encode(array: Array, proto: Any, as_content: bool = False) -> None:
         if isinstance(proto, wire.PackedTensorProto) and kind.kind == "f":
             getattr(proto, field).extend([flat.tobytes()] if flat.size else [])
         else:
-            getattr(proto, field).extend(flat.tolist())
+            target = getattr(proto, field)
+            for piece in _pieces(len(flat)):
+                target.extend(flat[piece].tolist())
 
 
 def as_bytes(value: Any) -> bytes:
@@ -300,7 +303,8 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
         values = np.array(given, np.int64).astype(kind).view(dtype)
     elif proto.dtype == STRING:
         values = np.empty(min(len(given), count), object)
-        values[:] = given[:count]
+        for piece in _pieces(len(values)):
+            values[piece] = given[piece]
     else:
         values = np.array(given, kind).astype(dtype, copy=False)
     if len(values) >= count:
@@ -317,6 +321,11 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
 
 def _zero(data_type: int, dtype: np.dtype[Any]) -> Any:
     return b"" if data_type == STRING else dtype.type(0)
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    """So many values, a part at a time: between the parts other threads may run."""
+    return (slice(start, min(start + _AT_A_TIME, count)) for start in range(0, count, _AT_A_TIME))
 
 
 def _flat(array: Array, data_type: int, kind: np.dtype[Any]) -> Array:
