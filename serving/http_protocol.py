@@ -306,11 +306,19 @@ class HttpConnection(asyncio.Protocol):
         self._take(request)
 
     def _take(self, request: Request) -> None:
+        """Answer a request now, or after those before it."""
         if self._is_busy or self._is_write_paused:
             self._waiting.append(request)
             self.transport.pause_reading()
-        else:
-            self._start(request)
+            return
+        self._request, self._is_busy = request, True
+        try:
+            answering = self._server.handle(request, self._respond)
+        except Exception:
+            self._fail()
+            return
+        if answering is not None:
+            self._task = self._server.loop.create_task(self._respond_with(answering))
 
     def close_if_late(self) -> None:
         """Close where the client has left the server waiting for too long."""
@@ -361,16 +369,6 @@ class HttpConnection(asyncio.Protocol):
         lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
         return head + b"".join(lines) + b"\r\n"
 
-    def _start(self, request: Request) -> None:
-        self._request, self._is_busy = request, True
-        try:
-            answering = self._server.handle(request, self._respond)
-        except Exception:
-            self._fail()
-            return
-        if answering is not None:
-            self._task = self._server.loop.create_task(self._respond_with(answering))
-
     async def _respond_with(self, answering: Coroutine[Any, Any, Response]) -> None:
         try:
             response = await answering
@@ -401,7 +399,7 @@ class HttpConnection(asyncio.Protocol):
         while self._waiting and not self._is_busy and not self._is_write_paused:
             following = self._waiting.popleft()
             if isinstance(following, Request):
-                self._start(following)
+                self._take(following)
             else:
                 self._write(following, keep_alive=False)
         self._is_advancing = False

@@ -181,15 +181,16 @@ def float_texts(array: Array, data_type: int = 1) -> list[str]:
 def _few_float_texts(values: list[float], data_type: int) -> list[str]:
     size, longer = (_FLOAT, "%.9g") if data_type == 1 else (_DOUBLE, "%.17g")
     pack, unpack = size.pack, size.unpack
-    texts = [
-        text if unpack(pack(float(text := "%g" % value)))[0] == value else longer % value  # noqa: UP031
-        for value in values
-    ]
-    for position, text in enumerate(texts):
+    texts = []
+    for value in values:
+        text = "%g" % value  # noqa: UP031
+        if unpack(pack(float(text)))[0] != value:
+            text = longer % value
         if "e" in text or "n" in text:
-            texts[position] = _unusual(values[position], text, data_type)
+            text = _unusual(value, text, data_type)
         elif "." not in text:
-            texts[position] = text + ".0"
+            text += ".0"
+        texts.append(text)
     return texts
 
 

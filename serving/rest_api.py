@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -36,7 +37,7 @@ from serving.batching import Result
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
-from serving.http_protocol import METHODS, TEXT, Request, Respond, Response, error_page
+from serving.http_protocol import JSON, METHODS, TEXT, Request, Respond, Response, error_page
 from serving.json_dialect import array, quoted
 from serving.json_examples import read_examples
 from serving.json_requests import (
@@ -443,7 +444,12 @@ def _error(exc: ServingError) -> Response:
 
 def _inferred(key: str, value: str, version: int) -> Response:
     body = f'{{\n    "{key}": {value}\n}}'.encode("utf-8", "surrogateescape")
-    return Response(HTTPStatus.OK, body, headers=((b"Model-Version", b"%d" % version),))
+    return Response(HTTPStatus.OK, body, JSON, _version_header(version))
+
+
+@lru_cache(1024)
+def _version_header(version: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"Model-Version", b"%d" % version),)
 
 
 def _classifications(found: examples.Classifications) -> str:

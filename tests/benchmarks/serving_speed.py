@@ -28,7 +28,7 @@ from tests.benchmarks.versions import put
 
 CONCURRENCIES = (1, 8, 32, 64)
 BATCHES = (1, 32, 1000)
-ROUNDS = 7
+ROUNDS = 15
 MLFLOW_CONCURRENCY = 8
 MLFLOW_SECONDS = 3
 VALUES_PER_ROW = 4 + 3
