@@ -22,6 +22,9 @@ def test_what_reads_requests_is_led_astray_by_none(target: str, tmp_path: Path, 
     extent = [f"-max_total_time={SOAK_SECONDS}"] if soak else [f"-runs={RUNS}", "-seed=1"]
     command = [sys.executable, "-m", "tests.faults.coverage_fuzz", target, str(tmp_path), "-timeout=10", *extent]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, "\n".join(done.stderr.decode("utf-8", "replace").splitlines()[-LAST_LINES:])
-    assert b"Done " in done.stderr
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    assert done.returncode == 0, "\n".join(lines[-LAST_LINES:])
+    assert lines[-1].startswith("Done "), "\n".join(lines[-LAST_LINES:])
