@@ -106,12 +106,13 @@ class PredictRequests:
             return PredictRequest(message, None)
         frame = None
         if is_packed_well and len(inputs) == 1 and len(content) <= LARGEST_KEPT_BYTES:
-            frame = self._frame(content, message, *inputs.items())
+            frame = self._remember(content, message, inputs)
         message.ClearField("inputs")
         return PredictRequest(message, inputs, frame)
 
-    def _frame(self, content: bytes, message: Any, only: tuple[str, Array]) -> _Frame | None:
-        alias, array = only
+    def _remember(self, content: bytes, message: Any, inputs: dict[str, Array]) -> _Frame | None:
+        """Keep what stands around the values of the only input, if they stand in one piece."""
+        ((alias, array),) = inputs.items()
         raw = _raw_values(message.inputs[alias], array) if array.nbytes <= len(content) else None
         if raw is None or content.count(raw) != 1:
             return None

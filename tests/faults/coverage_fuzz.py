@@ -12,6 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ with atheris.instrument_imports(include=["serving"]):
     from serving.predict_requests import PredictRequests
     from serving.signature import Signature, TensorInfo
     from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
-
-import contextlib
 
 from tests.conformance.cases import content, read_cases
 
@@ -77,9 +76,9 @@ def json_request(data: bytes) -> None:
             assert by_rows, data
             _assert_same(plain, inputs["x0"], data)
         for write in (write_rows, write_columns):
-            with contextlib.suppress(ServingError):
+            with suppress(ServingError):
                 write(inputs)
-    with contextlib.suppress(ServingError):
+    with suppress(ServingError):
         read_examples(body)
 
 
