@@ -47,7 +47,10 @@ _STAND_INS = {
     },
 }
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_ESCAPES = re.compile(rf"{_HIGH}{_LOW}|(?P<alone>{_LOW})|\\.", re.DOTALL)
+_ESCAPED_STAND_IN = rf"\\u[dD][bB][fF][eEfF]{_LOW}"
+_ESCAPES = re.compile(rf"(?P<taken>{_ESCAPED_STAND_IN})|{_HIGH}{_LOW}|(?P<alone>{_LOW})|\\.", re.DOTALL)
+_TAKEN = re.compile(f"[{chr(_SURROGATES)}-{chr(sys.maxunicode)}]")
+"""The characters that stand for others; where they come themselves, their bytes are stood in for."""
 _ESCAPED = re.compile('["\\\\\x00-\x1f]')
 _SHORT_ESCAPES = {
     '"': '\\"',
@@ -230,10 +233,10 @@ class _Decoder(rapidjson.Decoder):
 
 class _RestoringDecoder(_Decoder):
     def string(self, text: str) -> str:
-        return text.translate(_STAND_INS)
+        return text.translate(_STAND_INS).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
     def end_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return super().end_object([(key.translate(_STAND_INS), value) for key, value in pairs])
+        return super().end_object([(self.string(key), value) for key, value in pairs])
 
 
 _NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
@@ -311,7 +314,9 @@ def _parse_error(reason: str, offset: int) -> InvalidRequest:
 def _readable(body: bytes) -> tuple[bytes, _Decoder]:
     """The text with stand-ins for what python-rapidjson refuses, and the decoder that puts it back."""
     text = body.decode("utf-8", "surrogateescape")
-    readable = _ESCAPES.sub(_stand_in, text) if "\\u" in text else text
+    readable = text if text.isascii() else _TAKEN.sub(lambda match: _as_bytes(match[0]), text)
+    if "\\u" in text:
+        readable = _ESCAPES.sub(_stand_in, readable)
     if not readable.isascii():
         readable = "".join(
             chr(ord(each) - 0xDC00 + _BYTES) if "\udc80" <= each <= "\udcff" else each for each in readable
@@ -321,7 +326,14 @@ def _readable(body: bytes) -> tuple[bytes, _Decoder]:
 
 def _stand_in(match: re.Match[str]) -> str:
     alone = match["alone"]
+    if match["taken"]:
+        return _as_bytes(orjson.loads(f'"{match[0]}"'))
     return chr(_SURROGATES + int(alone[2:], 16) - 0xDC00) if alone else match[0]
+
+
+def _as_bytes(character: str) -> str:
+    """The character's UTF-8, as if each byte of it were none."""
+    return character.encode().decode("ascii", "surrogateescape")
 
 
 def _original_offset(text: bytes, offset: int) -> int:

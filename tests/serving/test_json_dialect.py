@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -69,6 +69,7 @@ def test_the_dialect_is_rapidjsons(body: bytes, value: Any) -> None:
         (b"{", "Missing a name for object member. at offset: 1"),
         (b'{"x": [1,]}', "Invalid value. at offset: 9"),
         (b'["\xff\xff", 1 2]', "Missing a comma or ']' after an array element. at offset: 9"),
+        (b'["\xff\xf4\x8f\xa0\x80", 1 2]', "Missing a comma or ']' after an array element. at offset: 12"),
         (b'["\\udc00", 1 2]', "Missing a comma or ']' after an array element. at offset: 13"),
         (b'["a\x01"]', "Invalid escape character in string. at offset: 3"),
         (b"[2e308, 1e309]", "Number too big to be stored in double. at offset: 8"),
@@ -146,10 +147,25 @@ def test_few_rows_look_as_others(array: Any) -> None:
 
 
 @given(st.binary())
+@example(b"\x80\xf4\x8f\xa0\x80")
+@example(b"\x80\xf4\x8f\xbf\xbf")
 def test_strings_survive_their_escapes(content: bytes) -> None:
     """What is quoted reads back byte for byte."""
     body = quoted(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     assert parse(body).encode("utf-8", "surrogateescape") == content
+
+
+@pytest.mark.parametrize(
+    "written", ["\U0010f800\U0010fc00\U0010ff80\U0010ffff", "\\udbfe\\udc00\\udbff\\udc00\\udbff\\udf80\\uDBFF\\uDFFF"]
+)
+@pytest.mark.parametrize("harm", [b"", b"\xff", b"\\udc00"])
+def test_every_character_is_itself(written: str, harm: bytes) -> None:
+    """Characters of the highest plane come back, also beside what is no UTF-8 or no character, as key and as value."""
+    content = written.encode() + harm
+    ((key, value),) = parse(b'{"%b": "%b"}' % (content, content)).items()
+    assert key == value
+    harmed = harm.replace(b"\\udc00", b"\xed\xb0\x80").decode("utf-8", "surrogateescape")
+    assert value == "\U0010f800\U0010fc00\U0010ff80\U0010ffff" + harmed
 
 
 def test_long_strings_survive_their_escapes() -> None:
