@@ -12,6 +12,7 @@ for long.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +69,15 @@ class Merger:
             runs_at_once = self._has_run_one = self._expects_one
         if runs_at_once and is_short:
             self.runs += 1
-            done(_run_one(call, arrays))
+            started = time.perf_counter()
+            try:
+                outputs = call.run(arrays)
+            except Exception as exc:
+                done(exc)
+            else:
+                seconds = time.perf_counter() - started
+                done(outputs)
+                call.measured(arrays, seconds)  # the answer has been sent: nobody waits while it is noted
             return
         call.servable.acquire()
         request = _Request(call, arrays, done)

@@ -16,8 +16,10 @@ from tensorflow.core.framework import tensor_pb2
 from serving.tensors import Array, decode, encode
 
 
-def deep_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
-    """A function of the fed arrays that returns the fetched ones, all of them of any number of dimensions."""
+def deep_callable(
+    session: Any, feeds: Sequence[str], fetches: Sequence[str]
+) -> Callable[[Sequence[Array], None], list[Any]]:
+    """A function of the fed arrays (and None) that returns the fetched ones, all of any number of dimensions."""
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.framework import dtypes, importer
     from tensorflow.python.ops import array_ops, gen_parsing_ops
@@ -38,7 +40,7 @@ def deep_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) ->
     )
     run = session._make_callable_from_options(options)
 
-    def call(*arrays: Any) -> list[Any]:
+    def call(arrays: Sequence[Array], _: None) -> list[Any]:
         return [decode(tensor_pb2.TensorProto.FromString(result)) for result in run(*map(_serialized, arrays))]
 
     return call

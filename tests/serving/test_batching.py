@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -120,10 +120,10 @@ def test_a_failed_merged_run_is_taken_apart(servable: Servable) -> None:
     call, arrays = servable.bind(signature, {"input": rows(1)})
     graph = call._graph
 
-    def refuse_many(array: Array) -> list[Array]:
-        if len(array) > 1:
+    def refuse_many(arrays: Sequence[Array], metadata: None) -> list[Array]:
+        if len(arrays[0]) > 1:
             raise ValueError("too many rows")
-        return graph(array)
+        return graph(arrays, metadata)
 
     call._graph = refuse_many
     results, _ = run_together([(call, arrays), (call, [rows(2, 3)]), (call, [rows(4)])])
