@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
@@ -56,14 +56,17 @@ class HttpLimits:
     receive_seconds: float
 
 
-@dataclass(slots=True)
-class Request:
-    """One request; `target` is what stands in the request line, header names are in lower case."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """
+    What a request says before its body; the requests of a client often share one.
+
+    `target` is what stands in the request line, header names are in lower case.
+    """
 
     method: str
     target: bytes
     headers: list[tuple[bytes, bytes]]
-    body: bytes
     keep_alive: bool = True
     is_old: bool = False
     """HTTP/1.0"""
@@ -84,11 +87,13 @@ class Response:
 
 
 Respond = Callable[[Response], None]
-Handler = Callable[[Request, Respond], Coroutine[Any, Any, Response] | None]
-"""Answers by calling its second argument, at once or later; or by returning a coroutine that gives the answer."""
+Handler = Callable[[Head, bytes, Respond], Coroutine[Any, Any, Response] | None]
+"""
+Given head and body, answers by calling its last argument, at once or later; or by returning a coroutine that gives the
+answer.
+"""
 
-
-_NO_REQUEST = Request("", b"", [], b"")
+_NO_HEAD = Head("", b"", [])
 
 
 class HttpServer:
@@ -100,7 +105,8 @@ class HttpServer:
         self.connections: set[HttpConnection] = set()
         self.draining = False
         self.buffered_bytes = 0
-        self._known_heads: dict[bytes, tuple[Request, int]] = {}
+        self.known_heads: dict[tuple[bytes, int], Head] = {}
+        """what was parsed before, by the bytes of the head and how many there are of the body"""
         self.loop = asyncio.get_running_loop()
         self._listening: asyncio.Server | None = None
         self._sweep()
@@ -135,28 +141,16 @@ class HttpServer:
             connection.transport.abort()
         self._timer.cancel()
 
-    def known(self, data: bytes) -> Request | None:
-        """The request in `data`, if that is one request and no more, with a head that was parsed before."""
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        known = self._known_heads.get(data[:end])
-        if known is None:
-            return None
-        like, body_bytes = known
-        if len(data) - end != body_bytes or self.buffered_bytes + body_bytes > self.limits.buffered_bytes:
-            return None
-        self.buffered_bytes += body_bytes
-        return Request(like.method, like.target, like.headers, data[end:], like.keep_alive, like.is_old, like.encoding)
-
-    def remember(self, data: bytes, request: Request) -> None:
+    def remember(self, data: bytes, head: Head, body: bytes) -> None:
         """Know the head of this request from now on, if `data` is nothing but this request."""
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end > _LONGEST_KNOWN_HEAD or data[end:] != request.body or not request.keep_alive:
+        if end > _LONGEST_KNOWN_HEAD or data[end:] != body or not head.keep_alive:
             return
-        if any(name in _HEADERS_FOR_THE_PARSER for name, _ in request.headers):
+        if any(name in _HEADERS_FOR_THE_PARSER for name, _ in head.headers):
             return
-        if len(self._known_heads) >= _MOST_KNOWN_HEADS:
-            self._known_heads.clear()
-        self._known_heads[data[:end]] = replace(request, body=b""), len(request.body)
+        if len(self.known_heads) >= _MOST_KNOWN_HEADS:
+            self.known_heads.clear()
+        self.known_heads[data[:end], len(body)] = head
 
     def _sweep(self) -> None:
         """Once a second: what time it is, and who has taken too long."""
@@ -177,9 +171,10 @@ class HttpConnection(asyncio.Protocol):
         """when the client last did what it had to"""
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request | Response] = deque()
+        self._waiting: deque[tuple[Head, bytes] | Response] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._request = _NO_REQUEST
+        self._head, self._body_bytes = _NO_HEAD, 0
+        """of the request that is being answered"""
         self._is_busy = False
         self._is_advancing = False
         self._is_deaf = False
@@ -194,7 +189,7 @@ class HttpConnection(asyncio.Protocol):
         """what arrived with the beginning of this message"""
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
+        self._body_parts: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -211,21 +206,26 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        server = self._server
         if not self._is_receiving:
             self._first_data = data
-            if (request := self._server.known(data)) is not None:
-                self.since = self._server.now
-                self._take(request)
+            end = data.find(_HEAD_END) + len(_HEAD_END)
+            body_bytes = len(data) - end
+            head = server.known_heads.get((data[:end], body_bytes))
+            if head is not None and server.buffered_bytes + body_bytes <= server.limits.buffered_bytes:
+                server.buffered_bytes += body_bytes
+                self.since = server.now
+                self._take(head, data[end:])
                 return
         if self._is_in_head:
             self._received_bytes += len(data)
         else:
-            self.since = self._server.now
+            self.since = server.now
         try:
             self._parse(data)
         except httptools.HttpParserError:
             self._refuse(_status_of_unreadable(data))
-        if self._is_in_head and self._received_bytes > self._server.limits.head_bytes:
+        if self._is_in_head and self._received_bytes > server.limits.head_bytes:
             self._refuse_head()
 
     def eof_received(self) -> bool:
@@ -283,7 +283,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_deaf:
             return
         server, size = self._server, len(body)
-        self._body.append(body)
+        self._body_parts.append(body)
         self._received_bytes += size
         server.buffered_bytes += size
         if self._received_bytes > server.limits.body_bytes:
@@ -294,26 +294,26 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._is_deaf or self._parser.should_upgrade():
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+        body = self._body_parts[0] if len(self._body_parts) == 1 else b"".join(self._body_parts)
+        self._body_parts = []
         self._is_receiving = False
         parser = self._parser
         method, is_old = parser.get_method().decode(), parser.get_http_version() == "1.0"
         encoding = next((value for name, value in self._headers if name == b"content-encoding"), b"")
-        request = Request(method, self._target, self._headers, body, parser.should_keep_alive(), is_old, encoding)
-        self._server.remember(self._first_data, request)
+        head = Head(method, self._target, self._headers, parser.should_keep_alive(), is_old, encoding)
+        self._server.remember(self._first_data, head, body)
         self._first_data = b""
-        self._take(request)
+        self._take(head, body)
 
-    def _take(self, request: Request) -> None:
+    def _take(self, head: Head, body: bytes) -> None:
         """Answer a request now, or after those before it."""
         if self._is_busy or self._is_write_paused:
-            self._waiting.append(request)
+            self._waiting.append((head, body))
             self.transport.pause_reading()
             return
-        self._request, self._is_busy = request, True
+        self._head, self._body_bytes, self._is_busy = head, len(body), True
         try:
-            answering = self._server.handle(request, self._respond)
+            answering = self._server.handle(head, body, self._respond)
         except Exception:
             self._fail()
             return
@@ -378,16 +378,32 @@ class HttpConnection(asyncio.Protocol):
             self._respond(response)
 
     def _fail(self) -> None:
-        log.exception("request failed method=%s target=%r", self._request.method, self._request.target)
+        log.exception("request failed method=%s target=%r", self._head.method, self._head.target)
         self._respond(error_page(HTTPStatus.INTERNAL_SERVER_ERROR))
 
     def _respond(self, response: Response) -> None:
-        server, request = self._server, self._request
+        server, head = self._server, self._head
         self._is_busy = False
         self.since = server.now
-        server.buffered_bytes -= len(request.body)
-        is_last = response.closes or ((server.draining or self._is_deaf) and not self._waiting)
-        self._write(response, request.keep_alive and not is_last, request.is_old, request.method == "HEAD")
+        server.buffered_bytes -= self._body_bytes
+        if not self._has_said_all and not self.transport.is_closing():
+            is_last = response.closes or ((server.draining or self._is_deaf) and not self._waiting)
+            keep_alive = head.keep_alive and not is_last
+            text = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
+                _STATUS_LINES[response.status],
+                response.content_type,
+                server.date,
+                len(response.body),
+            )
+            for name, value in response.headers:
+                text += b"%b: %b\r\n" % (name, value)
+            if not keep_alive:
+                text += b"Connection: close\r\n"
+            elif head.is_old:
+                text += b"Connection: keep-alive\r\n"
+            self.transport.write(text + b"\r\n" if head.method == "HEAD" else text + b"\r\n" + response.body)
+            if not keep_alive:
+                self._end()
         if self._waiting:
             self._next()
 
@@ -398,10 +414,11 @@ class HttpConnection(asyncio.Protocol):
         self._is_advancing = True
         while self._waiting and not self._is_busy and not self._is_write_paused:
             following = self._waiting.popleft()
-            if isinstance(following, Request):
-                self._take(following)
+            if isinstance(following, Response):
+                self._head, self._body_bytes = _NO_HEAD, 0
+                self._respond(following)
             else:
-                self._write(following, keep_alive=False)
+                self._take(*following)
         self._is_advancing = False
         if not self._waiting and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -421,32 +438,12 @@ class HttpConnection(asyncio.Protocol):
         self._next()
 
     def _forget_body(self) -> None:
-        self._server.buffered_bytes -= sum(map(len, self._body))
-        self._body = []
+        self._server.buffered_bytes -= sum(map(len, self._body_parts))
+        self._body_parts = []
 
     def _forget_waiting(self) -> None:
-        self._server.buffered_bytes -= sum(len(each.body) for each in self._waiting if isinstance(each, Request))
+        self._server.buffered_bytes -= sum(len(each[1]) for each in self._waiting if not isinstance(each, Response))
         self._waiting.clear()
-
-    def _write(self, response: Response, keep_alive: bool, is_old: bool = False, is_head: bool = False) -> None:
-        transport = self.transport
-        if self._has_said_all or transport.is_closing():
-            return
-        head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
-            _STATUS_LINES[response.status],
-            response.content_type,
-            self._server.date,
-            len(response.body),
-        )
-        for name, value in response.headers:
-            head += b"%b: %b\r\n" % (name, value)
-        if not keep_alive:
-            head += b"Connection: close\r\n"
-        elif is_old:
-            head += b"Connection: keep-alive\r\n"
-        transport.write(head + b"\r\n" if is_head else head + b"\r\n" + response.body)
-        if not keep_alive:
-            self._end()
 
     def _end(self) -> None:
         """Say and hear nothing more."""

@@ -37,7 +37,7 @@ from serving.batching import Result
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
-from serving.http_protocol import JSON, METHODS, TEXT, Request, Respond, Response, error_page
+from serving.http_protocol import JSON, METHODS, TEXT, Head, Respond, Response, error_page
 from serving.json_dialect import array, quoted
 from serving.json_examples import read_examples
 from serving.json_requests import (
@@ -96,6 +96,7 @@ _TARGET = re.compile(  # RFC 3986
     rf"(?:(?:[A-Za-z][A-Za-z0-9+.-]*+:)?//(?:{_CHARACTERS}|[\[\]])*+)?"
     rf"(?P<target>(?P<path>(?:{_CHARACTERS}|/)*+)(?:\?{_AFTER_PATH})?(?:#{_AFTER_PATH})?)"
 )
+_OK = int(HTTPStatus.OK)  # before Python 3.12 to get it from the class is a call
 _INT64_MAX = 2**63 - 1
 
 
@@ -135,35 +136,37 @@ class RestApi:
             "/hotswap/models": self._models,
         }
 
-    def handle(self, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
+    def handle(self, head: Head, body: bytes, respond: Respond) -> Coroutine[Any, Any, Response] | None:
         """Answer one request; the handler of an `HttpServer`."""
-        if self._token is not None and (refusal := _refusal(self._token, request)):
+        if self._token is not None and (refusal := _refusal(self._token, head)):
             respond(refusal)
             return None
         if self._settings.rest_api_enable_cors_support:
-            return self._answer_with_cors(request)
-        route = self._routes.get(request.target) if request.method == "POST" else None
+            return self._answer_with_cors(head, body)
+        route = self._routes.get(head.target) if head.method == "POST" else None
         if route is None:
-            found = self._find(request)
+            found = self._find(head)
             if isinstance(found, Response):
                 respond(found)
                 return None
             route = found
-        return self._predict_soon(route, request, respond) if route.verb == "predict" else self._v1(route, request)
+        if route.verb == "predict" and len(body) <= LARGEST_INLINE_BYTES and b"gzip" not in head.encoding:
+            return self._predict_soon(route, head, body, respond)
+        return self._v1(route, head, body)
 
-    async def _answer_with_cors(self, request: Request) -> Response:
-        found = self._find(request)
+    async def _answer_with_cors(self, head: Head, body: bytes) -> Response:
+        found = self._find(head)
         if isinstance(found, Response):
             return found
-        answer = await self._v1(found, request)
+        answer = await self._v1(found, head, body)
         return replace(answer, headers=(*answer.headers, *_CORS_HEADERS))
 
-    def _find(self, request: Request) -> _Route | Response:
+    def _find(self, head: Head) -> _Route | Response:
         """What a request asks for below ``/v1/``, or the answer to one for anything else."""
-        method = request.method
+        method = head.method
         if method.encode() not in METHODS:
             return error_page(HTTPStatus.NOT_IMPLEMENTED)
-        match = _TARGET.fullmatch(request.target.decode("latin-1"))
+        match = _TARGET.fullmatch(head.target.decode("latin-1"))
         if match is None:
             return error_page(HTTPStatus.BAD_REQUEST)
         target, path = match["target"], match["path"]
@@ -175,24 +178,24 @@ class RestApi:
         if not _V1.fullmatch(target):
             return error_page(HTTPStatus.NOT_FOUND)
         if method == "OPTIONS":
-            return self._preflight(request.headers)
+            return self._preflight(head.headers)
         route = _route(method, target)
         if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
-            self._routes[request.target] = route
+            self._routes[head.target] = route
         return route
 
-    def _predict_soon(self, route: _Route, request: Request, respond: Respond) -> Coroutine[Any, Any, Response] | None:
-        """Answer a predict without a task of its own, if neither reading it nor running the graph takes long."""
-        if len(request.body) > LARGEST_INLINE_BYTES or b"gzip" in request.encoding:
-            return self._v1(route, request)
+    def _predict_soon(
+        self, route: _Route, head: Head, body: bytes, respond: Respond
+    ) -> Coroutine[Any, Any, Response] | None:
+        """Answer a small predict without a task of its own, if running the graph does not take long."""
         started = time.perf_counter()
         try:
-            call, arrays, by_rows = self._bound(route, request.body)
+            call, arrays, by_rows = self._bound(route, body)
         except ServingError as exc:
             respond(self._failed(route, exc))
             return None
         if not call.is_short(arrays):
-            return self._v1(route, request)
+            return self._v1(route, head, body)
         version = call.servable.version
 
         def done(result: Result) -> None:
@@ -241,7 +244,7 @@ class RestApi:
             route.rows_call = weakref.ref(call)
         return call, arrays, by_rows
 
-    async def _v1(self, route: _Route, request: Request) -> Response:
+    async def _v1(self, route: _Route, head: Head, body: bytes) -> Response:
         if route.is_version_too_big:
             self._data_plane.metrics.count_failure("", "INVALID_ARGUMENT")
             return Response(HTTPStatus.BAD_REQUEST, b"")
@@ -250,7 +253,7 @@ class RestApi:
             if route.spec is None:
                 raise InvalidRequest(route.refusal)
             if route.verb:
-                answer = await self._infer(route.verb, route.spec, request)
+                answer = await self._infer(route.verb, route.spec, head, body)
             else:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
@@ -264,11 +267,11 @@ class RestApi:
         self._data_plane.metrics.count_failure(route.name, exc.code.name)
         return _error(exc)
 
-    async def _infer(self, verb: str, spec: ModelSpec, request: Request) -> Response:
+    async def _infer(self, verb: str, spec: ModelSpec, head: Head, body: bytes) -> Response:
         # What is large is read and written in a thread, so that others need not wait for all of it.
-        in_place = len(request.body) <= LARGEST_INLINE_BYTES and b"gzip" not in request.encoding
+        in_place = len(body) <= LARGEST_INLINE_BYTES and b"gzip" not in head.encoding
         work = _in_place if in_place else self._in_thread
-        content = await work(_content, request)
+        content = await work(_content, head, body)
         is_huge = len(content) > LARGEST_READ_HERE_BYTES
         if verb == "predict":
             return await (self._predict_huge(spec, content) if is_huge else self._predict(spec, content, work))
@@ -276,8 +279,8 @@ class RestApi:
             signature_name, serialized = await self._in_thread(read_huge_examples, content)
             source = input_pb2.Input.FromString(serialized)
         else:
-            body, signature_name = await work(read_body, content)
-            source = await work(read_examples, body)
+            fields, signature_name = await work(read_body, content)
+            source = await work(read_examples, fields)
         with self._data_plane.acquire(spec) as handle:
             arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
             if verb == "classify":
@@ -381,12 +384,12 @@ class RestApi:
         return rows
 
 
-def _refusal(token: BearerToken, request: Request) -> Response | None:
+def _refusal(token: BearerToken, head: Head) -> Response | None:
     """The answer to a request that must carry a token and does not; a browser asks what is allowed without any."""
-    if request.target in _OPEN_TARGETS or request.method == "OPTIONS":
+    if head.target in _OPEN_TARGETS or head.method == "OPTIONS":
         return None
     try:
-        token.check(dict(request.headers).get(b"authorization"))
+        token.check(dict(head.headers).get(b"authorization"))
     except ServingError as exc:
         return replace(_error(exc), headers=((b"WWW-Authenticate", b"Bearer"),))
     return None
@@ -402,13 +405,13 @@ def _predicted(outputs: dict[str, Array], by_rows: bool, version: int) -> Respon
     return _inferred("outputs", write_columns(outputs), version)
 
 
-def _content(request: Request) -> bytes:
+def _content(head: Head, body: bytes) -> bytes:
     """The body, inflated if need be; nothing when that does not work, as in TensorFlow Serving."""
-    if b"gzip" not in request.encoding:
-        return request.body
+    if b"gzip" not in head.encoding:
+        return body
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        content = inflate.decompress(request.body, LARGEST_INFLATED_BYTES + 1)
+        content = inflate.decompress(body, LARGEST_INFLATED_BYTES + 1)
     except zlib.error:
         return b""
     complete = inflate.eof and not inflate.unused_data and len(content) <= LARGEST_INFLATED_BYTES
@@ -444,7 +447,7 @@ def _error(exc: ServingError) -> Response:
 
 def _inferred(key: str, value: str, version: int) -> Response:
     body = f'{{\n    "{key}": {value}\n}}'.encode("utf-8", "surrogateescape")
-    return Response(HTTPStatus.OK, body, JSON, _version_header(version))
+    return Response(_OK, body, JSON, _version_header(version))
 
 
 @lru_cache(1024)
