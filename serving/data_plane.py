@@ -63,6 +63,8 @@ class DataPlane:
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
+        self.changes = 0
+        """as long as this stays the same, `find` gives the same"""
         self.draining = False
         monitoring = settings.monitoring_config_file
         self.metrics_path = None if monitoring is None else read_metrics_path(monitoring)
@@ -74,7 +76,7 @@ class DataPlane:
         )
         retry = RetryPolicy(settings.max_num_load_retries, settings.load_retry_interval_micros / 1e6)
         self._background = Background(settings.num_load_threads or cpus)
-        self._manager = Manager(self._load, retry, settings.num_load_threads or cpus)
+        self._manager = Manager(self._load, retry, settings.num_load_threads or cpus, self._note_change)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
         self._merger = Merger(self._loop, settings.grpc_max_threads, settings.merge_requests)
         self._entries: dict[str, ModelEntry] = {}
@@ -93,7 +95,7 @@ class DataPlane:
             # To hand a part of a tiny operation to another thread takes many times as long as the operation.
             self._load_options = replace(self._load_options, intra_op_threads=1)
         if has_config:
-            self._labels = self._checked_labels(entries)
+            self._set_labels(self._checked_labels(entries))
         _check_platforms(entries)
         await self._apply(entries)
         self._source.start()
@@ -297,7 +299,7 @@ class DataPlane:
             ServingError: As `reload` does, but for models that do not become available.
         """
         entries = _listed(config)
-        self._labels = self._checked(entries)
+        self._set_labels(self._checked(entries))
         await self._apply(entries)
 
     async def reload_entries(self, entries: Sequence[ModelEntry]) -> None:
@@ -324,11 +326,11 @@ class DataPlane:
     async def _transition(self, entries: Sequence[ModelEntry], labels: dict[str, dict[str, int]]) -> None:
         before, labels_before = list(self._entries.values()), self._labels
         new = [entry.name for entry in entries if entry.name not in self._entries]
-        self._labels = labels
+        self._set_labels(labels)
         await self._apply(entries)
         failed = await self._manager.wait_available(new)
         if failed:
-            self._labels = labels_before
+            self._set_labels(labels_before)
             await self._apply(before)
             raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("model(s)", failed))
         log.info("models reloaded models=%s", ",".join(sorted(self._entries)))
@@ -379,6 +381,13 @@ class DataPlane:
         if version is None:
             raise InvalidRequest(f"Unrecognized servable version label: {label}")
         return version
+
+    def _set_labels(self, labels: dict[str, dict[str, int]] | None) -> None:
+        self._labels = labels
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self.changes += 1
 
     def _checked_labels(self, entries: Sequence[ModelEntry]) -> dict[str, dict[str, int]]:
         """

@@ -210,21 +210,20 @@ class _PredictionService:
         return response.SerializeToString()
 
     def _bound(self, request: PredictRequest, context: Any = None) -> tuple[Call, list[Array]]:
-        before = request.bound()
+        changes = self._data_plane.changes
+        before = request.bound(changes)
         if before is not None:
-            spec, call, arrays = before
-            servable = self._find(spec, context)
-            if servable is call.servable:
-                return call, arrays
+            if context is not None:
+                context.set_trailing_metadata(_trailer(before[0].servable.version))
+            return before
         message = request.message
-        spec = _required_spec(message)
-        servable = self._find(spec, context)
+        servable = self._find(_required_spec(message), context)
         signature = self._predict_signature(servable, message.model_spec.signature_name)
         inputs = request.inputs
         if inputs is None:
             inputs = decode_inputs(signature, message.inputs)
         call, arrays = self._data_plane.bind(servable, signature, inputs, message.output_filter)
-        request.bind(spec, call)
+        request.bind(changes, call)
         return call, arrays
 
     async def classify(self, request: Any, context: Any) -> Any:

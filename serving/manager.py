@@ -112,9 +112,14 @@ class _Model:
 
 
 class Manager:
-    """Loads what is aspired, unloads what is not, keeps answering meanwhile."""
+    """
+    Loads what is aspired, unloads what is not, keeps answering meanwhile.
 
-    def __init__(self, loader: Loader, retry: RetryPolicy, threads: int) -> None:
+    `on_change` is called whenever what is available may have changed, before anybody can ask for it.
+    """
+
+    def __init__(self, loader: Loader, retry: RetryPolicy, threads: int, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
         self._loader = loader
         self._retry = retry
         self._models: dict[str, _Model] = {}
@@ -216,6 +221,7 @@ class Manager:
             if version.should_load:
                 self._begin(version, State.LOADING, self._load(name, version))
         self._changed.set()
+        self._on_change()
 
     def _begin(self, version: _Version, state: State, work: Coroutine[Any, Any, None]) -> None:
         version.state = state

@@ -3,7 +3,7 @@ How is a predict request over gRPC read?
 
 Requests of one client mostly differ in their values alone. Where the values of the only input stand in one piece, the
 bytes around them are kept: a request with the same bytes around is not parsed again, its values are taken from where
-they are. Nor is it bound again, as long as what the last such request was bound to is still what answers.
+they are. Nor is it bound again, until something changes.
 
 Source: tensorflow_serving/apis/predict.proto
 """
@@ -19,7 +19,6 @@ import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
 from serving import wire_pb2 as wire
-from serving.model_spec import ModelSpec
 from serving.servable import Call
 from serving.tensors import Array, decode, is_packed
 
@@ -40,7 +39,7 @@ class _Frame:
     alias: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    bound: tuple[ModelSpec, weakref.ref[Call]] | None = None
+    bound: tuple[int, weakref.ref[Call]] | None = None
 
 
 class PredictRequest:
@@ -62,18 +61,18 @@ class PredictRequest:
     def model_spec(self) -> Any:
         return self.message.model_spec
 
-    def bound(self) -> tuple[ModelSpec, Call, list[Array]] | None:
-        """What the last request that was the same but for its values asked for and was bound to, with these values."""
+    def bound(self, changes: int) -> tuple[Call, list[Array]] | None:
+        """What the last request that differed in its values alone was bound to since `changes`, with these values."""
         if self._frame is None or self.inputs is None or self._frame.bound is None:
             return None
-        spec, reference = self._frame.bound
-        call = reference()
-        return None if call is None else (spec, call, list(self.inputs.values()))
+        changes_then, reference = self._frame.bound
+        call = reference() if changes_then == changes else None
+        return None if call is None else (call, list(self.inputs.values()))
 
-    def bind(self, spec: ModelSpec, call: Call) -> None:
-        """Remember for requests that are the same but for their values what this one asked for and was bound to."""
+    def bind(self, changes: int, call: Call) -> None:
+        """Remember for requests that differ in their values alone what this one was bound to since `changes`."""
         if self._frame is not None and len(call.aliases) == 1:
-            self._frame.bound = spec, weakref.ref(call)
+            self._frame.bound = changes, weakref.ref(call)
 
 
 class PredictRequests:

@@ -112,8 +112,8 @@ class _Route:
     """beyond int64, which TensorFlow Serving answers with an empty body"""
     name: str = field(init=False)
     """of the model, for the metrics"""
-    rows_call: weakref.ref[Call] | None = None
-    """what the last predict by rows was bound to, if all it takes is one float32"""
+    rows_call: tuple[int, weakref.ref[Call]] | None = None
+    """what the last predict by rows was bound to, if all it takes is one float32, and after how many changes"""
 
     def __post_init__(self) -> None:
         self.name = self.spec.name if self.spec else ""
@@ -224,15 +224,15 @@ class RestApi:
         """
         What a predict asks for, with which arrays, and whether it is in row form.
 
-        Requests to one path mostly differ in their values alone: plain rows are not matched with the signature again,
-        as long as the call that the last such request was bound to is still what answers.
+        Requests to one path mostly differ in their values alone: until something changes, plain rows go to the call
+        that the last such request was bound to.
         """
-        assert route.spec is not None
-        before = None if route.rows_call is None else route.rows_call()
-        if before is not None and (rows := read_plain_rows(content)) is not None:
-            servable = self._data_plane.find(route.spec)
-            if before.servable is servable:
+        changes = self._data_plane.changes
+        if route.rows_call is not None and route.rows_call[0] == changes:
+            before = route.rows_call[1]()
+            if before is not None and (rows := read_plain_rows(content)) is not None:
                 return before, [rows], True
+        assert route.spec is not None
         body, signature_name = read_body(content)
         servable = self._data_plane.find(route.spec)
         signature = self._signature(servable, signature_name)
@@ -241,7 +241,7 @@ class RestApi:
         self._data_plane.check_predict_method(signature)
         call, arrays = self._data_plane.bind(servable, signature, inputs)
         if by_rows and not signature_name and servable.limits is None and call.dtypes == [np.float32]:
-            route.rows_call = weakref.ref(call)
+            route.rows_call = changes, weakref.ref(call)
         return call, arrays, by_rows
 
     async def _v1(self, route: _Route, head: Head, body: bytes) -> Response:

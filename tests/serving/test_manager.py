@@ -276,7 +276,7 @@ def test_a_failed_version_is_tried_again_when_another_directory_is_in_its_place(
         raise GraphError(grpc.StatusCode.DATA_LOSS, "Cannot be loaded")
 
     async def main() -> None:
-        manager = Manager(fail, RetryPolicy(retries=0), threads=1)
+        manager = Manager(fail, RetryPolicy(retries=0), threads=1, on_change=lambda: None)
         for content in (b"first", b"second", b"third"):
             version.mkdir(parents=True)
             for _ in range(2):

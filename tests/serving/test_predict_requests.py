@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
-from serving.model_spec import ModelSpec
 from serving.predict_requests import PredictRequests
 from serving.saved_model import LoadOptions, load
 from serving.tensors import decode
@@ -98,19 +97,20 @@ def outcome(requests: PredictRequests, content: bytes) -> Any:
 
 
 def test_what_a_request_was_bound_to_is_remembered_while_it_is_there(tiny_model: TinyModel, tmp_path: Path) -> None:
-    """For requests that differ in their values alone; a call that is gone is not kept."""
+    """For requests that differ in their values alone, until something changes; a call that is gone is not kept."""
     servable = load("tiny", 1, tiny_model(tmp_path, 1), LoadOptions())
-    requests, spec = PredictRequests(), ModelSpec("iris", 1)
+    requests = PredictRequests()
     first = requests.FromString(request([[1.5, 2.5, 3.5, 4.5]]))
-    assert first.bound() is None
+    assert first.bound(1) is None
     assert first.inputs is not None
     call, _ = servable.bind(servable.signatures["serving_default"], {"input": first.inputs["x"]})
-    first.bind(spec, call)
-    second = requests.FromString(request([[5.5, 6.5, 7.5, 8.5]])).bound()
+    first.bind(1, call)
+    second = requests.FromString(request([[5.5, 6.5, 7.5, 8.5]])).bound(1)
     assert second is not None
-    assert second[:2] == (spec, call)
-    np.testing.assert_array_equal(second[2][0], [[5.5, 6.5, 7.5, 8.5]])
-    assert requests.FromString(request([[5.5, 6.5, 7.5, 8.5]], version=2)).bound() is None
+    assert second[0] is call
+    np.testing.assert_array_equal(second[1][0], [[5.5, 6.5, 7.5, 8.5]])
+    assert requests.FromString(request([[5.5, 6.5, 7.5, 8.5]])).bound(2) is None
+    assert requests.FromString(request([[5.5, 6.5, 7.5, 8.5]], version=2)).bound(1) is None
     servable.close()
     del call, second
-    assert requests.FromString(request([[1.5, 2.5, 3.5, 4.5]])).bound() is None
+    assert requests.FromString(request([[1.5, 2.5, 3.5, 4.5]])).bound(1) is None
