@@ -37,7 +37,7 @@ from serving.errors import (
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
-from serving.monitoring import Metrics, read_metrics_path
+from serving.monitoring import MOST_NOTES, Metrics, read_metrics_path
 from serving.saved_model import LoadOptions, load
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
@@ -182,9 +182,10 @@ class DataPlane:
                 return
             seconds = time.perf_counter() - started
             done(limits.checked_outputs(arrays, run, result) if limits else result)
-            # The answer has been sent: nobody waits while it is counted.
-            usage.latency.observe(seconds * 1e6)
-            metrics.observe_runtime(servable.model, api, seconds)
+            # The answer has been sent: nobody waits while it is noted.
+            metrics.runs.append((usage, servable.model, api, seconds))
+            if len(metrics.runs) >= MOST_NOTES:
+                metrics.count_notes()
 
         self._merger.submit(call, run, finished, is_short and run is arrays)
 

@@ -187,7 +187,7 @@ class _PredictionService:
                 quick.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", trailer)
             else:
                 quick.succeed(response, trailer)
-                metrics.count_answer(model, "Predict", "GRPC", time.perf_counter() - started)
+                metrics.answers.append((model, "Predict", "GRPC", time.perf_counter() - started))
 
         self._data_plane.submit(call, arrays, done, is_short=True)
         return True

@@ -18,6 +18,7 @@ from serving import wire_pb2 as wire
 from serving.text_protos import read_text_proto
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
+MOST_NOTES = 256
 MOST_REFUSED = 1000
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
@@ -93,9 +94,18 @@ class Usage:
 
 
 class Metrics:
-    """The counters and histograms of one server."""
+    """
+    The counters and histograms of one server.
+
+    What happens all the time is only noted, and counted when many notes have come together or somebody looks. One right
+    after a run of TensorFlow, which empties the processor's caches, takes several times as long as each of many.
+    """
 
     def __init__(self) -> None:
+        self.answers: list[tuple[str, str, str, float]] = []
+        """notes of what `count_answer` is to count"""
+        self.runs: list[tuple[Usage, str, str, float]] = []
+        """notes of runs: by whom, and what `observe_runtime` is to observe"""
         self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in _COUNTERS}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
             name: defaultdict(Histogram) for name in _HISTOGRAMS
@@ -139,13 +149,25 @@ class Metrics:
         self._counters["model_warmup_records_read"][path, status] += records
         self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
 
+    def count_notes(self) -> None:
+        """Count what has been noted; to be called where there are `MOST_NOTES` of runs."""
+        for answer in self.answers:
+            self.count_answer(*answer)
+        for usage, model, api, seconds in self.runs:
+            usage.latency.observe(seconds * 1e6)
+            self.observe_runtime(model, api, seconds)
+        self.answers.clear()
+        self.runs.clear()
+
     def counted(self, name: str) -> int:
         """What the counter ``/tensorflow/serving/…`` stands at, over all labels; 0 where there is none."""
+        self.count_notes()
         counts = self._counters.get(name.removeprefix("/tensorflow/serving/").replace("/", ":"), {})
         return sum(counts.values())
 
     def render(self, usages: Mapping[tuple[str, int], Usage]) -> str:
         """The whole page; `usages` by model and version."""
+        self.count_notes()
         by_version = {(model, str(version)): usage for (model, version), usage in usages.items()}
         self._counters["version_request_count"] = {key: usage.requests for key, usage in by_version.items()}
         self._counters["version_error_count"] = {key: usage.errors for key, usage in by_version.items()}

@@ -215,7 +215,7 @@ class RestApi:
             else:
                 respond(answer)
                 seconds = time.perf_counter() - started
-                self._data_plane.metrics.count_answer(route.name, route.verb, "REST", seconds)
+                self._data_plane.metrics.answers.append((route.name, route.verb, "REST", seconds))
 
         self._data_plane.submit(call, arrays, done, is_short=True)
         return None
