@@ -42,7 +42,8 @@ class Merger:
     Runs calls for one event loop, merging those of one turn.
 
     The first call of a turn runs at once if the turn before had no other: it is likely to be alone again. What comes
-    after it waits for the end of the turn.
+    after it waits for the end of the turn. Nothing needs to be known of turns while all calls come from one caller who
+    asks again when it has its answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, merge: bool = True) -> None:
@@ -53,18 +54,23 @@ class Merger:
         self._waiting: list[_Request] = []
         self._expects_one = False
         self._has_run_one = False
+        self._last_caller: object = None
 
-    def submit(self, call: Call, arrays: list[Array], done: Done, is_short: bool = False) -> None:
+    def submit(
+        self, call: Call, arrays: list[Array], done: Done, is_short: bool = False, caller: object = None
+    ) -> None:
         """
         Run `call` in this turn of the loop; the servable is kept until the run has ended.
 
         `done` is called on the loop's thread, perhaps before this returns, and must not raise.
 
         Args:
-            is_short: Whether the caller has found out that the call `is_short` for these arrays.
+            is_short: Whether it has been found out that the call `is_short` for these arrays.
+            caller: Who waits for the answer before it asks again; None if that is not known.
         """
-        runs_at_once = False
-        if not self._waiting and not self._has_run_one:
+        runs_at_once = caller is not None and caller == self._last_caller
+        self._last_caller = caller
+        if not (runs_at_once or self._waiting or self._has_run_one):
             self._loop.call_soon(self._end_turn)
             runs_at_once = self._has_run_one = self._expects_one
         if runs_at_once and is_short:

@@ -156,14 +156,23 @@ class DataPlane:
         call.check_types(arrays)
         return call, arrays
 
-    def submit(self, call: Call, arrays: list[Array], done: Done, api: str = "Predict", is_short: bool = False) -> None:
+    def submit(
+        self,
+        call: Call,
+        arrays: list[Array],
+        done: Done,
+        api: str = "Predict",
+        is_short: bool = False,
+        caller: object = None,
+    ) -> None:
         """
         Run what `bind` gave, together with what else arrives in this turn of the loop.
 
         Args:
             done: Called with the arrays in the order of ``call.outputs``, or with what went wrong; must not raise.
             api: Which kind of inference the metrics count this as.
-            is_short: Whether the caller has found out that the call `is_short` for these arrays.
+            is_short: Whether it has been found out that the call `is_short` for these arrays.
+            caller: Who waits for the answer before it asks again; None if that is not known.
         """
         servable, metrics = call.servable, self.metrics
         limits = servable.limits if call.is_declared else None
@@ -187,7 +196,7 @@ class DataPlane:
             if len(metrics.runs) >= MOST_NOTES:
                 metrics.count_notes()
 
-        self._merger.submit(call, run, finished, is_short and run is arrays)
+        self._merger.submit(call, run, finished, is_short and run is arrays, caller)
 
     def submitted(self, call: Call, arrays: list[Array], api: str = "Predict") -> asyncio.Future[list[Array]]:
         """`submit`, and what will be its result."""

@@ -217,7 +217,7 @@ class RestApi:
                 seconds = time.perf_counter() - started
                 self._data_plane.metrics.answers.append((route.name, route.verb, "REST", seconds))
 
-        self._data_plane.submit(call, arrays, done, is_short=True)
+        self._data_plane.submit(call, arrays, done, is_short=True, caller=respond)
         return None
 
     def _bound(self, route: _Route, content: bytes) -> tuple[Call, list[Array], bool]:
