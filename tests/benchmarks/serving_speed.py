@@ -29,6 +29,8 @@ from tests.benchmarks.versions import put
 CONCURRENCIES = (1, 8, 32, 64)
 BATCHES = (1, 32, 1000)
 ROUNDS = 15
+ROUNDS_ONE_AT_A_TIME = 45
+"""One row, one at a time: between two requests the processor rests, and how fast it wakes differs most of all."""
 MLFLOW_CONCURRENCY = 8
 MLFLOW_SECONDS = 3
 VALUES_PER_ROW = 4 + 3
@@ -82,12 +84,12 @@ def check_answers(contenders: Sequence[Running], saved_model: Path) -> None:
                     check(server, form, rows, expected)
 
 
-def race(contenders: Sequence[Running], form: Form, batch: int, concurrency: int) -> Rounds:
+def race(contenders: Sequence[Running], form: Form, batch: int, concurrency: int, count: int = ROUNDS) -> Rounds:
     """Every server's rounds, the servers in turn."""
     console.print(f"{form.value}, {batch} rows, concurrency {concurrency}")
     body = request_body(form, iris_rows(batch))
     rounds: Rounds = {server.name: [] for server in contenders}
-    for _ in range(ROUNDS):
+    for _ in range(count):
         for server in contenders:
             rounds[server.name].append(load.run(server, form, body, concurrency))
     return rounds
@@ -101,7 +103,7 @@ def best(loads: Iterable[Load]) -> Load:
 def _one_row(contenders: Sequence[Running], curves: Curves) -> Iterator[Measurement]:
     for form in filter(load.is_possible, (Form.ROWS, Form.CONTENT)):
         for concurrency in CONCURRENCIES:
-            rounds = race(contenders, form, 1, concurrency)
+            rounds = race(contenders, form, 1, concurrency, ROUNDS_ONE_AT_A_TIME if concurrency == 1 else ROUNDS)
             for server, loads in rounds.items():
                 found = best(loads)
                 label = f"{server}, {'REST' if form.is_rest else 'gRPC'}"
