@@ -17,7 +17,7 @@ from tests.benchmarks.servers import Running
 from tests.benchmarks.versions import put, wait_answered
 
 CONCURRENCY = 8
-ROUNDS = 5
+ROUNDS = 9
 SECONDS = 6
 SECONDS_BETWEEN_SWAPS = 0.5
 MOST_TIMES_THE_STEADY_P99 = 2.0
