@@ -100,6 +100,8 @@ class Call:
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
         self._last_batch: tuple[list[tuple[int, ...]], Batch] = ([], Batch(0, None, False))
         self._short_rows: dict[Hashable, int] = {}
+        self._short_shapes: list[tuple[int, ...]] | None = None
+        """of the last run that was short"""
         operations = servable.operations(fetches)
         self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
         self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
@@ -159,7 +161,8 @@ class Call:
             least, is_first = self._least_seconds, self.seconds == inf
             self.seconds = least if is_first else max(least, 0.9 * self.seconds + 0.1 * least)
             self._least_seconds, self._measured_runs = inf, 0
-        if seconds <= LONG_SECONDS:
+        if seconds <= LONG_SECONDS and (shapes := list(map(_shape_of, arrays))) != self._short_shapes:
+            self._short_shapes = shapes
             rows, kind, _ = self.batch(arrays)
             if rows > self._short_rows.get(kind, 0):
                 if len(self._short_rows) >= _MOST_KINDS:
@@ -172,9 +175,12 @@ class Call:
 
         It must have been seen: from other shapes a graph can make something as large as the square of what it is given.
         """
+        if not self.steady or self.seconds > LONG_SECONDS:
+            return False
+        if not more_rows and list(map(_shape_of, arrays)) == self._short_shapes:
+            return True
         rows, kind, _ = self.batch(arrays)
-        is_known = rows + more_rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
-        return is_known and self.seconds <= LONG_SECONDS and self.steady
+        return rows + more_rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""
