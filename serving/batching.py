@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.monitoring import Metrics
 from serving.servable import Call
 from serving.tensors import Array
 
@@ -35,6 +36,8 @@ class _Request:
     call: Call
     arrays: list[Array]
     done: Done
+    api: str
+    started: float
 
 
 class Merger:
@@ -46,9 +49,10 @@ class Merger:
     asks again when it has its answer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, merge: bool = True) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, metrics: Metrics, merge: bool = True) -> None:
         self.runs = 0
         self._loop = loop
+        self._metrics = metrics
         self._merge = merge
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="graph")
         self._waiting: list[_Request] = []
@@ -57,7 +61,13 @@ class Merger:
         self._last_caller: object = None
 
     def submit(
-        self, call: Call, arrays: list[Array], done: Done, is_short: bool = False, caller: object = None
+        self,
+        call: Call,
+        arrays: list[Array],
+        done: Done,
+        api: str = "Predict",
+        is_short: bool = False,
+        caller: object = None,
     ) -> None:
         """
         Run `call` in this turn of the loop; the servable is kept until the run has ended.
@@ -65,9 +75,12 @@ class Merger:
         `done` is called on the loop's thread, perhaps before this returns, and must not raise.
 
         Args:
+            api: Which kind of inference the metrics count this as.
             is_short: Whether it has been found out that the call `is_short` for these arrays.
             caller: Who waits for the answer before it asks again; None if that is not known.
         """
+        started = time.perf_counter()
+        call.servable.usage.requests += 1
         runs_at_once = caller is not None and caller == self._last_caller
         self._last_caller = caller
         if not (runs_at_once or self._waiting or self._has_run_one):
@@ -75,18 +88,20 @@ class Merger:
             runs_at_once = self._has_run_one = self._expects_one
         if runs_at_once and is_short:
             self.runs += 1
-            started = time.perf_counter()
             try:
                 outputs = call.run(arrays)
             except Exception as exc:
+                call.servable.usage.errors += 1
                 done(exc)
             else:
                 seconds = time.perf_counter() - started
                 done(outputs)
-                call.measured(arrays, seconds)  # the answer has been sent: nobody waits while it is noted
+                # The answer has been sent: nobody waits while it is noted.
+                call.measured(arrays, seconds)
+                self._metrics.note_run(call.servable.usage, call.servable.model, api, seconds)
             return
         call.servable.acquire()
-        request = _Request(call, arrays, done)
+        request = _Request(call, arrays, done, api, started)
         if runs_at_once:
             self._start([request])
         else:
@@ -109,10 +124,20 @@ class Merger:
         self.runs += 1
         first, *others = group
         if first.call.is_short(first.arrays, sum(len(request.arrays[0]) for request in others)):
-            _finish(group, _run(group))
+            self._finish(group, _run(group))
         else:
             running = self._loop.run_in_executor(self._pool, _run, group)
-            running.add_done_callback(lambda done: _finish(group, done.result()))
+            running.add_done_callback(lambda done: self._finish(group, done.result()))
+
+    def _finish(self, group: Sequence[_Request], results: Sequence[Result]) -> None:
+        for request, result in zip(group, results, strict=True):
+            servable, seconds = request.call.servable, time.perf_counter() - request.started
+            servable.release()
+            request.done(result)
+            if isinstance(result, Exception):
+                servable.usage.errors += 1
+            else:
+                self._metrics.note_run(servable.usage, servable.model, request.api, seconds)
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
@@ -163,9 +188,3 @@ def _run_merged(group: list[_Request]) -> list[Result] | None:
         results.append([output[start : start + size] for output in outputs])
         start += size
     return results
-
-
-def _finish(group: Sequence[_Request], results: Sequence[Result]) -> None:
-    for request, result in zip(group, results, strict=True):
-        request.call.servable.release()
-        request.done(result)

@@ -37,7 +37,7 @@ from serving.errors import (
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
-from serving.monitoring import MOST_NOTES, Metrics, read_metrics_path
+from serving.monitoring import Metrics, read_metrics_path
 from serving.saved_model import LoadOptions, load
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
@@ -78,7 +78,7 @@ class DataPlane:
         self._background = Background(settings.num_load_threads or cpus)
         self._manager = Manager(self._load, retry, settings.num_load_threads or cpus, self._note_change)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
-        self._merger = Merger(self._loop, settings.grpc_max_threads, settings.merge_requests)
+        self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests)
         self._entries: dict[str, ModelEntry] = {}
         self._labels: dict[str, dict[str, int]] | None = None
         self._waiting_reload: asyncio.Task[None] | None = None
@@ -174,29 +174,18 @@ class DataPlane:
             is_short: Whether it has been found out that the call `is_short` for these arrays.
             caller: Who waits for the answer before it asks again; None if that is not known.
         """
-        servable, metrics = call.servable, self.metrics
-        limits = servable.limits if call.is_declared else None
-        usage = servable.usage
-        usage.requests += 1
-        run = arrays
-        if limits and arrays:
-            run = limits.padded(arrays)
-            metrics.observe_batch(len(arrays[0]), len(run[0]))
-        started = time.perf_counter()
+        limits = call.servable.limits
+        if limits is None or not call.is_declared:
+            self._merger.submit(call, arrays, done, api, is_short, caller)
+            return
+        padded = limits.padded(arrays) if arrays else arrays
+        if arrays:
+            self.metrics.observe_batch(len(arrays[0]), len(padded[0]))
 
-        def finished(result: Result) -> None:
-            if isinstance(result, Exception):
-                usage.errors += 1
-                done(result)
-                return
-            seconds = time.perf_counter() - started
-            done(limits.checked_outputs(arrays, run, result) if limits else result)
-            # The answer has been sent: nobody waits while it is noted.
-            metrics.runs.append((usage, servable.model, api, seconds))
-            if len(metrics.runs) >= MOST_NOTES:
-                metrics.count_notes()
+        def check(result: Result) -> None:
+            done(result if isinstance(result, Exception) else limits.checked_outputs(arrays, padded, result))
 
-        self._merger.submit(call, run, finished, is_short and run is arrays, caller)
+        self._merger.submit(call, padded, check, api, is_short and padded is arrays, caller)
 
     def submitted(self, call: Call, arrays: list[Array], api: str = "Predict") -> asyncio.Future[list[Array]]:
         """`submit`, and what will be its result."""

@@ -18,7 +18,7 @@ from serving import wire_pb2 as wire
 from serving.text_protos import read_text_proto
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-MOST_NOTES = 256
+_MOST_NOTES = 256
 MOST_REFUSED = 1000
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
@@ -104,8 +104,7 @@ class Metrics:
     def __init__(self) -> None:
         self.answers: list[tuple[str, str, str, float]] = []
         """notes of what `count_answer` is to count"""
-        self.runs: list[tuple[Usage, str, str, float]] = []
-        """notes of runs: by whom, and what `observe_runtime` is to observe"""
+        self._runs: list[tuple[Usage, str, str, float]] = []
         self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in _COUNTERS}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
             name: defaultdict(Histogram) for name in _HISTOGRAMS
@@ -128,10 +127,6 @@ class Metrics:
         self._counters["request_count"][model, "OK"] += 1
         self._histograms["request_latency"][model, api, entrypoint].observe(seconds * 1e6)
 
-    def observe_runtime(self, model: str, api: str, seconds: float) -> None:
-        """One request (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
-        self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
-
     def count_examples(self, model: str, examples: int) -> None:
         """One multi-inference has run over this many examples."""
         self._counters["request_example_count_total"][(model,)] += examples
@@ -149,15 +144,21 @@ class Metrics:
         self._counters["model_warmup_records_read"][path, status] += records
         self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
 
+    def note_run(self, usage: Usage, model: str, api: str, seconds: float) -> None:
+        """One request to this model (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
+        self._runs.append((usage, model, api, seconds))
+        if len(self._runs) >= _MOST_NOTES:
+            self.count_notes()
+
     def count_notes(self) -> None:
-        """Count what has been noted; to be called where there are `MOST_NOTES` of runs."""
+        """Count what has been noted."""
         for answer in self.answers:
             self.count_answer(*answer)
-        for usage, model, api, seconds in self.runs:
+        for usage, model, api, seconds in self._runs:
             usage.latency.observe(seconds * 1e6)
-            self.observe_runtime(model, api, seconds)
+            self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
         self.answers.clear()
-        self.runs.clear()
+        self._runs.clear()
 
     def counted(self, name: str) -> int:
         """What the counter ``/tensorflow/serving/…`` stands at, over all labels; 0 where there is none."""

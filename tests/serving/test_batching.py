@@ -12,6 +12,7 @@ import pytest
 
 from serving.batching import Merger
 from serving.errors import GraphError, InvalidRequest
+from serving.monitoring import Metrics
 from serving.saved_model import LoadOptions, load
 from serving.servable import Call, Servable
 from serving.tensors import Array
@@ -42,7 +43,7 @@ def run_together(
     """The results of requests that arrive in one turn of the loop, and how many runs they took."""
 
     async def main() -> tuple[list[object], int]:
-        merger = Merger(asyncio.get_running_loop(), threads, merge)
+        merger = Merger(asyncio.get_running_loop(), threads, Metrics(), merge)
         results: list[object] = [None] * len(requests)
         left = asyncio.Semaphore(0)
 
@@ -79,7 +80,7 @@ def test_who_comes_alone_is_answered_at_once(servable: Servable) -> None:
         call.measured(one, 1e-5)
 
     async def main() -> None:
-        merger = Merger(asyncio.get_running_loop(), threads=2)
+        merger = Merger(asyncio.get_running_loop(), 2, Metrics())
         results: list[object] = []
         merger.submit(call, one, results.append)
         assert (len(results), merger.runs) == (0, 0)
@@ -107,7 +108,7 @@ def test_a_caller_alone_is_answered_at_once(servable: Servable) -> None:
         call.measured(one, 1e-5)
 
     async def main() -> None:
-        merger = Merger(asyncio.get_running_loop(), threads=2)
+        merger = Merger(asyncio.get_running_loop(), 2, Metrics())
         results: list[object] = []
         merger.submit(call, one, results.append, caller="a")
         await asyncio.sleep(0)
