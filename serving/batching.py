@@ -133,10 +133,9 @@ class Merger:
         for request, result in zip(group, results, strict=True):
             servable, seconds = request.call.servable, time.perf_counter() - request.started
             servable.release()
+            servable.usage.errors += isinstance(result, Exception)
             request.done(result)
-            if isinstance(result, Exception):
-                servable.usage.errors += 1
-            else:
+            if not isinstance(result, Exception):
                 self._metrics.note_run(servable.usage, servable.model, request.api, seconds)
 
 

@@ -328,15 +328,10 @@ class Servable:
         options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
         options.run_options.inter_op_thread_pool = 0 if all_threads else _CALLERS_THREAD
         options.run_options.timeout_in_ms = timeout_milliseconds
-        self._session._extend_graph()  # it takes the nodes only now
-        session, content = self._session._session, c_api.TF_NewBufferFromString(options.SerializeToString())
         try:
-            handle = self.native(c_api.TF_SessionMakeCallable, session, content)
+            graph = self.native(_callable, self._session, options)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
-        finally:
-            c_api.TF_DeleteBuffer(content)
-        graph: _Graph = partial(c_api.TF_SessionRunCallable, session, handle)
         if len(distinct) == len(fetches):
             return graph
         positions = [distinct.index(name) for name in fetches]
@@ -439,6 +434,16 @@ def free(session: Any) -> None:
     graph = session.graph
     session.close()
     ops.dismantle_graph(graph)
+
+
+def _callable(session: Any, options: Any) -> _Graph:
+    session._extend_graph()  # it takes the nodes only now
+    content = c_api.TF_NewBufferFromString(options.SerializeToString())
+    try:
+        handle = c_api.TF_SessionMakeCallable(session._session, content)
+    finally:
+        c_api.TF_DeleteBuffer(content)
+    return partial(c_api.TF_SessionRunCallable, session._session, handle)
 
 
 def graph_error(exc: Any) -> GraphError:
