@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.interrupts import between_locks
+
 if TYPE_CHECKING:
     from clients.client import Prediction
     from flows.drift import Repair
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone.
     """
-    code = run(arguments)
+    with between_locks():
+        code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
     sys.exit(code)

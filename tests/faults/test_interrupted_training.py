@@ -197,7 +197,10 @@ def nothing_live_changes(home: Home, training: subprocess.Popen[str], ended_by: 
     """A training that is interrupted in the block leaves live what was live, whole, and holds no lock."""
     before = home.status()
     yield
-    _, errors = training.communicate(timeout=120)
+    try:
+        _, errors = training.communicate(timeout=120)
+    finally:
+        training.kill()
     assert training.returncode == (130 if ended_by is signal.SIGINT else -ended_by), errors
     after = home.status()
     live = [version for version, row in before.items() if row.labels == ("stable",)]

@@ -1,0 +1,67 @@
+"""
+Where may Ctrl-C fall?
+
+Python raises KeyboardInterrupt wherever the main thread is. Between taking a lock and the block that gives it back,
+that lock is held for ever: the next thread that hands Prefect a line of its log waits for it, and the command never
+ends. Raised in a finalizer, it is printed and forgotten. So it waits here until the main thread has left such code.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref"})
+_AROUND_A_BLOCK = frozenset({"__enter__", "__exit__"})
+_AGAIN_SECONDS = 0.001
+_LONGEST_SECONDS = 0.5
+
+
+@contextmanager
+def between_locks() -> Iterator[None]:
+    """
+    For the block, Ctrl-C is raised where the main thread holds no lock that would stay locked, and in no finalizer.
+
+    A thread that is in such code for half a second waits there for something, and is interrupted. Where Ctrl-C is
+    ignored or handled otherwise, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    deadline = 0.0
+    alarm = signal.getsignal(signal.SIGALRM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal deadline
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            deadline = now + _LONGEST_SECONDS
+        if now < deadline and not _is_safe(frame):
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_safe(frame: FrameType | None) -> bool:
+    if frame is not None and (
+        frame.f_globals.get("__name__") in _MODULES_WITH_LOCKS or frame.f_code.co_name in _AROUND_A_BLOCK
+    ):
+        return False
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return False
+        frame = frame.f_back
+    return True
