@@ -27,7 +27,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
-from tensorflow.python.framework import dtypes, errors_impl, ops, tensor_util
+from tensorflow.python.framework import dtypes, errors_impl, op_def_registry, ops, tensor_util
 
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
@@ -37,6 +37,7 @@ from serving.monitoring import Usage
 from serving.signature import Signature, TensorInfo, check_outputs, with_defaults
 from serving.tensors import Array, DeepArray
 
+INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
 MOST_TIMES_THE_ROWS = 8
 
@@ -50,6 +51,14 @@ _AS_LONG_AS_VALUES_SAY = {
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
 }
 _HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
+_OPS_THAT_READ_STATE = {
+    *("VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"),
+    *("HashTableV2", "LookupTableFindV2", "LookupTableSizeV2", "StatefulPartitionedCall"),
+}
+_CONTROL_FLOW_OPS = {
+    *("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
+    *("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "For"),
+}
 _dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
 
 _Graph = Callable[[Sequence[Array], None], list[Array]]
@@ -73,9 +82,10 @@ class Call:
     One signature called for one set of outputs.
 
     Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
-    runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
-    one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it is known. Only a
-    `steady` one takes as long for other values; another one can be given a timeout, after which TensorFlow ends it.
+    runs in the calling thread alone, in order where the servable can, as handing its operations to other threads would
+    cost more than they do; a long one uses all of TensorFlow's. `seconds` estimates how long a run takes and is
+    infinite until it is known. Only a `steady` one takes as long for other values; another one can be given a timeout,
+    after which TensorFlow ends it.
     """
 
     def __init__(
@@ -115,7 +125,7 @@ class Call:
         elif timeout_milliseconds:
             self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
         else:
-            self._graph = servable.callable(feeds, fetches)
+            self._graph = servable.quickest_callable(feeds, fetches)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         started = time.perf_counter()
@@ -133,11 +143,15 @@ class Call:
         """
         graph = self._graph
         if LONG_SECONDS < self.seconds < inf:
-            if self._long_graph is None:
-                self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
-            graph = self._long_graph
+            graph = self._on_all_threads()
         try:
-            results = graph(arrays, None)
+            try:
+                results = graph(arrays, None)
+            except errors_impl.OpError:
+                if self.servable.in_order is None or graph is self._long_graph:
+                    raise
+                # What runs in order does not say which node has refused.
+                results = self._on_all_threads()(arrays, None)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
@@ -146,6 +160,11 @@ class Call:
             if type(result) is not np.ndarray:
                 results[position] = _as_array(result)
         return results
+
+    def _on_all_threads(self) -> _Graph:
+        if self._long_graph is None:
+            self._long_graph = self.servable.callable(self._feeds, self._fetches, all_threads=True)
+        return self._long_graph
 
     def measured(self, arrays: Sequence[Array], seconds: float) -> None:
         """
@@ -251,6 +270,8 @@ class Servable:
         self.usage = Usage()
         self.native = native
         """how TensorFlow is called for what it does in C++ for long"""
+        self.in_order: Servable | None = None
+        """the same once more, in a session that runs operations one after the other, with less ado between them"""
         self._session = session
         self._functions = {
             function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
@@ -337,6 +358,13 @@ class Servable:
         positions = [distinct.index(name) for name in fetches]
         return lambda arrays, _: [found[position] for found in [graph(arrays, None)] for position in positions]
 
+    def quickest_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
+        """The same in order, if that is possible; what it raises then lacks the node that refused."""
+        if self.in_order is not None:
+            with suppress(GraphError):
+                return self.in_order.callable(feeds, fetches)
+        return self.callable(feeds, fetches)
+
     def deep_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
         """The same for arrays of more dimensions than numpy can hold."""
         try:
@@ -368,6 +396,18 @@ class Servable:
                 called |= new
                 functions += new
         return found
+
+    def can_run_in_order(self) -> bool:
+        """Is there neither control flow nor state that a request can change, and no device but the processor?"""
+        outputs = [
+            info.name
+            for name, signature in self.signatures.items()
+            for info in signature.outputs.values()
+            if name != INIT_SIGNATURE
+        ]
+        return len(self._session.list_devices()) == 1 and all(
+            operation in self._functions or _runs_in_order(operation) for operation in self.operations(outputs)
+        )
 
     def does_nothing(self, operation: str) -> bool:
         """Is it there, and has neither work nor inputs of its own?"""
@@ -403,6 +443,8 @@ class Servable:
 
     def close(self) -> None:
         """Give the memory back."""
+        if self.in_order is not None:
+            self.in_order.close()
         self._calls.clear()
         self._nodes.clear()
         self._functions.clear()
@@ -486,6 +528,16 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
 def _changes_state(operation: str) -> bool:
     """Does it write to a variable or a table? Then every request must run by itself."""
     return operation.startswith(_STATE_CHANGING_OPS) and operation not in _HARMLESS_OPS
+
+
+def _runs_in_order(operation: str) -> bool:
+    definition = op_def_registry.get(operation)
+    return (
+        definition is not None
+        and operation not in _CONTROL_FLOW_OPS
+        and (operation in _OPS_THAT_READ_STATE or not definition.is_stateful)
+        and not any(output.is_ref for output in definition.output_arg)
+    )
 
 
 def _tensor_names(infos: Mapping[str, TensorInfo]) -> frozenset[str]:
