@@ -27,13 +27,14 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
-from tensorflow.python.framework import dtypes, errors_impl, op_def_registry, ops, tensor_util
+from tensorflow.python.framework import dtypes, errors_impl, ops, tensor_util
 
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
+from serving.operations import AS_LONG_AS_VALUES_SAY, changes_state, runs_in_order
 from serving.signature import Signature, TensorInfo, check_outputs, with_defaults
 from serving.tensors import Array, DeepArray
 
@@ -45,20 +46,6 @@ _CALLERS_THREAD = -1
 _RUNS_PER_ESTIMATE = 3
 _MOST_KINDS = 1024
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-_STATE_CHANGING_OPS = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
-_AS_LONG_AS_VALUES_SAY = {
-    *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
-    *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
-}
-_HARMLESS_OPS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
-_OPS_THAT_READ_STATE = {
-    *("VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"),
-    *("HashTableV2", "LookupTableFindV2", "LookupTableSizeV2", "StatefulPartitionedCall"),
-}
-_CONTROL_FLOW_OPS = {
-    *("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
-    *("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "For"),
-}
 _dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
 
 _Graph = Callable[[Sequence[Array], None], list[Array]]
@@ -113,8 +100,8 @@ class Call:
         self._short_shapes: list[tuple[int, ...]] | None = None
         """of the last run that was short"""
         operations = servable.operations(fetches)
-        self.mergeable = not is_deep and signature.batch_major and not any(map(_changes_state, operations))
-        self.steady = operations.isdisjoint(_AS_LONG_AS_VALUES_SAY)
+        self.mergeable = not is_deep and signature.batch_major and not any(map(changes_state, operations))
+        self.steady = operations.isdisjoint(AS_LONG_AS_VALUES_SAY)
         self.seconds = inf
         self._least_seconds = inf
         self._measured_runs = 0
@@ -406,7 +393,7 @@ class Servable:
             if name != INIT_SIGNATURE
         ]
         return len(self._session.list_devices()) == 1 and all(
-            operation in self._functions or _runs_in_order(operation) for operation in self.operations(outputs)
+            operation in self._functions or runs_in_order(operation) for operation in self.operations(outputs)
         )
 
     def does_nothing(self, operation: str) -> bool:
@@ -522,21 +509,6 @@ def _cpp_name(name: str) -> str:
 def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     return len(shape) == len(expected) and all(
         wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True)
-    )
-
-
-def _changes_state(operation: str) -> bool:
-    """Does it write to a variable or a table? Then every request must run by itself."""
-    return operation.startswith(_STATE_CHANGING_OPS) and operation not in _HARMLESS_OPS
-
-
-def _runs_in_order(operation: str) -> bool:
-    definition = op_def_registry.get(operation)
-    return (
-        definition is not None
-        and operation not in _CONTROL_FLOW_OPS
-        and (operation in _OPS_THAT_READ_STATE or not definition.is_stateful)
-        and not any(output.is_ref for output in definition.output_arg)
     )
 
 
