@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
 from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import c_api_util, errors_impl, importer, ops
@@ -23,7 +23,8 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from serving.background import Native, at_once
 from serving.errors import GraphError
-from serving.servable import INIT_SIGNATURE, Servable, free, graph_error, node_name
+from serving.operations import node_name
+from serving.servable import INIT_SIGNATURE, Servable, free, graph_error
 from serving.tensors import Array
 
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
@@ -66,6 +67,9 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
             try:
                 config = _session_config(options)
                 config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
+                servable.is_unfused_in_order = servable.can_predict_unfused()
+                if servable.is_unfused_in_order:
+                    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
                 servable.in_order = _loaded(model, version, path, config, meta_graph, native)
             except BaseException:
                 servable.close()
@@ -201,7 +205,7 @@ def _has_variables(graph_def: Any) -> bool:
 def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
     if INIT_SIGNATURE in meta_graph.signature_def:
         for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
-            if not servable.does_nothing(node_name(output.name)):
+            if not servable.operations.does_nothing(node_name(output.name)):
                 servable.run_operation(node_name(output.name), assets)
         return
     for collection in ("saved_model_main_op", "legacy_init_op"):

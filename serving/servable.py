@@ -13,7 +13,7 @@ Source: tensorflow_serving/servables/tensorflow/predict_util.cc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -34,8 +34,8 @@ from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
-from serving.operations import AS_LONG_AS_VALUES_SAY, changes_state, runs_in_order
-from serving.signature import Signature, TensorInfo, check_outputs, with_defaults
+from serving.operations import AS_LONG_AS_VALUES_SAY, Operations, changes_state
+from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
 from serving.tensors import Array, DeepArray
 
 INIT_SIGNATURE = "__saved_model_init_op"
@@ -84,8 +84,7 @@ class Call:
         timeout_milliseconds: int = 0,
     ) -> None:
         infos = list(signature.inputs.values())
-        feeds = [info.name for info in infos]
-        fetches = [signature.outputs[alias].name for alias in outputs]
+        feeds, fetches = _names(infos), _names(signature.outputs[alias] for alias in outputs)
         self.servable = servable
         self.signature = signature
         self.aliases = tuple(signature.inputs)
@@ -99,7 +98,7 @@ class Call:
         self._short_rows: dict[Hashable, int] = {}
         self._short_shapes: list[tuple[int, ...]] | None = None
         """of the last run that was short"""
-        operations = servable.operations(fetches)
+        operations = servable.operations.behind(fetches)
         self.mergeable = not is_deep and signature.batch_major and not any(map(changes_state, operations))
         self.steady = operations.isdisjoint(AS_LONG_AS_VALUES_SAY)
         self.seconds = inf
@@ -107,12 +106,15 @@ class Call:
         self._measured_runs = 0
         self._feeds, self._fetches = feeds, fetches
         self._long_graph: _Graph | None = None
+        self._is_in_order = False
         if is_deep:
             self._graph = self._long_graph = servable.deep_callable(feeds, fetches)
         elif timeout_milliseconds:
             self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
         else:
-            self._graph = servable.quickest_callable(feeds, fetches)
+            in_order = servable.callable_in_order(signature, outputs)
+            self._is_in_order = in_order is not None
+            self._graph = in_order or servable.callable(feeds, fetches)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         started = time.perf_counter()
@@ -128,17 +130,13 @@ class Call:
             GraphError: TensorFlow refused, with its code and message.
             InvalidRequest: An array is none that TensorFlow can take.
         """
-        graph = self._graph
-        if LONG_SECONDS < self.seconds < inf:
-            graph = self._on_all_threads()
         try:
-            try:
-                results = graph(arrays, None)
-            except errors_impl.OpError:
-                if self.servable.in_order is None or graph is self._long_graph:
-                    raise
-                # What runs in order does not say which node has refused.
+            if LONG_SECONDS < self.seconds < inf:
                 results = self._on_all_threads()(arrays, None)
+            elif self._is_in_order:
+                results = self._run_in_order(arrays)
+            else:
+                results = self._graph(arrays, None)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         except (TypeError, ValueError, RuntimeError) as exc:
@@ -147,6 +145,17 @@ class Call:
             if type(result) is not np.ndarray:
                 results[position] = _as_array(result)
         return results
+
+    def _run_in_order(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run the usual graph as well where the one in order does not say which node refused, or makes a NaN."""
+        try:
+            results = self._graph(arrays, None)
+        except errors_impl.OpError:
+            pass
+        else:
+            if not (self.servable.is_unfused_in_order and any(map(_has_nan, results))):
+                return results
+        return self._on_all_threads()(arrays, None)
 
     def _on_all_threads(self) -> _Graph:
         if self._long_graph is None:
@@ -248,7 +257,7 @@ class Servable:
         )
         """the signatures that take a double"""
         self.declared = frozenset(
-            (_tensor_names(signature.inputs), _tensor_names(signature.outputs))
+            (frozenset(_names(signature.inputs.values())), frozenset(_names(signature.outputs.values())))
             for signature in self.signatures.values()
         )
         """the tensors that go into and come out of each signature"""
@@ -259,11 +268,10 @@ class Servable:
         """how TensorFlow is called for what it does in C++ for long"""
         self.in_order: Servable | None = None
         """the same once more, in a session that runs operations one after the other, with less ado between them"""
+        self.is_unfused_in_order = False
+        """whether TensorFlow left the operations of that session as they are; it is for calls that allow it"""
         self._session = session
-        self._functions = {
-            function.signature.name: function.node_def for function in meta_graph.graph_def.library.function
-        }
-        self._nodes = {node.name: node for node in meta_graph.graph_def.node}
+        self.operations = Operations(meta_graph.graph_def)
         self._calls: dict[tuple[str, tuple[str, ...], bool, int], Call] = {}
         self._users = 0
         self._free: Callable[[], None] | None = None
@@ -345,12 +353,14 @@ class Servable:
         positions = [distinct.index(name) for name in fetches]
         return lambda arrays, _: [found[position] for found in [graph(arrays, None)] for position in positions]
 
-    def quickest_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
-        """The same in order, if that is possible; what it raises then lacks the node that refused."""
-        if self.in_order is not None:
-            with suppress(GraphError):
-                return self.in_order.callable(feeds, fetches)
-        return self.callable(feeds, fetches)
+    def callable_in_order(self, signature: Signature, outputs: Sequence[str]) -> _Graph | None:
+        """The same for a signature in order, if that is possible; what it raises then lacks the node that refused."""
+        fetched = [signature.outputs[alias] for alias in outputs]
+        if self.in_order is None or (self.is_unfused_in_order and not self._may_be_left_unfused(fetched)):
+            return None
+        with suppress(GraphError):  # the usual graph will tell
+            return self.in_order.callable(_names(signature.inputs.values()), _names(fetched))
+        return None
 
     def deep_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
         """The same for arrays of more dimensions than numpy can hold."""
@@ -361,45 +371,24 @@ class Servable:
         except ValueError as exc:
             raise InvalidRequest(str(exc)) from exc
 
-    def operations(self, fetches: Iterable[str]) -> set[str]:
-        """The names of all operations that computing these tensors may run, those in functions included."""
-        found: set[str] = set()
-        seen: set[str] = set()
-        called: set[str] = set()
-        pending = [self._nodes.get(node_name(fetch)) for fetch in fetches]
-        while pending:
-            node = pending.pop()
-            if node is None or (node.name and node.name in seen):
-                continue
-            seen.add(node.name)
-            found.add(node.op)
-            pending += [self._nodes.get(node_name(name)) for name in node.input]
-            called.update(_called_functions(node))
-        functions = list(called)
-        while functions:
-            for node in self._functions.get(functions.pop(), ()):
-                found.add(node.op)
-                new = set(_called_functions(node)) - called
-                called |= new
-                functions += new
-        return found
-
     def can_run_in_order(self) -> bool:
         """Is there neither control flow nor state that a request can change, and no device but the processor?"""
-        outputs = [
-            info.name
+        fetches = [
+            fetch
             for name, signature in self.signatures.items()
-            for info in signature.outputs.values()
             if name != INIT_SIGNATURE
+            for fetch in _names(signature.outputs.values())
         ]
-        return len(self._session.list_devices()) == 1 and all(
-            operation in self._functions or runs_in_order(operation) for operation in self.operations(outputs)
-        )
+        return len(self._session.list_devices()) == 1 and self.operations.run_in_order(fetches)
 
-    def does_nothing(self, operation: str) -> bool:
-        """Is it there, and has neither work nor inputs of its own?"""
-        node = self._nodes.get(operation)
-        return node is not None and node.op == "NoOp" and not node.input
+    def can_predict_unfused(self) -> bool:
+        """May the graph of the default signature be left as it is?"""
+        signature = self.signatures.get(DEFAULT_SIGNATURE)
+        return signature is not None and self._may_be_left_unfused(signature.outputs.values())
+
+    def _may_be_left_unfused(self, outputs: Collection[TensorInfo]) -> bool:
+        are_floats = all(numpy_dtype(info.dtype).kind == "f" for info in outputs)
+        return are_floats and self.operations.may_be_left_unfused(_names(outputs))
 
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
         """
@@ -433,8 +422,7 @@ class Servable:
         if self.in_order is not None:
             self.in_order.close()
         self._calls.clear()
-        self._nodes.clear()
-        self._functions.clear()
+        self.operations.clear()
         free(self._session)
         self._session = None
 
@@ -480,6 +468,11 @@ def graph_error(exc: Any) -> GraphError:
     return GraphError(_CODES.get(exc.error_code, grpc.StatusCode.UNKNOWN), exc.message)
 
 
+def _has_nan(array: Array) -> bool:
+    squares = np.vdot(array, array)  # one call, and no array of its own
+    return bool(squares != squares)
+
+
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The array type for a ``DataType`` number; strings are objects (bytes)."""
     dtype: np.dtype[Any] = np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
@@ -512,22 +505,8 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     )
 
 
-def _tensor_names(infos: Mapping[str, TensorInfo]) -> frozenset[str]:
-    return frozenset(info.name for info in infos.values())
-
-
-def node_name(tensor: str) -> str:
-    return tensor.lstrip("^").partition(":")[0]
-
-
-def _called_functions(node: Any) -> list[str]:
-    called = [node.op]
-    for attribute in node.attr.values():
-        if attribute.WhichOneof("value") == "func":
-            called.append(attribute.func.name)
-        elif attribute.WhichOneof("value") == "list":
-            called += [function.name for function in attribute.list.func]
-    return called
+def _names(infos: Iterable[TensorInfo]) -> list[str]:
+    return [info.name for info in infos]
 
 
 def _signature(name: str, definition: Any) -> Signature:
