@@ -153,7 +153,7 @@ class Call:
         except errors_impl.OpError:
             pass
         else:
-            if not (self.servable.is_unfused_in_order and any(map(_has_nan, results))):
+            if not (self.servable.is_unfused_in_order and _have_nan(results)):
                 return results
         return self._on_all_threads()(arrays, None)
 
@@ -468,9 +468,12 @@ def graph_error(exc: Any) -> GraphError:
     return GraphError(_CODES.get(exc.error_code, grpc.StatusCode.UNKNOWN), exc.message)
 
 
-def _has_nan(array: Array) -> bool:
-    squares = np.vdot(array, array)  # one call, and no array of its own
-    return bool(squares != squares)
+def _have_nan(arrays: Iterable[Array]) -> bool:
+    for array in arrays:
+        squares = np.vdot(array, array)  # one call that makes no array
+        if squares != squares:
+            return True
+    return False
 
 
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
