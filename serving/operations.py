@@ -7,6 +7,7 @@ Source: tensorflow/core/common_runtime/single_threaded_executor.cc for what can 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from tensorflow.python.framework import op_def_registry
@@ -27,6 +28,7 @@ _CONTROL_FLOW = {
     *("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
     *("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "For"),
 }
+_MOST_KNOWN = 1024
 _DENSE_LAYER = {"ReadVariableOp", "MatMul", "BiasAdd"}
 _BESIDES_DENSE_LAYERS = {
     *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "PlaceholderWithDefault", "StopGradient"),
@@ -100,6 +102,7 @@ def node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
+@lru_cache(_MOST_KNOWN)
 def _runs_in_order(operation: str) -> bool:
     definition = op_def_registry.get(operation)
     return (

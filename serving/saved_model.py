@@ -24,7 +24,7 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 from serving.background import Native, at_once
 from serving.errors import GraphError
 from serving.operations import node_name
-from serving.servable import INIT_SIGNATURE, Servable, free, graph_error
+from serving.servable import INIT_SIGNATURE, Servable, graph_error
 from serving.tensors import Array
 
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
@@ -62,18 +62,14 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     meta_graph = _read_meta_graph(path, options.tags)
     _remove_saving(meta_graph)
     try:
-        servable = _loaded(model, version, path, _session_config(options), meta_graph, native)
-        if options.in_order and servable.can_run_in_order():
-            try:
-                config = _session_config(options)
-                config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
-                servable.is_unfused_in_order = servable.can_predict_unfused()
-                if servable.is_unfused_in_order:
-                    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
-                servable.in_order = _loaded(model, version, path, config, meta_graph, native)
-            except BaseException:
-                servable.close()
-                raise
+        servable = _unrestored(model, version, path, options, meta_graph, native)
+        try:
+            assets = _asset_feeds(path, meta_graph)
+            _restore(servable, path, meta_graph, assets)
+            _initialise(servable, meta_graph, assets)
+        except BaseException:
+            servable.close()
+            raise
     except errors_impl.OpError as exc:
         raise graph_error(exc) from exc
     except (ValueError, KeyError, TypeError) as exc:
@@ -81,18 +77,30 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     return servable
 
 
-def _loaded(model: str, version: int, path: Path, config: Any, meta_graph: Any, native: Native) -> Servable:
-    session = tf_session.Session(graph=ops.Graph(), config=config)
+def _unrestored(
+    model: str, version: int, path: Path, options: LoadOptions, meta_graph: Any, native: Native
+) -> Servable:
+    graph = ops.Graph()
     try:
-        _import(session.graph, meta_graph)
+        _import(graph, meta_graph)
+        session = tf_session.Session(graph=graph, config=_session_config(options))
         servable = Servable(model, version, path, session, meta_graph, native)
-        assets = _asset_feeds(path, meta_graph)
-        _restore(servable, path, meta_graph, assets)
-        _initialise(servable, meta_graph, assets)
+        if options.in_order and servable.can_run_in_order():
+            _open_in_order(servable, graph, options)
     except BaseException:
-        free(session)
+        ops.dismantle_graph(graph)
         raise
     return servable
+
+
+def _open_in_order(servable: Servable, graph: Any, options: LoadOptions) -> None:
+    config = _session_config(options)
+    config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
+    config.graph_options.rewrite_options.disable_tfg_optimizer = True  # all it changes is control flow
+    is_unfused = servable.can_predict_unfused()
+    if is_unfused:
+        config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    servable.open_in_order(tf_session.Session(graph=graph, config=config), is_unfused)
 
 
 def _session_config(options: LoadOptions) -> Any:

@@ -42,7 +42,7 @@ INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
 MOST_TIMES_THE_ROWS = 8
 
-_CALLERS_THREAD = -1
+_CALLERS_THREAD, _ALL_THREADS = -1, 0
 _RUNS_PER_ESTIMATE = 3
 _MOST_KINDS = 1024
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -106,14 +106,15 @@ class Call:
         self._measured_runs = 0
         self._feeds, self._fetches = feeds, fetches
         self._long_graph: _Graph | None = None
-        self._is_in_order = False
+        self.is_in_order = False
+        """whether short runs are in order"""
         if is_deep:
             self._graph = self._long_graph = servable.deep_callable(feeds, fetches)
         elif timeout_milliseconds:
             self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
         else:
             in_order = servable.callable_in_order(signature, outputs)
-            self._is_in_order = in_order is not None
+            self.is_in_order = in_order is not None
             self._graph = in_order or servable.callable(feeds, fetches)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
@@ -133,7 +134,7 @@ class Call:
         try:
             if LONG_SECONDS < self.seconds < inf:
                 results = self._on_all_threads()(arrays, None)
-            elif self._is_in_order:
+            elif self.is_in_order:
                 results = self._run_in_order(arrays)
             else:
                 results = self._graph(arrays, None)
@@ -266,11 +267,10 @@ class Servable:
         self.usage = Usage()
         self.native = native
         """how TensorFlow is called for what it does in C++ for long"""
-        self.in_order: Servable | None = None
-        """the same once more, in a session that runs operations one after the other, with less ado between them"""
         self.is_unfused_in_order = False
-        """whether TensorFlow left the operations of that session as they are; it is for calls that allow it"""
+        """whether TensorFlow leaves operations as they are in the session in order, which is for calls that allow it"""
         self._session = session
+        self._session_in_order: Any = None
         self.operations = Operations(meta_graph.graph_def)
         self._calls: dict[tuple[str, tuple[str, ...], bool, int], Call] = {}
         self._users = 0
@@ -326,6 +326,10 @@ class Servable:
             with suppress(GraphError, InvalidRequest):  # told to whoever asks for it
                 self._call(self.signatures[name], (), is_deep=False)
 
+    def open_in_order(self, session: Any, is_unfused: bool) -> None:
+        """Have a second session, yet to be restored, that runs operations one by one, with less ado between them."""
+        self._session_in_order, self.is_unfused_in_order = session, is_unfused
+
     def callable(
         self,
         feeds: Sequence[str],
@@ -340,27 +344,39 @@ class Servable:
             all_threads: Whether all of TensorFlow's threads run it, or the caller's alone.
             timeout_milliseconds: When all threads stop running it; 0 means never.
         """
+        return self._callable(
+            self._session, feeds, fetches, 0 if all_threads else _CALLERS_THREAD, timeout_milliseconds
+        )
+
+    def callable_in_order(self, signature: Signature, outputs: Sequence[str]) -> _Graph | None:
+        """The same for a signature in order, if that is possible; what it raises then lacks the node that refused."""
+        fetched = [signature.outputs[alias] for alias in outputs]
+        if self._session_in_order is None or (self.is_unfused_in_order and not self._may_be_left_unfused(fetched)):
+            return None
+        with suppress(GraphError):  # the usual graph will tell
+            return self._callable(self._session_in_order, _names(signature.inputs.values()), _names(fetched))
+        return None
+
+    def _callable(
+        self,
+        session: Any,
+        feeds: Sequence[str],
+        fetches: Sequence[str],
+        thread_pool: int = _CALLERS_THREAD,
+        timeout_milliseconds: int = 0,
+    ) -> _Graph:
         distinct = list(dict.fromkeys(fetches))
         options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
-        options.run_options.inter_op_thread_pool = 0 if all_threads else _CALLERS_THREAD
+        options.run_options.inter_op_thread_pool = thread_pool
         options.run_options.timeout_in_ms = timeout_milliseconds
         try:
-            graph = self.native(_callable, self._session, options)
+            graph = self.native(_callable, session, options)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         if len(distinct) == len(fetches):
             return graph
         positions = [distinct.index(name) for name in fetches]
         return lambda arrays, _: [found[position] for found in [graph(arrays, None)] for position in positions]
-
-    def callable_in_order(self, signature: Signature, outputs: Sequence[str]) -> _Graph | None:
-        """The same for a signature in order, if that is possible; what it raises then lacks the node that refused."""
-        fetched = [signature.outputs[alias] for alias in outputs]
-        if self.in_order is None or (self.is_unfused_in_order and not self._may_be_left_unfused(fetched)):
-            return None
-        with suppress(GraphError):  # the usual graph will tell
-            return self.in_order.callable(_names(signature.inputs.values()), _names(fetched))
-        return None
 
     def deep_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
         """The same for arrays of more dimensions than numpy can hold."""
@@ -392,14 +408,13 @@ class Servable:
 
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
         """
-        Run one operation that has no result.
+        Run one operation that has no result, in every session.
 
         Raises:
             OpError: TensorFlow refused.
         """
         options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
-        run = self.native(self._session._make_callable_from_options, options)
-        self.native(run, *feeds.values())
+        self.native(_run_once, self._sessions(), options, list(feeds.values()))
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
@@ -419,12 +434,16 @@ class Servable:
 
     def close(self) -> None:
         """Give the memory back."""
-        if self.in_order is not None:
-            self.in_order.close()
         self._calls.clear()
         self.operations.clear()
-        free(self._session)
-        self._session = None
+        graph = self._session.graph
+        for session in self._sessions():
+            session.close()
+        self._session = self._session_in_order = None
+        ops.dismantle_graph(graph)  # its objects refer to each other and would wait for a rare collection
+
+    def _sessions(self) -> list[Any]:
+        return [self._session] if self._session_in_order is None else [self._session, self._session_in_order]
 
 
 class ServableHandle:
@@ -446,11 +465,9 @@ class ServableHandle:
         self.servable.release()
 
 
-def free(session: Any) -> None:
-    """End a session and take its graph apart: its objects refer to each other and would wait for a rare collection."""
-    graph = session.graph
-    session.close()
-    ops.dismantle_graph(graph)
+def _run_once(sessions: Iterable[Any], options: Any, arrays: Sequence[Array]) -> None:
+    for session in sessions:
+        session._make_callable_from_options(options)(*arrays)
 
 
 def _callable(session: Any, options: Any) -> _Graph:

@@ -125,9 +125,9 @@ def test_a_graph_that_runs_in_order_answers_the_same(
     before, found, told = graphs(), [], []
     for in_order in (False, True):
         servable = load("branching", 1, path, LoadOptions(in_order=in_order))
-        assert (servable.in_order is not None) is in_order
-        assert servable.is_unfused_in_order is (in_order and "serving_default" in servable.signatures)
         call, _ = servable.bind(servable.signatures[name], {"x": rows})
+        assert servable.is_unfused_in_order is (in_order and "serving_default" in servable.signatures)
+        assert call.is_in_order is (in_order and (name == "serving_default" or not is_beside_a_dense_network))
         found.append(np.concatenate([call([part])[0] for part in (rows[:1], rows[:2], rows)]))
         if name == "product":
             with pytest.raises(GraphError) as refused:
@@ -148,8 +148,8 @@ def test_a_graph_that_runs_in_order_answers_the_same(
 def test_a_graph_with_control_flow_or_changing_state_runs_as_ever(name: str, branching: Path, tmp_path: Path) -> None:
     path = with_signatures(branching, tmp_path / "1", name, "product")
     servable = load("branching", 1, path, LoadOptions(in_order=True))
-    assert servable.in_order is None
     call, arrays = servable.bind(servable.signatures[name], {"x": np.ones((1, 4), np.float32)})
+    assert not call.is_in_order
     first, second = call(arrays)[0].max(), call(arrays)[0].max()
     assert (first, second) == ((9.0, 9.0) if name == "loop" else (2.0, 3.0))
     servable.close()
