@@ -344,9 +344,8 @@ class Servable:
             all_threads: Whether all of TensorFlow's threads run it, or the caller's alone.
             timeout_milliseconds: When all threads stop running it; 0 means never.
         """
-        return self._callable(
-            self._session, feeds, fetches, 0 if all_threads else _CALLERS_THREAD, timeout_milliseconds
-        )
+        thread_pool = _ALL_THREADS if all_threads else _CALLERS_THREAD
+        return self._callable(self._session, feeds, fetches, thread_pool, timeout_milliseconds)
 
     def callable_in_order(self, signature: Signature, outputs: Sequence[str]) -> _Graph | None:
         """The same for a signature in order, if that is possible; what it raises then lacks the node that refused."""
