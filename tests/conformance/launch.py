@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from tests.conformance.cases import MODELS
 from tests.conformance.client import GrpcAnswer, RestAnswer, ask_grpc, ask_rest, open_channel
 
 PROJECT = Path(__file__).parents[2]
+ENVIRONMENT = dict(os.environ)
+"""For processes that a thread starts: pytest changes the environment meanwhile, and the kernel would read that."""
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _STATUS_METHOD = "tensorflow.serving.ModelService/GetModelStatus"
@@ -145,6 +148,7 @@ class InItsOwnProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serving", *arguments],
                 cwd=PROJECT,
+                env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

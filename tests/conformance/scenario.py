@@ -22,6 +22,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, 
 from tests.conformance.client import RestAnswer
 from tests.conformance.compare import in_legal_order, step_difference
 from tests.conformance.launch import (
+    ENVIRONMENT,
     PROJECT,
     START_SECONDS,
     Client,
@@ -128,7 +129,15 @@ class Scenario:
 
     def _cli(self, step: Step) -> dict[str, Any]:
         command = [sys.executable, "-m", "serving", *step["args"]]
-        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+        ended = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
         return {"exit": ended.returncode, "missing": _missing(step["contains"], ended.stdout + ended.stderr)}
 
     def _sleep(self, step: Step) -> None:
