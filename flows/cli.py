@@ -13,27 +13,22 @@ import json
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows import failures, presentation
+from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
 
 if TYPE_CHECKING:
-    from clients.client import Prediction
-    from flows.drift import Repair
-    from flows.history import Moment
     from flows.journal import Entry
     from flows.labelling import Change
     from flows.settings import Settings
     from flows.train_and_promote import TrainOutcome
 
-_PIPE_WIDTH = 140
-
-EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_REJECTED = 3
 EXIT_SANDBOX_REJECTED = 4
@@ -80,7 +75,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(f"hotswap: {exc.format_message().rstrip('.')}; see `hotswap --help`", file=sys.stderr)
         return EXIT_USAGE
     except Exception as exc:
-        return _failed(exc)
+        return failures.report(exc)
     if code == EXIT_INTERRUPTED:
         print("hotswap: interrupted; `hotswap status` shows what is live", file=sys.stderr)
     return code if isinstance(code, int) else 0
@@ -137,7 +132,7 @@ def status(
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     elif rows:
-        _console().print(version_table(rows))
+        presentation.console().print(version_table(rows))
         for row in rows:
             for what in row.drift:
                 print(f"{row.model}: {what}")
@@ -157,17 +152,18 @@ def predict(
 ) -> None:
     """Ask the model server."""
     from flows.connections import grpc_client, rest_client
+    from flows.rows import parse_rows, plain
 
     settings = _settings()
-    inputs = _parsed_rows(rows)
+    inputs = parse_rows(rows)
     client = grpc_client(settings) if grpc else rest_client(settings)
     try:
         prediction = client.predict(model, inputs, version=version, label=label, signature_name=signature)
     finally:
         client.close()
-    outputs = {name: _plain(array) for name, array in prediction.outputs.items()}
+    outputs = {name: plain(array) for name, array in prediction.outputs.items()}
     data = {"model": model, "version": prediction.version, "outputs": outputs}
-    _show(data, _told_prediction(model, prediction, outputs), as_json)
+    _show(data, presentation.prediction_text(model, prediction, outputs), as_json)
 
 
 @app.command()
@@ -260,10 +256,10 @@ def history(
         if as_json:
             print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
         else:
-            _console().print(history_table(entries))
+            presentation.console().print(history_table(entries))
         return
     moment = history.live_at(settings, model, at)
-    _show(dataclasses.asdict(moment), _told_moment(moment), as_json)
+    _show(dataclasses.asdict(moment), presentation.moment_text(moment), as_json)
 
 
 @app.command()
@@ -296,7 +292,7 @@ def reconcile(
     if as_json:
         print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
     else:
-        print("\n".join(_told_repairs(repairs)) or "Everything agrees.")
+        print("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.")
     return EXIT_ERROR if any(repair.left for repair in repairs) else 0
 
 
@@ -368,36 +364,8 @@ def _told_outcome(outcome: TrainOutcome, as_json: bool) -> int:
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
-        _show_training(outcome)
+        presentation.show_training(outcome)
     return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
-
-
-def _failed(exc: Exception) -> int:
-    from serving.errors import HotswapError
-
-    if isinstance(exc, HotswapError):
-        print(f"hotswap: {exc}", file=sys.stderr)
-        return getattr(exc, "exit_code", EXIT_ERROR)
-    print(f"hotswap: a fault of its own, {type(exc).__name__}: {exc}; {_keep_traceback()}", file=sys.stderr)
-    return EXIT_ERROR
-
-
-def _keep_traceback() -> str:
-    from flows.settings import prepare_home
-    from serving.errors import HotswapError
-
-    try:
-        path = prepare_home(_settings()) / "logs" / "error.log"
-        path.write_text(traceback.format_exc(), "utf-8")
-    except (HotswapError, OSError) as exc:
-        return f"the details are lost: {exc}"
-    return f"the details are in {path}"
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _show(data: dict[str, Any], text: str, as_json: bool) -> None:
@@ -405,123 +373,11 @@ def _show(data: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def _show_change(change: Change, as_json: bool) -> None:
-    _show(dataclasses.asdict(change), _told_change(change), as_json)
-
-
-def _told_change(change: Change) -> str:
-    what = f"{change.model} version {change.version}"
-    retired = ", ".join(map(str, change.retired)) or "none"
-    if change.dry_run and change.action == "unlabel":
-        return f"Would take label {change.label} away from {what}. Nothing was changed."
-    if change.dry_run:
-        back = f"Would roll back to {what}. " if change.action == "rollback" else ""
-        return f"{back}Would retire: {retired}. Nothing was changed."
-    if change.action == "tidy":
-        return f"Retired: {retired}."
-    told = {
-        "label": f"Label {change.label} now points to {what}.",
-        "unlabel": f"Label {change.label} no longer points to {what}.",
-        "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
-        "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
-        "restore": f"Restored {what}.",
-    }[change.action]
-    if change.retired and change.action == "rollback":
-        told += f" Retired: {retired}."
-    waiting = "" if change.server else " No server is running: it counts from the next start."
-    return told + waiting
-
-
-def _told_repairs(repairs: Sequence[Repair]) -> list[str]:
-    return [
-        *(
-            f"{repair.model}: {'would mend' if repair.dry_run else 'mended'}: {each.what}"
-            for repair in repairs
-            for each in repair.mended
-        ),
-        *(f"{repair.model}: left: {each.what}; {each.next_step}" for repair in repairs for each in repair.left),
-    ]
-
-
-def _told_moment(moment: Moment) -> str:
-    if moment.since is None:
-        return f"At {moment.at} there was nothing of {moment.model} yet."
-    live = "no version was live" if moment.live is None else f"version {moment.live} was live"
-    labels = ", ".join(f"{label} {version}" for label, version in sorted(moment.labels.items())) or "none"
-    published = ", ".join(map(str, moment.published)) or "none"
-    lines = [f"At {moment.at} {live} of {moment.model}, since {moment.since}.", f"labels     {labels}"]
-    return "\n".join([*lines, f"published  {published}", f"run        {moment.run_id or 'not known'}"])
+    _show(dataclasses.asdict(change), presentation.change_text(change), as_json)
 
 
 def _plain_entry(entry: Entry) -> dict[str, str]:
     return {"time": entry.time, "who": entry.who, "action": entry.action}
-
-
-def _show_training(outcome: TrainOutcome) -> None:
-    from flows.tables import gate_table
-
-    _console().print(gate_table(outcome.checks))
-    if outcome.decision != "passed":
-        told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
-            outcome.decision, "is not shown to be good enough"
-        )
-        print(f"{outcome.model} {told}, and nothing was published: {outcome.reason}")
-        if outcome.log:
-            print(f"last lines of the sandbox's server:\n{outcome.log}")
-    else:
-        print(f"{outcome.model} version {outcome.version} is promoted: accuracy {outcome.metrics['test_accuracy']:.4f}")
-        own = "a server of its own, as none is running: `hotswap up` will serve it"
-        print(f"verified by  {f'the server at {outcome.server}' if outcome.live else own}")
-    print(f"MLflow run   {outcome.run_id}")
-    print(f"seconds      {'  '.join(f'{step} {seconds:.1f}' for step, seconds in outcome.seconds.items())}")
-    print(f"look at it   `hotswap status {outcome.model}`, and the pages of `hotswap up`")
-
-
-def _told_prediction(model: str, prediction: Prediction, outputs: dict[str, Any]) -> str:
-    version = "" if prediction.version is None else f" version {prediction.version}"
-    lines = [f"{model}{version}"]
-    for name, values in outputs.items():
-        lines += [f"  {name}: {_told_value(value)}" for value in (values if isinstance(values, list) else [values])]
-    return "\n".join(lines)
-
-
-def _told_value(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_told_value, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _plain(array: Any) -> Any:
-    """An array as JSON can carry it; strings as text."""
-    values = array.tolist()
-
-    def decoded(value: Any) -> Any:
-        if isinstance(value, list):
-            return [decoded(each) for each in value]
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-    return decoded(values)
-
-
-def _parsed_rows(rows: list[str]) -> list[Any]:
-    from serving.errors import InvalidRequest
-
-    if rows == ["-"]:
-        try:
-            parsed = json.load(sys.stdin)
-        except ValueError as exc:
-            raise InvalidRequest(f"Standard input is no JSON ({exc}): write [[5.1, 3.5, 1.4, 0.2]]") from exc
-        if not isinstance(parsed, list) or not parsed:
-            raise InvalidRequest("Standard input holds no rows: write [[5.1, 3.5, 1.4, 0.2]]")
-        return parsed
-    found = []
-    for row in rows:
-        if row.startswith("--"):
-            raise typer.BadParameter(f"there is no option {row}")
-        try:
-            found.append([float(value) for value in row.split(",")])
-        except ValueError as exc:
-            raise InvalidRequest(f"Row {row!r} is not a list of numbers: write it as 5.1,3.5,1.4,0.2") from exc
-    return found
 
 
 if __name__ == "__main__":
