@@ -123,6 +123,19 @@ class ModelMetadata:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the embedded server says of itself."""
+
+    server: str | None
+    """of this server while it runs; None from one that does not tell"""
+    repository: str | None
+    """the directory with the models, as the server sees it"""
+    repository_id: str | None
+    rows: list[dict[str, Any]]
+    """every version that it knows, with state, labels, digest, run and requests"""
+
+
 class PredictClient(Protocol):
     """
     Asks one model server.

@@ -44,6 +44,8 @@ from serving.tensors import decode, dtype_of, encode
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+_NO_MODEL = "no_such_model"
+_SERVER_TRAILER = "hotswap-server"
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -127,8 +129,30 @@ class GrpcClient(PredictClient):
         request = wire.ReloadConfigRequest(config=to_message(entries))
         self._call_once(_RELOAD, request, wire.ReloadConfigResponse, self._timeout_seconds)
 
+    def server(self) -> str | None:
+        """
+        Which server this is, as `Served.server`; None from TensorFlow Serving itself, which does not tell.
+
+        Raises:
+            ServingError: Nobody answers, or somebody who has no ``ModelService``.
+        """
+        return call_with_retries(self._server_once, self._timeout_seconds)
+
     def close(self) -> None:
         self._channel.close()
+
+    def _server_once(self, timeout_seconds: float) -> str | None:
+        status: Any = self._channel.unary_unary(_STATUS, _serialize, wire.GetModelStatusResponse.FromString)
+        request = wire.GetModelStatusRequest(model_spec=_spec_message(model_spec(_NO_MODEL)))
+        answer: Any
+        try:
+            _, answer = status.with_call(request, timeout=timeout_seconds, metadata=self._call_metadata)
+        except grpc.RpcError as exc:
+            answer = exc
+            if answer.code() is not grpc.StatusCode.NOT_FOUND:
+                raise self._error(answer.code(), answer.details() or "") from exc
+        found = dict(answer.trailing_metadata() or ()).get(_SERVER_TRAILER)
+        return found.decode() if isinstance(found, bytes) else found
 
     def _arrays(self, spec: ModelSpec, signature_name: str, inputs: Inputs) -> dict[str, NDArray[Any]]:
         """The inputs by name; the server is asked for names and types only where they are not known."""

@@ -27,6 +27,7 @@ from clients.client import (
     ModelMetadata,
     PredictClient,
     Prediction,
+    Served,
     Signature,
     State,
     TensorInfo,
@@ -60,6 +61,8 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+_ROW_KEYS = {"model", "version", "state", "labels", "digest"}
 
 
 class RestClient(PredictClient):
@@ -127,19 +130,19 @@ class RestClient(PredictClient):
         self._metadata[spec] = self._metadata[ModelSpec(model, found.version)] = found
         return found
 
-    def served(self) -> list[dict[str, Any]] | None:
+    def served(self) -> Served | None:
         """
-        Every version that the server knows, with its state, labels, digest, run and requests.
+        What the server says of itself: its repository, and every version that it knows.
 
         None from TensorFlow Serving itself, which has no page for that.
         """
         try:
-            rows: list[dict[str, Any]] = self._call("GET", "/hotswap/models").json()
+            page = self._call("GET", "/hotswap/models").json()
         except (ServerUnavailable, DeadlineExceeded, Unauthenticated):
             raise
-        except ServingError:
+        except (ServingError, ValueError):
             return None
-        return rows
+        return _served(page)
 
     def close(self) -> None:
         self._session.close()
@@ -178,6 +181,17 @@ class RestClient(PredictClient):
         except (ServingError, KeyError):
             return ServingError(f"{response.url} answered {response.status_code} {response.reason}")
         return error_of(_CODES.get(response.status_code, grpc.StatusCode.INTERNAL), message)
+
+
+def _served(page: Any) -> Served | None:
+    """The page of a server; one from before the page told the repository was a list. None for anything else."""
+    page = {"models": page} if isinstance(page, list) else page
+    rows = page.get("models") if isinstance(page, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS for row in rows):
+        return None
+    repository = page.get("repository")
+    repository = repository if isinstance(repository, dict) else {}
+    return Served(page.get("server"), repository.get("path"), repository.get("id"), rows)
 
 
 def _path(spec: ModelSpec) -> str:

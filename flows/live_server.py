@@ -62,10 +62,10 @@ class LiveServer:
 
     def labels(self, model: str) -> dict[str, int] | None:
         """The labels of `model`; None from TensorFlow Serving itself, which does not tell."""
-        rows = self._rest.served()
-        if rows is None:
+        served = self._rest.served()
+        if served is None:
             return None
-        return {label: row["version"] for row in rows if row["model"] == model for label in row["labels"]}
+        return {label: row["version"] for row in served.rows if row["model"] == model for label in row["labels"]}
 
     def wait_available(self, model: str, version: int) -> None:
         failed = self._poll(lambda: self._failure_of(model, version))
@@ -125,7 +125,8 @@ class LiveServer:
 
     def usage(self, model: str) -> dict[int, tuple[int, int]]:
         """By version, how many requests and how many of them failed; empty from TensorFlow Serving itself."""
-        rows = self._rest.served() or []
+        served = self._rest.served()
+        rows = [] if served is None else served.rows
         return {row["version"]: (row["requests"], row["errors"]) for row in rows if row["model"] == model}
 
     def check_label(self, model: str, label: str, version: int, stamp: Mapping[str, Any]) -> None:
@@ -164,7 +165,8 @@ class LiveServer:
 
     def digest(self, model: str, version: int) -> str | None:
         """What the server says it serves; None from TensorFlow Serving itself, which does not know."""
-        for row in self._rest.served() or []:
+        served = self._rest.served()
+        for row in [] if served is None else served.rows:
             if (row["model"], row["version"]) == (model, version):
                 digest: str | None = row["digest"]
                 return digest

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ from serving.errors import (
     ServerUnavailable,
     ServingError,
 )
+from serving.identity import Identity, served_repository
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
@@ -79,6 +81,9 @@ class DataPlane:
         self._manager = Manager(self._load, retry, settings.num_load_threads or cpus, self._note_change)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
         self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests)
+        self.id = uuid.uuid4().hex
+        """of this server while it runs; both protocols tell it"""
+        self._first_entries: Sequence[ModelEntry] = ()
         self._entries: dict[str, ModelEntry] = {}
         self._labels: dict[str, dict[str, int]] | None = None
         self._waiting_reload: asyncio.Task[None] | None = None
@@ -254,6 +259,10 @@ class DataPlane:
         """Every model that the server serves or has served."""
         return self._manager.models()
 
+    async def repository(self) -> Identity | None:
+        """The repository that is served; None when that is not one."""
+        return await asyncio.to_thread(served_repository, self.settings, self._first_entries)
+
     def labels(self, model: str) -> Mapping[str, int]:
         """The version labels of a model."""
         return dict((self._labels or {}).get(model, {}))
@@ -335,6 +344,7 @@ class DataPlane:
         log.info("models reloaded models=%s", ",".join(sorted(self._entries)))
 
     async def _apply(self, entries: Sequence[ModelEntry]) -> None:
+        self._first_entries = self._first_entries or entries
         self._entries = {entry.name: entry for entry in entries}
         await self._source.set_models({entry.name: _watched(entry) for entry in entries})
 

@@ -2,7 +2,8 @@
 How is the data plane spoken to over gRPC?
 
 Each method decodes its request, asks the data plane, and encodes the answer; what goes wrong becomes a status. Every
-answer to an inference carries the version that gave it in the trailer ``model-version``.
+answer to an inference carries the version that gave it in the trailer ``model-version``, that to a question for states
+the server in ``hotswap-server``.
 
 Source: tensorflow_serving/apis/*.proto, tensorflow_serving/model_servers/prediction_service_impl.cc
 """
@@ -59,6 +60,9 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
+
+SERVER_TRAILER = "hotswap-server"
+"""the trailer with the `DataPlane.id`: REST and gRPC of one server tell the same"""
 
 Method = Callable[[Any, Any], Awaitable[Any]]
 """From a request message to an answer, as a message or as its bytes."""
@@ -294,6 +298,7 @@ class _ModelService:
         self._data_plane = data_plane
 
     async def status(self, request: Any, context: Any) -> Any:
+        context.set_trailing_metadata(((SERVER_TRAILER, self._data_plane.id),))
         _require_spec(request)
         return status_response(self._data_plane, _spec(request.model_spec))
 

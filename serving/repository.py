@@ -9,6 +9,7 @@ What is in the models repository, and how does a version get in and out of it?
       .retired/iris/2/        taken out, restorable
       .locks/iris.lock        held by whoever changes iris; the kernel frees it when that process ends
       models.config           which models and labels the server knows
+      .repository.json        which repository this is, made by the first write
 
 A version appears and disappears by one `rename` on one file system. Everything that changes a model is called with
 `Repository.lock` of that model held.
@@ -24,6 +25,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -52,6 +54,7 @@ class Repository:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.config_path = self.root / "models.config"
+        self._identity_path = self.root / ".repository.json"
 
     def models(self) -> list[str]:
         """The models that have a directory or a retired version, by name."""
@@ -101,6 +104,27 @@ class Repository:
         """Keep every other process from changing ``models.config``, which all models share."""
         return self._locked(".models.config.lock", "models.config", timeout_seconds)
 
+    def identity(self) -> str | None:
+        """What tells this repository from every other; None where nothing has been written to it yet."""
+        try:
+            content = json.loads(self._identity_path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        found = content.get("id") if isinstance(content, dict) else None
+        return found if isinstance(found, str) else None
+
+    def identity_file(self) -> tuple[int, int] | None:
+        """
+        Inode and time of change of the file with the identity, which no copy of it can have; None where there is none.
+
+        Two mounts of one file system agree on both.
+        """
+        try:
+            stat = self._identity_path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_ctime_ns
+
     def check_writable(self) -> None:
         """Raise the error that a later publish would meet, before any work is done."""
         with self._writing():
@@ -108,6 +132,7 @@ class Repository:
             with tempfile.TemporaryFile(dir=self.root) as file:
                 file.write(b"\0" * 65536)
                 file.flush()
+            self._identify()
 
     def stage(self, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
         """
@@ -212,6 +237,8 @@ class Repository:
                     f"Another process has been changing {what} for {timeout_seconds:g} s: try again when it is done"
                 ) from exc
         try:
+            with self._writing():
+                self._identify()
             yield
         finally:
             lock.release()
@@ -221,6 +248,22 @@ class Repository:
         wanted = stamp.get("digest")
         if wanted is not None and digest(path) != wanted:
             raise IncompleteSavedModel(f"{path} no longer has the digest it was published with ({wanted})")
+
+    def _identify(self) -> None:
+        """Give the repository its identity; of several processes that come at once, one does."""
+        if self._identity_path.exists():
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f"{self._identity_path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps({"id": str(uuid.uuid4())}) + "\n")
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary, self._identity_path)
+        finally:
+            os.unlink(temporary)  # noqa: PTH108
 
     def _staging(self, model: str) -> Path:
         return self.root / ".staging" / validate_model_name(model)

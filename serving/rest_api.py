@@ -133,7 +133,6 @@ class RestApi:
         self._own_paths: dict[str, Callable[[], Response]] = {
             "/healthz": lambda: Response(HTTPStatus.OK, b"ok\n", TEXT),
             "/readyz": self._readiness,
-            "/hotswap/models": self._models,
         }
 
     def handle(self, head: Head, body: bytes, respond: Respond) -> Coroutine[Any, Any, Response] | None:
@@ -149,6 +148,8 @@ class RestApi:
             if isinstance(found, Response):
                 respond(found)
                 return None
+            if not isinstance(found, _Route):
+                return found()
             route = found
         if route.verb == "predict" and len(body) <= LARGEST_INLINE_BYTES and b"gzip" not in head.encoding:
             return self._predict_soon(route, head, body, respond)
@@ -158,11 +159,13 @@ class RestApi:
         found = self._find(head)
         if isinstance(found, Response):
             return found
+        if not isinstance(found, _Route):
+            return await found()
         answer = await self._v1(found, head, body)
         return replace(answer, headers=(*answer.headers, *_CORS_HEADERS))
 
-    def _find(self, head: Head) -> _Route | Response:
-        """What a request asks for below ``/v1/``, or the answer to one for anything else."""
+    def _find(self, head: Head) -> _Route | Response | Callable[[], Coroutine[Any, Any, Response]]:
+        """What a request asks for below ``/v1/``, or the answer to one for anything else, or what gives it."""
         method = head.method
         if method.encode() not in METHODS:
             return error_page(HTTPStatus.NOT_IMPLEMENTED)
@@ -175,6 +178,8 @@ class RestApi:
             return self._metrics(target, metrics_path)
         if path in self._own_paths and method == "GET":
             return self._own_paths[path]()
+        if path == "/hotswap/models" and method == "GET":
+            return self._models
         if not _V1.fullmatch(target):
             return error_page(HTTPStatus.NOT_FOUND)
         if method == "OPTIONS":
@@ -358,9 +363,11 @@ class RestApi:
             return Response(HTTPStatus.OK, b"ready\n", TEXT)
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", TEXT)
 
-    def _models(self) -> Response:
+    async def _models(self) -> Response:
+        repository = await self._data_plane.repository()
         rows = [row for name in self._data_plane.models() for row in self._versions(name)]
-        return Response(HTTPStatus.OK, orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        page = {"server": self._data_plane.id, "repository": repository, "models": rows}
+        return Response(HTTPStatus.OK, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def _versions(self, model: str) -> list[dict[str, Any]]:
         labels = self._data_plane.labels(model)
@@ -377,6 +384,7 @@ class RestApi:
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),
+                    "path": None if servable is None else str(servable.path),
                     "requests": servable.usage.requests if servable is not None else 0,
                     "errors": servable.usage.errors if servable is not None else 0,
                 }

@@ -247,5 +247,5 @@ def _launched(scratch: Scratch, arguments: Sequence[str]) -> Launched:
 def _settled(client: Client, versions: set[str]) -> bool:
     """Are these versions, and all others, loaded or given up?"""
     page = client.rest({"method": "GET", "path": "/hotswap/models"}, START_SECONDS)
-    states = {f"{row['model']}/{row['version']}": row["state"] for row in orjson.loads(page.body)}
+    states = {f"{row['model']}/{row['version']}": row["state"] for row in orjson.loads(page.body)["models"]}
     return states.keys() >= versions and set(states.values()) <= {"AVAILABLE", "END"}

@@ -66,7 +66,7 @@ def states(root: str, model: str = "tiny") -> dict[int, str]:
 
 def errors(root: str) -> dict[int, str]:
     """What the server's own page says is wrong with each version of ``tiny``."""
-    rows = requests.get(f"{root}/hotswap/models", timeout=10).json()
+    rows = requests.get(f"{root}/hotswap/models", timeout=10).json()["models"]
     return {row["version"]: row["error"] for row in rows if row["model"] == "tiny"}
 
 

@@ -188,12 +188,13 @@ def test_a_label_of_any_bytes_is_sent_as_it_is(model_server: Any, tmp_path: Path
     assert all(b'"%b"' % label in content for label in labels)
 
 
-def test_health_readiness_and_versions_have_pages(server: Any, url: str) -> None:
+def test_health_readiness_and_versions_have_pages(server: Any, url: str, tmp_path: Path) -> None:
     """``/healthz`` and ``/readyz`` answer 200, and ``/hotswap/models`` lists every version with label and origin."""
     assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
     assert requests.get(f"{url}/readyz", timeout=10).status_code == 200
     requests.post(f"{url}/v1/models/tiny:predict", json=ROW, timeout=10)
-    rows = {row["version"]: row for row in requests.get(f"{url}/hotswap/models", timeout=10).json()}
+    page = requests.get(f"{url}/hotswap/models", timeout=10).json()
+    rows = {row["version"]: row for row in page["models"]}
     assert rows[2] == {
         "model": "tiny",
         "version": 2,
@@ -202,6 +203,7 @@ def test_health_readiness_and_versions_have_pages(server: Any, url: str) -> None
         "labels": [],
         "digest": "d2",
         "run_id": "r2",
+        "path": str(tmp_path / "tiny" / "2"),
         "requests": 1,
         "errors": 0,
     }
