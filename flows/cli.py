@@ -22,6 +22,8 @@ import typer
 from flows import failures, presentation
 from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
+from flows.options import AllowBreaking, Bake, DryRun, Json, MinAccuracy, Model, Verbose, Wide
+from flows.terminal import console, width, wrapped
 
 if TYPE_CHECKING:
     from flows.journal import Entry
@@ -40,17 +42,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-MinAccuracy = Annotated[
-    float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
-]
-AllowBreaking = Annotated[
-    bool, typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures.")
-]
-Bake = Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -72,12 +63,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="hotswap", standalone_mode=False)
     except typer.TyperException as exc:
-        print(f"hotswap: {exc.format_message().rstrip('.')}; see `hotswap --help`", file=sys.stderr)
+        failures.complain(f"{exc.format_message().rstrip('.')}; see `hotswap --help`")
         return EXIT_USAGE
     except Exception as exc:
         return failures.report(exc)
     if code == EXIT_INTERRUPTED:
-        print("hotswap: interrupted; `hotswap status` shows what is live", file=sys.stderr)
+        failures.complain("interrupted; `hotswap status` shows what is live")
     return code if isinstance(code, int) else 0
 
 
@@ -89,13 +80,15 @@ def train(
     min_accuracy: MinAccuracy = None,
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
     _log_flows()
     from flows import launch
 
-    return _told_outcome(launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake), as_json)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake)
+    return _show_outcome(outcome, verbose, as_json)
 
 
 @app.command()
@@ -108,6 +101,7 @@ def promote(
     min_accuracy: MinAccuracy = None,
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> int:
     """Judge a model that is there already as one that was just trained, and promote it when it passes."""
@@ -115,12 +109,13 @@ def promote(
     from flows import launch
 
     outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake)
-    return _told_outcome(outcome, as_json)
+    return _show_outcome(outcome, verbose, as_json)
 
 
 @app.command()
 def status(
     model: Annotated[str | None, typer.Argument(help="The model's name; all models when not given.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Show versions, states, labels, aliases, accuracy and run ids."""
@@ -132,12 +127,12 @@ def status(
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     elif rows:
-        presentation.console().print(version_table(rows))
+        console(wide).print(version_table(rows, None if wide else width()))
         for row in rows:
             for what in row.drift:
-                print(f"{row.model}: {what}")
+                print(wrapped(f"{row.model}: {what}", hanging=2))
     else:
-        print(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`")
+        print(wrapped(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`"))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus
@@ -244,6 +239,7 @@ def history(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="What was live then: 2026-11-22T10:00, or with an offset.")
     ] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Show what changed what is live, when, by whom and why."""
@@ -256,7 +252,7 @@ def history(
         if as_json:
             print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
         else:
-            presentation.console().print(history_table(entries))
+            console(wide).print(history_table(entries, None if wide else width()))
         return
     moment = history.live_at(settings, model, at)
     _show(dataclasses.asdict(moment), presentation.moment_text(moment), as_json)
@@ -273,7 +269,7 @@ def explain(
 
     told = explain.explain(_prepared(), model, version)
     text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
-    _show(dataclasses.asdict(told), text, as_json)
+    _show(dataclasses.asdict(told), text, as_json, hanging=12)
     return EXIT_ERROR if told.problems else 0
 
 
@@ -292,7 +288,7 @@ def reconcile(
     if as_json:
         print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
     else:
-        print("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.")
+        print(wrapped("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.", hanging=2))
     return EXIT_ERROR if any(repair.left for repair in repairs) else 0
 
 
@@ -305,7 +301,8 @@ def doctor(as_json: Json = False) -> int:
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
     else:
-        print("\n".join(f"{each.model}: {each.what}\n  next: {each.next_step}" for each in findings) or "All is well.")
+        lines = (f"{each.model}: {each.what}\n  next: {each.next_step}" for each in findings)
+        print(wrapped("\n".join(lines) or "All is well.", hanging=4))
     return EXIT_ERROR if findings else 0
 
 
@@ -359,17 +356,26 @@ def _log_flows() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
-def _told_outcome(outcome: TrainOutcome, as_json: bool) -> int:
+def _show_outcome(outcome: TrainOutcome, verbose: bool, as_json: bool) -> int:
     """The exit code."""
     if as_json:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
-        presentation.show_training(outcome)
+        presentation.show_outcome(outcome, _example(outcome), verbose)
     return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
 
 
-def _show(data: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(data) if as_json else text)
+def _example(outcome: TrainOutcome) -> str:
+    """A row that the new version can be asked."""
+    from flows.rows import written
+    from serving.repository import Repository
+
+    stamp = {} if outcome.version is None else Repository(_settings().models_repo).stamp(outcome.model, outcome.version)
+    return written(stamp.get("golden", {}).get("inputs", []))
+
+
+def _show(data: dict[str, Any], text: str, as_json: bool, hanging: int = 0) -> None:
+    print(json.dumps(data) if as_json else wrapped(text, hanging=hanging))
 
 
 def _show_change(change: Change, as_json: bool) -> None:

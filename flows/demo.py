@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from clients import PredictClient
 from flows import drift, promotion
 from flows.connections import grpc_client, rest_client
@@ -34,6 +32,7 @@ from flows.settings import Settings, apply_environment, load_settings, prepare_h
 from flows.stack import Process, server_flags, stop
 from flows.status import VersionRow, status
 from flows.tables import gate_table, version_table
+from flows.terminal import console, width
 from serving.errors import HotswapError, ServingError
 from serving.repository import Repository
 
@@ -42,7 +41,6 @@ ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 _START_SECONDS = 60.0
 _ASK_SECONDS = 0.01
-_PIPE_WIDTH = 140
 EXIT_INTERRUPTED = 130
 
 
@@ -127,9 +125,7 @@ def _hold_up(settings: Settings, clients: Sequence[PredictClient], live: int) ->
     outcome = _train("--epochs", "1", expected=3)
     _prove(Repository(settings.models_repo).versions(MODEL) == published, "a rejected model was published")
     _check_answered(clients, live)
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(
-        gate_table([Check(**check) for check in outcome["checks"]])
-    )
+    console().print(gate_table([Check(**check) for check in outcome["checks"]], width()))
     _say(f"3. A training that was stopped too early did not pass the gate, exit code 3: version {live} stays live.")
 
 
@@ -198,7 +194,7 @@ def _rows(settings: Settings) -> dict[int, VersionRow]:
 
 def _show_versions(settings: Settings) -> None:
     _say("7. What there is now:")
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(version_table(status(settings, MODEL)))
+    console().print(version_table(status(settings, MODEL), width()))
 
 
 class _Load:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
+from flows.terminal import wrapped
 from serving.errors import HotswapError
 
 EXIT_ERROR = 1
@@ -13,10 +14,15 @@ EXIT_ERROR = 1
 def report(exc: Exception) -> int:
     """Say on standard error what went wrong; the exit code."""
     if isinstance(exc, HotswapError):
-        print(f"hotswap: {exc}", file=sys.stderr)
+        complain(str(exc))
         return getattr(exc, "exit_code", EXIT_ERROR)
-    print(f"hotswap: a fault of its own, {type(exc).__name__}: {exc}; {_keep_traceback()}", file=sys.stderr)
+    complain(f"a fault of its own, {type(exc).__name__}: {exc}; {_keep_traceback()}")
     return EXIT_ERROR
+
+
+def complain(sentence: str) -> None:
+    """Say one sentence on standard error."""
+    print(wrapped(f"hotswap: {sentence}", sys.stderr), file=sys.stderr)
 
 
 def _keep_traceback() -> str:

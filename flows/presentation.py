@@ -6,9 +6,10 @@ Sentences stand here, tables in `flows.tables`; both are written for a terminal 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from flows.terminal import console, width, wrapped
 
 if TYPE_CHECKING:
     from clients.client import Prediction
@@ -17,13 +18,7 @@ if TYPE_CHECKING:
     from flows.labelling import Change
     from flows.train_and_promote import TrainOutcome
 
-_PIPE_WIDTH = 140
-
-
-def console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+PASSED = "passed"
 
 
 def change_text(change: Change) -> str:
@@ -70,24 +65,51 @@ def moment_text(moment: Moment) -> str:
     return "\n".join([*lines, f"published  {published}", f"run        {moment.run_id or 'not known'}"])
 
 
-def show_training(outcome: TrainOutcome) -> None:
-    from flows.tables import gate_table
+def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
+    """
+    Print what a training came to, its result first; the table of checks where it did not pass, or with `verbose`.
 
-    console().print(gate_table(outcome.checks))
-    if outcome.decision != "passed":
-        told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
-            outcome.decision, "is not shown to be good enough"
-        )
-        print(f"{outcome.model} {told}, and nothing was published: {outcome.reason}")
-        if outcome.log:
-            print(f"last lines of the sandbox's server:\n{outcome.log}")
-    else:
-        print(f"{outcome.model} version {outcome.version} is promoted: accuracy {outcome.metrics['test_accuracy']:.4f}")
-        own = "a server of its own, as none is running: `hotswap up` will serve it"
-        print(f"verified by  {f'the server at {outcome.server}' if outcome.live else own}")
-    print(f"MLflow run   {outcome.run_id}")
-    print(f"seconds      {'  '.join(f'{step} {seconds:.1f}' for step, seconds in outcome.seconds.items())}")
-    print(f"look at it   `hotswap status {outcome.model}`, and the pages of `hotswap up`")
+    Args:
+        outcome: What the flow returned.
+        example: A row that the model can be asked, as the command line takes it; empty where none is known.
+        verbose: Whether all of it is shown.
+    """
+    passed = outcome.decision == PASSED
+    _print([_live_sentence(outcome) if passed else _held_up_sentence(outcome)])
+    if passed:
+        served = f"at {outcome.server}" if outcome.live else "by no server yet: `hotswap up` starts one"
+        ask = f"hotswap predict {outcome.model} {example or '-'}"
+        _print_named({"served": served, "ask it": ask, "go back": f"hotswap rollback {outcome.model}"})
+    if outcome.checks and (verbose or not passed):
+        from flows.tables import gate_table
+
+        console().print(gate_table(outcome.checks, width()))
+    took = {step: f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds.items()}
+    _print_named({"run": outcome.run_id, "took": ", ".join(took.values()) if verbose else ""})
+    if outcome.log:
+        _print(["The last lines of the sandbox's server:", *outcome.log.splitlines()])
+
+
+def _live_sentence(outcome: TrainOutcome) -> str:
+    accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f}"
+    return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}: {accuracy}."
+
+
+def _held_up_sentence(outcome: TrainOutcome) -> str:
+    told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
+        outcome.decision, "is not shown to be good enough"
+    )
+    why = "" if outcome.checks else f" {outcome.reason}"
+    return f"{outcome.model} {told}: nothing was published, and what is live stays live.{why}"
+
+
+def _print_named(facts: Mapping[str, str]) -> None:
+    _print([f"  {name:<8}  {fact}" for name, fact in facts.items() if fact], hanging=12)
+
+
+def _print(lines: Sequence[str], hanging: int = 0) -> None:
+    for line in lines:
+        print(wrapped(line, hanging=hanging))
 
 
 def prediction_text(model: str, prediction: Prediction, outputs: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ import typer
 
 from serving.errors import InvalidRequest
 
+_MAX_EXAMPLE = 40
+
 
 def parse_rows(rows: list[str]) -> list[Any]:
     if rows == ["-"]:
@@ -41,3 +43,11 @@ def plain(array: Any) -> Any:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     return decoded(values)
+
+
+def written(rows: list[Any]) -> str:
+    """The first of `rows` as the command line takes it; empty where it is too long, or no row of numbers."""
+    if not rows or not isinstance(rows[0], list) or not all(isinstance(value, float | int) for value in rows[0]):
+        return ""
+    row = ",".join(f"{value:.6g}" for value in rows[0])
+    return row if len(row) <= _MAX_EXAMPLE else ""

@@ -1,0 +1,62 @@
+"""
+How wide is what a person reads, and what may stand in it?
+
+Tables fit the terminal, and 80 columns where none is; sentences are wrapped on a terminal only, so that a pipe has each
+in one line. What others have written, such as a reason, can neither mark up nor steer the terminal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLUMNS = 80
+_MIN_COLUMNS = 40
+_UNLIMITED = 100_000
+
+
+def width() -> int:
+    """The columns of the terminal, or what ``COLUMNS`` says; 80 where there is none."""
+    return max(_MIN_COLUMNS, shutil.get_terminal_size((COLUMNS, 24)).columns)
+
+
+def console(wide: bool = False) -> Console:
+    """Standard output; with `wide` for lines of any length."""
+    from rich.console import Console
+
+    return Console(width=_UNLIMITED if wide else width(), highlight=False, soft_wrap=wide)
+
+
+def wrapped(text: str, stream: TextIO | None = None, hanging: int = 0) -> str:
+    """`text` broken between words where `stream`, else standard output, is a terminal; the lines it has are kept."""
+    if not (stream or sys.stdout).isatty():
+        return text
+    fill = textwrap.TextWrapper(
+        width(), subsequent_indent=" " * hanging, break_long_words=False, break_on_hyphens=False
+    ).fill
+    return "\n".join(fill(line) for line in text.split("\n"))
+
+
+def one_line(text: str) -> str:
+    """`text` without what would break a line or steer a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def elided(text: str, columns: int) -> str:
+    """`text` in so many columns, without its middle where it is longer."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= columns:
+        return text
+    head = columns // 2
+    tail = ""
+    for char in reversed(text):
+        if cell_len(char + tail) > columns - head - 1:
+            break
+        tail = char + tail
+    return f"{set_cell_size(text, head).rstrip()}…{tail}"

@@ -1,0 +1,61 @@
+"""Programs on a pseudo-terminal of their own, as a person sees them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_DEADLINE_SECONDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a program wrote on its terminal."""
+
+    code: int
+    text: str
+    first_seconds: float
+    """until it wrote something"""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines as they stay on the screen: without colours, and without what a later text has replaced."""
+        plain = _ESCAPE.sub("", self.text.replace("\r\n", "\n"))
+        return [line.rsplit("\r", 1)[-1] for line in plain.splitlines()]
+
+
+def on_a_terminal(command: Sequence[str], columns: int = 80) -> Shown:
+    """Run `command` with standard output and error on a terminal of so many columns."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, env={**environment, "TERM": "xterm"}
+    )
+    os.close(follower)
+    chunks, first = [], None
+    try:
+        while chunk := _read(leader):
+            first = first or time.monotonic() - started
+            chunks.append(chunk)
+    finally:
+        os.close(leader)
+        code = process.wait(_DEADLINE_SECONDS)
+    return Shown(code, b"".join(chunks).decode(), first or 0.0)
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 65536)
+    except OSError:  # Linux says so when the last process has closed it
+        return b""
