@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -47,5 +47,8 @@ class Background:
 
 
 def _step_back() -> None:
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    if sys.platform != "linux":
+        return
+    # What a limit or a sandbox of system calls forbids would break the pool, and with it every later load.
+    with suppress(OSError):
+        os.nice(NICENESS)

@@ -276,8 +276,8 @@ class DataPlane:
         return self._manager.servable(model, version)
 
     def ready(self) -> bool:
-        """Does every configured model have a version available, and is the server not about to stop?"""
-        return not self.draining and all(self._manager.latest(name) is not None for name in self._entries)
+        """Does every model that should have a version have one available, and is the server not about to stop?"""
+        return not self.draining and all(map(self._is_ready, self._entries.values()))
 
     def metrics_page(self) -> str:
         """The Prometheus page."""
@@ -347,6 +347,12 @@ class DataPlane:
         self._first_entries = self._first_entries or entries
         self._entries = {entry.name: entry for entry in entries}
         await self._source.set_models({entry.name: _watched(entry) for entry in entries})
+
+    def _is_ready(self, entry: ModelEntry) -> bool:
+        """A model whose versions were all removed is ready too, but for one whose config names the versions."""
+        if self._manager.latest(entry.name) is not None:
+            return True
+        return self._manager.is_emptied(entry.name) and not isinstance(entry.policy, Specific)
 
     def _load(self, model: str, version: int, path: Path) -> Servable:
         if not path.is_dir():

@@ -7,6 +7,7 @@ memory it took: it is read in a process of its own, which ends with it.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +23,8 @@ from serving.json_dialect import dump, parse
 from serving.json_tensors import read_inputs
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import Array
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -119,6 +122,14 @@ def _read_examples(content: bytes) -> tuple[str, bytes]:
 
 
 def _in_a_process(function: Callable[..., T], *arguments: object) -> T:
+    try:
+        return _in_a_new_process(function, *arguments)
+    except OSError as exc:
+        log.warning("a huge request is read in a thread, as no process can be had: %s", exc)
+        return function(*arguments)
+
+
+def _in_a_new_process(function: Callable[..., T], *arguments: object) -> T:
     context = multiprocessing.get_context("spawn")
     # Ctrl-C reaches all processes of a terminal; the server decides what becomes of the requests it has.
     with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:

@@ -167,6 +167,13 @@ class Manager:
         model = self._models.get(name)
         return [model.versions[number].status for number in sorted(model.versions, reverse=True)] if model else []
 
+    def is_emptied(self, name: str) -> bool:
+        """Has this model had versions, and is none of them aspired any more?"""
+        model = self._models.get(name)
+        if model is None or not model.versions:
+            return False
+        return all(version.aspired is None for version in model.versions.values())
+
     async def wait_available(self, names: Iterable[str]) -> dict[str, VersionStatus]:
         """
         Wait until each of these models has a version available, or has failed.

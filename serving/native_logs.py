@@ -22,10 +22,15 @@ _NOTE = re.compile(
 
 @contextmanager
 def without_start_up_notes() -> Iterator[None]:
-    """Hold standard error back during the block, and drop TensorFlow's notes from it."""
+    """Hold standard error back during the block, and drop TensorFlow's notes from it, where there is a place for it."""
+    try:
+        held_back = tempfile.TemporaryFile()  # noqa: SIM115  (its block comes below)
+    except OSError:
+        yield
+        return
     sys.stderr.flush()
     real = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
+    with held_back:
         os.dup2(held_back.fileno(), 2)
         try:
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,12 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(root: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """A server that is killed when the block ends; it must not have ended before."""
+def server_process(
+    root: Path, *flags: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[ServerProcess]:
+    """A server, started by the command `wrapper`, that is killed when the block ends; it must not have ended before."""
     log = root / "server.log"
-    command = [sys.executable, "-m", "serving", "--ephemeral_ports", "--ports_file=-", *flags]
+    command = [*wrapper, sys.executable, "-m", "serving", "--ephemeral_ports", "--ports_file=-", *flags]
     with log.open("wb") as errors:
         process = psutil.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=errors, env=environment)
     try:

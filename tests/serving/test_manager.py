@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,31 @@ def test_only_what_holds_no_lock_runs_at_a_low_priority(tiny_model: TinyModel, t
             await until(lambda: data_plane.servable("tiny", 2) is not None)
             found = priorities()
             assert found["background"] == found["load"] + NICENESS
+
+    run(main())
+
+
+def test_a_model_is_ready_once_all_its_versions_were_removed(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """One whose versions do not load is not, nor one whose config names a version that is gone."""
+
+    async def main() -> None:
+        tiny_model(tmp_path / "tiny", 1)
+        entry = ModelEntry("tiny", str(tmp_path / "tiny"), All())
+        async with serving(entry) as data_plane:
+            (tmp_path / "tiny" / "1").rename(tmp_path / "retired")
+            await until(lambda: states(data_plane)[1] is State.END)
+            assert data_plane.ready()
+            (tmp_path / "tiny" / "2").mkdir()
+            await until(lambda: states(data_plane).get(2) is State.END)
+            assert not data_plane.ready()
+            (tmp_path / "tiny" / "2").rmdir()
+            await until(data_plane.ready)
+            tiny_model(tmp_path / "tiny", 3)
+            await until(lambda: states(data_plane).get(3) is State.AVAILABLE)
+            await data_plane.reload_entries([replace(entry, policy=Specific((3,)))])
+            (tmp_path / "tiny" / "3").rename(tmp_path / "away")
+            await until(lambda: states(data_plane)[3] is State.END)
+            assert not data_plane.ready()
 
     run(main())
 

@@ -1,0 +1,55 @@
+"""A server does not depend on what its surroundings grant beyond a processor, memory and its ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import requests
+
+from clients.grpc_client import GrpcClient
+from serving.json_requests import LARGEST_READ_HERE_BYTES
+from tests.conftest import TinyModel
+from tests.faults.bystander import ROW
+from tests.faults.server_process import ServerProcess, server_process
+
+NICE = (
+    "/bin/sh",
+    "-c",
+    '[ "$(id -u)" != 0 ] || set -- setpriv --bounding-set=-sys_nice "$@"; exec nice -n 15 "$@"',
+    "sh",
+)
+"""a low priority, and no right to a higher one"""
+NO_FILES = ("/bin/sh", "-c", 'ulimit -f 0 && exec "$@"', "sh")
+"""no file can be written anywhere: no temporary ones, no shared memory, no semaphores"""
+VERSIONS_BEFORE_ANSWER = 200
+
+
+def wait_answered_by(server: ServerProcess, version: int) -> None:
+    """Ask until this version answers without being asked for."""
+    with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
+        for _ in range(VERSIONS_BEFORE_ANSWER):
+            states = {each.version: (each.state.name, each.message) for each in client.status("tiny")}
+            assert states.get(version, ("START", ""))[0] != "END", states
+            if states.get(version, ("", ""))[0] == "AVAILABLE":
+                return
+            requests.post(f"{server.url('tiny')}:predict", json=ROW, timeout=30)
+    raise AssertionError(states)
+
+
+@pytest.mark.parametrize("wrapper", [NICE, NO_FILES, (*NICE, *NO_FILES)], ids=["nice", "no files", "both"])
+def test_a_server_in_poor_surroundings_swaps_and_reads_huge_requests(
+    wrapper: Sequence[str], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Of low priority already, or where no file can be written: the next version is loaded all the same."""
+    base_path = tmp_path / "tiny"
+    tiny_model(base_path, 1)
+    flags = ["--model_name=tiny", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
+    with server_process(tmp_path, *flags, "--file_system_poll_wait_seconds=1", wrapper=wrapper) as server:
+        for version in (2, 3):
+            tiny_model(base_path, version)
+            wait_answered_by(server, version)
+        body = b'{"instances": [[0, 0, 0, 1]]' + b" " * LARGEST_READ_HERE_BYTES + b"}"
+        answer = requests.post(f"{server.url('tiny')}:predict", data=body, timeout=60)
+        assert answer.json() == {"predictions": [[4.0, 13.0, 103.0]]}
