@@ -365,6 +365,9 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
         for alias, version in moves.items():
             registry.set_alias(model, alias, version)
     _mend_journal(settings, repository, seen, wanted, lost)
+    if servers is not None and seen.published:
+        removed = sorted(set(seen.states or ()) - set(seen.published))
+        servers.each(lambda server: server.wait_gone(model, removed))
 
 
 def _register_again(settings: Settings, model: str, version: int) -> bool:

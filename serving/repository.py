@@ -326,16 +326,19 @@ def check_complete(path: Path) -> None:
     """
     if not path.is_dir():
         raise IncompleteSavedModel(f"{path} is not a directory with a SavedModel")
-    required = ["saved_model.pb"]
-    variables = path / "variables"
-    if variables.is_dir():
-        required.append("variables/variables.index")
-        counts = {int(match[1]) for each in variables.iterdir() if (match := _SHARD.fullmatch(each.name))} or {1}
-        for count in counts:
-            required += [f"variables/variables.data-{i:05d}-of-{count:05d}" for i in range(count)]
-    for name in required:
+    for name in ("saved_model.pb", *variables_files(path)):
         if not (path / name).is_file() or not (path / name).stat().st_size:
             raise IncompleteSavedModel(f"{path} is not a complete SavedModel: {name} is missing or empty")
+
+
+def variables_files(path: Path) -> list[str]:
+    """The files that the variables of a SavedModel consist of, by the names of those that are there."""
+    variables = path / "variables"
+    if not variables.is_dir():
+        return []
+    counts = {int(match[1]) for each in variables.iterdir() if (match := _SHARD.fullmatch(each.name))} or {1}
+    shards = [f"variables/variables.data-{i:05d}-of-{count:05d}" for count in counts for i in range(count)]
+    return ["variables/variables.index", *shards]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -32,9 +32,10 @@ from serving.errors import (
 from serving.manager import Manager, RetryPolicy, State
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
+from serving.saved_model import LoadOptions, load
 from serving.servable import Servable
 from serving.settings import ServerSettings
-from serving.source import Watched, list_versions
+from serving.source import Source, Watched, list_versions
 from serving.version_policy import All, Latest, Specific, VersionPolicy
 from tests.conftest import TinyModel
 
@@ -80,19 +81,54 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def test_a_renamed_in_version_takes_over(tiny_model: TinyModel, tmp_path: Path) -> None:
-    """A new version answers soon after its rename, the old one ends, and no request in between fails."""
+    """A new version answers soon after its rename, the old one ends with the next poll, and no request fails."""
 
-    async def main() -> None:
-        tiny_model(tmp_path / "tiny", 1)
-        async with serving(ModelEntry("tiny", str(tmp_path / "tiny")), file_system_poll_wait_seconds=60) as data_plane:
+    async def main(version: int, poll_seconds: int, old: State) -> None:
+        tiny_model(tmp_path / "tiny", version)
+        async with serving(
+            ModelEntry("tiny", str(tmp_path / "tiny")), file_system_poll_wait_seconds=poll_seconds
+        ) as data_plane:
             await ask(data_plane)
             answers = [await ask(data_plane)]
-            await asyncio.to_thread(tiny_model, tmp_path / "tiny", 2)
+            await asyncio.to_thread(tiny_model, tmp_path / "tiny", version + 1)
             async with asyncio.timeout(WAIT_SECONDS):
-                while answers[-1] != 2:
+                while answers[-1] != version + 1:
                     answers.append(await ask(data_plane))
             assert answers == sorted(answers)
-            await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.END})
+            await until(lambda: states(data_plane) == {version + 1: State.AVAILABLE, version: old})
+
+    run(main(1, poll_seconds=60, old=State.AVAILABLE))
+    run(main(3, poll_seconds=1, old=State.END))
+
+
+def test_what_is_removed_between_two_polls_goes_on_answering(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """The last version goes, and one that cannot be loaded takes its place: the poll finds one step, which fails."""
+    watched = Watched(tmp_path / "tiny", Latest())
+
+    def load_tiny(name: str, version: int, path: Path) -> Servable:
+        return load(name, version, path, LoadOptions())
+
+    async def main() -> None:
+        manager = Manager(load_tiny, RetryPolicy(retries=0), threads=1, on_change=lambda: None)
+        source = Source(manager.set_aspired, poll_seconds=3600)
+        tiny_model(watched.base_path, 1)
+        tiny_model(tmp_path / "other", 1)
+        await source.set_models({"tiny": watched, "other": Watched(tmp_path / "other", Latest())})
+        source.start()
+        await manager.wait_available(["tiny", "other"])
+        before = manager.latest("tiny")
+        (watched.base_path / "1").rename(tmp_path / "away")
+        for version in (2, 3):  # the watch has looked, and looks again
+            tiny_model(tmp_path / "other", version)
+            await until(lambda: manager.servable("other", version) is not None)  # noqa: B023  (called before the next)
+        broken = tiny_model(tmp_path / "broken", 2)
+        (broken / "saved_model.pb").write_bytes(b"broken")
+        broken.rename(watched.base_path / "2")
+        await source.poll()
+        await until(lambda: manager.statuses("tiny")[0].state is State.END)
+        assert manager.latest("tiny") is before is not None
+        await source.stop()
+        await manager.close()
 
     run(main())
 

@@ -426,4 +426,4 @@ def test_of_two_names_for_a_version_one_is_taken(tmp_path: Path, policy: Version
     """The last one, or the first where all versions are served."""
     for each in ("1", "01"):
         (tmp_path / each).mkdir()
-    assert list_versions(Watched(tmp_path, policy), set(), complete_only=False).aspired[1].path == tmp_path / name
+    assert list_versions(Watched(tmp_path, policy)).aspired[1].path == tmp_path / name
