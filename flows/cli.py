@@ -22,7 +22,7 @@ import typer
 from flows import failures, presentation
 from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
-from flows.options import AllowBreaking, Bake, DryRun, Json, MinAccuracy, Model, Verbose, Wide
+from flows.options import AllowBreaking, Bake, DryRun, Json, MinAccuracy, Model, Reason, Verbose, Wide
 from flows.terminal import console, width, wrapped
 
 if TYPE_CHECKING:
@@ -81,13 +81,14 @@ def train(
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
     verbose: Verbose = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
     _log_flows()
     from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake)
+    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -102,13 +103,14 @@ def promote(
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
     verbose: Verbose = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> int:
     """Judge a model that is there already as one that was just trained, and promote it when it passes."""
     _log_flows()
     from flows import launch
 
-    outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake)
+    outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -168,6 +170,7 @@ def label(
     version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
     dry_run: DryRun = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Point a label, and the registry's alias with it, to a version; or take it away."""
@@ -176,11 +179,11 @@ def label(
     if (version is None) is not remove:
         raise typer.BadParameter("give a version, or --remove")
     if version is None:
-        change = promotion.remove_label(_prepared(), model, label, dry_run)
+        change = promotion.remove_label(_prepared(), model, label, dry_run, reason)
     elif dry_run:
         raise typer.BadParameter("--dry-run goes with --remove")
     else:
-        change = promotion.set_label(_prepared(), model, label, version)
+        change = promotion.set_label(_prepared(), model, label, version, reason)
     _show_change(change, as_json)
 
 
@@ -189,12 +192,13 @@ def rollback(
     model: Model,
     to: Annotated[int | None, typer.Option(help="The version to go back to; else the one before.")] = None,
     dry_run: DryRun = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Go back to an earlier version, which must answer first, and retire the later ones."""
     from flows import promotion
 
-    _show_change(promotion.rollback(_prepared(), model, to, dry_run), as_json)
+    _show_change(promotion.rollback(_prepared(), model, to, dry_run, reason), as_json)
 
 
 @app.command()
@@ -205,32 +209,34 @@ def retire(
         str | None, typer.Option(metavar="REASON", help="Why to retire the last or a labelled version all the same.")
     ] = None,
     dry_run: DryRun = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Take a version out of the polled directory."""
     from flows import promotion
 
-    _show_change(promotion.retire(_prepared(), model, version, force, dry_run), as_json)
+    _show_change(promotion.retire(_prepared(), model, version, force, dry_run, reason), as_json)
 
 
 @app.command()
-def tidy(model: Model, dry_run: DryRun = False, as_json: Json = False) -> None:
+def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: Json = False) -> None:
     """Retire versions that are neither among the newest (HOTSWAP_KEEP_VERSIONS) nor labelled."""
     from flows import retention
 
-    _show_change(retention.tidy(_prepared(), model, dry_run), as_json)
+    _show_change(retention.tidy(_prepared(), model, dry_run, reason), as_json)
 
 
 @app.command()
 def restore(
     model: Model,
     version: Annotated[int, typer.Argument(help="A retired version.")],
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Put a retired version back."""
     from flows import promotion
 
-    _show_change(promotion.restore(_prepared(), model, version), as_json)
+    _show_change(promotion.restore(_prepared(), model, version, reason), as_json)
 
 
 @app.command()

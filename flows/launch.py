@@ -51,6 +51,7 @@ def train(
     min_accuracy: float | None = None,
     allow_breaking: bool = False,
     bake: float = 0.0,
+    reason: str | None = None,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -62,7 +63,7 @@ def train(
     _prepare(settings, recipe)
     from flows.train_and_promote import TrainOutcome, train_and_promote
 
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
@@ -75,6 +76,7 @@ def promote(
     min_accuracy: float | None = None,
     allow_breaking: bool = False,
     bake: float = 0.0,
+    reason: str | None = None,
 ) -> TrainOutcome:
     """
     Run the flow `promote` as `train` runs its own, for the model of one MLflow run or that of one directory.
@@ -91,7 +93,7 @@ def promote(
     from flows.train_and_promote import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
-    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake)
+    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 

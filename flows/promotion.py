@@ -142,13 +142,21 @@ def verify(settings: Settings, model: str, version: int) -> Verified:
     return Verified(name, seconds)
 
 
-def promote(settings: Settings, registry: Registry, model: str, version: int, run_id: str, digest: str) -> Change:
+def promote(
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    version: int,
+    run_id: str,
+    digest: str,
+    reason: str | None = None,
+) -> Change:
     """Point label ``stable`` and alias ``champion`` to a verified version; the model's lock is held."""
     change = labelling.move(settings, model, STABLE, version)
     registry.set_alias(model, alias_of(STABLE), version)
     registry.tag_version(model, version, {"promotion": "promoted"})
     Journal(settings.models_repo, model).append(
-        "promote", version=version, previous=change.previous, label=STABLE, run_id=run_id, digest=digest
+        "promote", version=version, previous=change.previous, label=STABLE, run_id=run_id, digest=digest, why=reason
     )
     return replace(change, action="promote")
 
@@ -205,7 +213,7 @@ def tidy(settings: Settings, registry: Registry, model: str) -> None:
         _undo(settings, registry, model, version, labels, registry.aliases(model), "its promotion was interrupted")
 
 
-def set_label(settings: Settings, model: str, label: str, version: int) -> Change:
+def set_label(settings: Settings, model: str, label: str, version: int, reason: str | None = None) -> Change:
     """
     Point `label`, and the registry's alias with it, to a published version.
 
@@ -221,11 +229,13 @@ def set_label(settings: Settings, model: str, label: str, version: int) -> Chang
         with _labels_restored_on_failure(settings, registry, model, label):
             change = labelling.move(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
-            _journal(settings, change)
+            _journal(settings, change, reason)
     return change
 
 
-def remove_label(settings: Settings, model: str, label: str, dry_run: bool = False) -> Change:
+def remove_label(
+    settings: Settings, model: str, label: str, dry_run: bool = False, reason: str | None = None
+) -> Change:
     """
     Take `label`, and the registry's alias with it, away; with `dry_run` only say from which version.
 
@@ -250,7 +260,7 @@ def remove_label(settings: Settings, model: str, label: str, dry_run: bool = Fal
             if alias_of(label) in registry.aliases(model):
                 registry.set_alias(model, alias_of(label), None)
             change = Change("unlabel", model, before[label], label, before[label], server=server)
-            _journal(settings, change)
+            _journal(settings, change, reason)
     return change
 
 
@@ -300,7 +310,9 @@ def bake(
     raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
 
-def rollback(settings: Settings, model: str, to: int | None = None, dry_run: bool = False) -> Change:
+def rollback(
+    settings: Settings, model: str, to: int | None = None, dry_run: bool = False, reason: str | None = None
+) -> Change:
     """
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
@@ -331,15 +343,17 @@ def rollback(settings: Settings, model: str, to: int | None = None, dry_run: boo
         with _restored(repository, model, target):
             repository.check_files(model, target)
             verify(settings, model, target)
-            _announce_rollback(settings, model, target, current, later)
+            _announce_rollback(settings, model, target, current, later, reason)
             change = labelling.move(settings, model, STABLE, target)
         change = replace(change, action="rollback", previous=current, retired=tuple(later))
-        _retire_later(settings, change)
+        _retire_later(settings, change, reason)
     return change
 
 
-def _announce_rollback(settings: Settings, model: str, target: int, current: int, later: Sequence[int]) -> None:
-    facts = {"version": target, "previous": current, "retired": list(later)}
+def _announce_rollback(
+    settings: Settings, model: str, target: int, current: int, later: Sequence[int], reason: str | None = None
+) -> None:
+    facts = {"version": target, "previous": current, "retired": list(later), "why": reason}
     Journal(settings.models_repo, model).append(ROLLING_BACK, **facts)
 
 
@@ -353,17 +367,17 @@ def _finish_rollback(settings: Settings, model: str) -> Change | None:
     change = labelling.move(settings, model, STABLE, begun.version)
     facts = begun.facts
     change = replace(change, action="rollback", previous=facts["previous"], retired=tuple(facts["retired"]))
-    _retire_later(settings, change)
+    _retire_later(settings, change, facts.get("why"))
     return change
 
 
-def _retire_later(settings: Settings, change: Change) -> None:
+def _retire_later(settings: Settings, change: Change, reason: str | None) -> None:
     """The rest of a rollback whose label has moved."""
     repository, model = Repository(settings.models_repo), change.model
     for version in sorted({*change.retired}.intersection(repository.versions(model))):
         repository.retire(model, version)
     ask_running(settings, lambda server: server.wait_gone(model, list(change.retired)))
-    _journal(settings, change)
+    _journal(settings, change, reason)
     _follow_in_registry(settings, model, change)
 
 
@@ -383,7 +397,14 @@ def _restored(repository: Repository, model: str, version: int) -> Iterator[None
         raise
 
 
-def retire(settings: Settings, model: str, version: int, force: str | None = None, dry_run: bool = False) -> Change:
+def retire(
+    settings: Settings,
+    model: str,
+    version: int,
+    force: str | None = None,
+    dry_run: bool = False,
+    reason: str | None = None,
+) -> Change:
     """
     Take a version out of the polled directory.
 
@@ -393,6 +414,7 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         version: A published version.
         force: Why to retire it although it is the last one or carries a label, which is then taken away.
         dry_run: Only say what would change.
+        reason: Why, where `force` does not say it.
 
     Raises:
         Protected: It is the last one or carries a label, and `force` is not given.
@@ -416,11 +438,11 @@ def retire(settings: Settings, model: str, version: int, force: str | None = Non
         repository.retire(model, version)
         server = ask_running(settings, lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
-        _journal(settings, change, why=force)
+        _journal(settings, change, force or reason)
     return change
 
 
-def restore(settings: Settings, model: str, version: int) -> Change:
+def restore(settings: Settings, model: str, version: int, reason: str | None = None) -> Change:
     """
     Put a retired version back where the server sees it; no label moves.
 
@@ -436,7 +458,7 @@ def restore(settings: Settings, model: str, version: int) -> Change:
             repository.retire(model, version)
             raise
         change = Change("restore", model, version, server=server)
-        _journal(settings, change)
+        _journal(settings, change, reason)
     return change
 
 

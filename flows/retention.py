@@ -22,7 +22,7 @@ def superfluous(settings: Settings, model: str) -> list[int]:
     return [version for version in older if version not in labelled]
 
 
-def tidy(settings: Settings, model: str, dry_run: bool = False) -> Change:
+def tidy(settings: Settings, model: str, dry_run: bool = False, reason: str | None = None) -> Change:
     """
     Retire what is superfluous; with `dry_run` only say what that is.
 
@@ -33,7 +33,7 @@ def tidy(settings: Settings, model: str, dry_run: bool = False) -> Change:
     with repository.lock(model):
         if not repository.versions(model):
             raise VersionNotFound(f"No version of {model!r} is published in {repository.root}")
-        retired = superfluous(settings, model) if dry_run else _retire_superfluous(settings, model)
+        retired = superfluous(settings, model) if dry_run else _retire_superfluous(settings, model, reason)
     newest = repository.versions(model)[-1]
     return Change("tidy", model, newest, retired=tuple(retired), dry_run=dry_run)
 
@@ -46,11 +46,11 @@ def tidy_after_promotion(settings: Settings, model: str) -> None:
         log.warning("old versions not retired: repeat `hotswap tidy %s` model=%s error=%s", model, model, exc)
 
 
-def _retire_superfluous(settings: Settings, model: str) -> list[int]:
+def _retire_superfluous(settings: Settings, model: str, reason: str | None) -> list[int]:
     """Retire what is superfluous; the model's lock is held."""
     repository, journal = Repository(settings.models_repo), Journal(settings.models_repo, model)
     retired = superfluous(settings, model)
     for version in retired:
         repository.retire(model, version)
-        journal.append("retire", version=version, why=f"retention keeps the newest {settings.keep_versions}")
+        journal.append("retire", version=version, why=reason or f"retention keeps the newest {settings.keep_versions}")
     return retired

@@ -11,20 +11,21 @@ from flows.settings import Settings, apply_environment, load_settings
 
 
 @flow(name="roll-back", flow_run_name="roll back {model}")
-def roll_back(model: str, to: int | None = None) -> Change:
+def roll_back(model: str, to: int | None = None, reason: str | None = None) -> Change:
     """
     Point label and alias of `model` to an earlier version and retire the later ones.
 
     Args:
         model: The model's name.
         to: The version to go back to; the one before the live one when not given.
+        reason: What the journal keeps as the reason.
     """
     settings = load_settings()
     apply_environment(settings)
-    return move_back(settings, model, to)
+    return move_back(settings, model, to, reason)
 
 
 @task(cache_policy=NO_CACHE)
-def move_back(settings: Settings, model: str, to: int | None) -> Change:
+def move_back(settings: Settings, model: str, to: int | None, reason: str | None = None) -> Change:
     """Move label, directories and alias."""
-    return promotion.rollback(settings, model, to)
+    return promotion.rollback(settings, model, to, reason=reason)

@@ -85,6 +85,8 @@ class _Trial:
     allow_breaking: bool
     bake: float
     """seconds"""
+    reason: str | None
+    """for the journal"""
     run_id: str
     directory: Path
     """for the candidate's files"""
@@ -100,6 +102,7 @@ def train_and_promote(
     min_accuracy: Share | None = None,
     allow_breaking: bool = False,
     bake: Seconds = 0.0,
+    reason: str | None = None,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -111,6 +114,7 @@ def train_and_promote(
         min_accuracy: The share of held-out rows that must be recognised; the recipe's own number when not given.
         allow_breaking: Whether clients of the live version may find signatures or classes changed.
         bake: For how many seconds the new version is watched after it went live, and undone when it is worse.
+        reason: What the journal keeps as the reason for its promotion.
 
     Returns:
         The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
@@ -124,7 +128,7 @@ def train_and_promote(
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    with _trial(chosen, min_accuracy, allow_breaking, bake, params) as trial:
+    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
         with trial.clock("train"):
@@ -140,6 +144,7 @@ def promote(
     min_accuracy: Share | None = None,
     allow_breaking: bool = False,
     bake: Seconds = 0.0,
+    reason: str | None = None,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Judge a model that is there already as one that was just trained, and promote it when it passes.
@@ -151,13 +156,14 @@ def promote(
         min_accuracy: As in `train_and_promote`.
         allow_breaking: As in `train_and_promote`.
         bake: As in `train_and_promote`.
+        reason: As in `train_and_promote`.
 
     Returns:
         As `train_and_promote`; the outcome's run is the one that records the promotion.
     """
     chosen = find_recipe(recipe)
     params = {"recipe": recipe, "candidate": f"run {run}" if run else str(saved_model)}
-    with _trial(chosen, min_accuracy, allow_breaking, bake, params) as trial:
+    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
             candidate = fetch(trial.registry, run, saved_model, trial.directory)
@@ -166,7 +172,12 @@ def promote(
 
 @contextmanager
 def _trial(
-    recipe: Recipe, min_accuracy: float | None, allow_breaking: bool, bake: float, params: Mapping[str, Any]
+    recipe: Recipe,
+    min_accuracy: float | None,
+    allow_breaking: bool,
+    bake: float,
+    reason: str | None,
+    params: Mapping[str, Any],
 ) -> Iterator[_Trial]:
     """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
     settings = load_settings()
@@ -185,7 +196,9 @@ def _trial(
         _recorded(settings, registry, recipe, {**params, **asked}, clock) as run_id,
         SandboxServer(settings) as server,
     ):
-        yield _Trial(settings, registry, recipe, thresholds, allow_breaking, bake, run_id, directory, server, clock)
+        yield _Trial(
+            settings, registry, recipe, thresholds, allow_breaking, bake, reason, run_id, directory, server, clock
+        )
 
 
 def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> TrainOutcome | State[TrainOutcome]:
@@ -236,7 +249,7 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
             with clock("verify"):
                 verified = verify(settings, model, version)
             with clock("label"):
-                change = label(settings, registry, model, registered, run_id)
+                change = label(settings, registry, model, registered, run_id, trial.reason)
     if trial.bake:
         with clock("bake"):
             watch(settings, registry, model, version, change.previous, trial.bake)
@@ -451,9 +464,11 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
-def label(settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str) -> Change:
+def label(
+    settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str, reason: str | None
+) -> Change:
     """Move label ``stable`` and alias ``champion``."""
-    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest)
+    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest, reason)
 
 
 @task(cache_policy=NO_CACHE)

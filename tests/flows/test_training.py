@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from flows import labelling
+from flows.journal import Journal
 from flows.settings import Settings, apply_environment
 from serving.repository import Repository, digest
 
@@ -84,7 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="module")
 def iris(home: Home) -> dict[str, Any]:
     """The outcome of a training of Iris, with a Prefect server that lives as long as the training."""
-    code, outcome = home.train("iris")
+    code, outcome = home.train("iris", "--reason", "the first flowers")
     assert code == 0
     return outcome
 
@@ -109,6 +110,13 @@ def test_what_is_published_is_what_is_registered(home: Home, iris: dict[str, Any
     registered = mlflow.MlflowClient().get_model_version("iris", str(iris["version"]))
     assert digest(home.repository.path("iris", iris["version"])) == iris["digest"]
     assert iris["digest"] in registered.tags.values()
+
+
+def test_the_reason_of_a_training_is_kept(home: Home, iris: dict[str, Any]) -> None:
+    """The journal's entry of a promotion says why the training was started."""
+    promoted = Journal(home.settings.models_repo, "iris").read()[1]
+    assert (promoted.action, promoted.version) == ("promote", iris["version"])
+    assert promoted.facts["why"] == "the first flowers"
 
 
 @pytest.mark.usefixtures("iris")
