@@ -47,6 +47,7 @@ from serving.errors import (
     Unauthenticated,
 )
 from serving.model_spec import ModelSpec
+from serving.redaction import redacted
 from serving.tensors import data_type_named, dtype_of
 
 _CODES = {
@@ -70,6 +71,7 @@ class RestClient(PredictClient):
 
     def __init__(self, base_url: str, timeout_seconds: float = 10.0, access: Access = ANYBODY) -> None:
         self._base_url = base_url.rstrip("/")
+        self._shown = redacted(self._base_url)
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy for the internet does not lead to a model server
@@ -164,13 +166,13 @@ class RestClient(PredictClient):
         try:
             response = self._session.request(method, self._base_url + path, data=body, timeout=timeout_seconds)
         except requests.exceptions.SSLError as exc:
-            raise InvalidRequest(f"{self._base_url} and this client do not agree on TLS: {exc}") from exc
+            raise InvalidRequest(f"{self._shown} and this client do not agree on TLS: {redacted(str(exc))}") from exc
         except requests.Timeout as exc:
-            raise too_late(self._base_url, self._timeout_seconds) from exc
+            raise too_late(self._shown, self._timeout_seconds) from exc
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as exc:
-            raise unreachable(self._base_url) from exc
+            raise unreachable(self._shown) from exc
         except requests.RequestException as exc:
-            raise InvalidRequest(f"{self._base_url} cannot be asked: {exc}") from exc
+            raise InvalidRequest(f"{self._shown} cannot be asked: {redacted(str(exc))}") from exc
         if not response.ok:
             raise self._error(response)
         return response
@@ -179,7 +181,7 @@ class RestClient(PredictClient):
         try:
             message = _json(response)["error"]
         except (ServingError, KeyError):
-            return ServingError(f"{response.url} answered {response.status_code} {response.reason}")
+            return ServingError(f"{redacted(response.url)} answered {response.status_code} {response.reason}")
         return error_of(_CODES.get(response.status_code, grpc.StatusCode.INTERNAL), message)
 
 
@@ -215,9 +217,9 @@ def _json(response: requests.Response) -> dict[str, Any]:
     try:
         answer = json.loads(response.content.decode("utf-8", "surrogateescape"))
     except ValueError as exc:
-        raise ServingError(f"{response.url} did not answer in JSON") from exc
+        raise ServingError(f"{redacted(response.url)} did not answer in JSON") from exc
     if not isinstance(answer, dict):
-        raise ServingError(f"{response.url} did not answer with a JSON object")
+        raise ServingError(f"{redacted(response.url)} did not answer with a JSON object")
     return answer
 
 

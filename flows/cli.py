@@ -24,6 +24,7 @@ from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
 from flows.options import AllowBreaking, Bake, DryRun, Json, MinAccuracy, Model, Reason, Verbose, Wide
 from flows.terminal import console, width, wrapped
+from serving.redaction import redact_logs, redacted_output
 
 if TYPE_CHECKING:
     from flows.journal import Entry
@@ -60,8 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    redact_logs()
+    with redacted_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="hotswap", standalone_mode=False)
+        code = app(args=list(arguments), prog_name="hotswap", standalone_mode=False)
     except typer.TyperException as exc:
         failures.complain(f"{exc.format_message().rstrip('.')}; see `hotswap --help`")
         return EXIT_USAGE

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, running_server
-from flows.registry_reader import RegistryView, read_registry
+from flows.registry_reader import RegistryView, check_same_registry, read_registry
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
 from serving.model_config import parse
@@ -134,22 +134,24 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
     """Every side's view of `model`."""
     repository = Repository(settings.models_repo)
     config = {entry.name: entry for entry in parse(repository.read_config())}
-    registry, registry_error = None, ""
-    try:
-        registry = read_registry(settings, model)
-    except HotswapError as exc:
-        registry_error = str(exc)
     entries: tuple[Entry, ...] = ()
     journal_error = ""
     try:
         entries = _entries(Journal(settings.models_repo, model))
     except BrokenJournal as exc:
         journal_error = str(exc)
-    published = tuple(repository.versions(model))
+    published, retired = tuple(repository.versions(model)), tuple(repository.retired(model))
+    registry, registry_error = None, ""
+    try:
+        view = read_registry(model)
+        check_same_registry(view, model, _registered_here(repository, model, entries, (*published, *retired)))
+        registry = view
+    except HotswapError as exc:
+        registry_error = str(exc)
     return Seen(
         model=model,
         published=published,
-        retired=tuple(repository.retired(model)),
+        retired=retired,
         labels=dict(config[model].labels) if model in config else {},
         configured=model in config and config[model].base_path == str(repository.base_path(model)),
         entries=entries,
@@ -259,7 +261,19 @@ def _unregistered(seen: Seen, version: int | None) -> bool:
 
 
 def _once_registered(seen: Seen) -> set[int | None]:
-    return {entry.version for entry in seen.entries if entry.action == "publish"}
+    return _journaled_publications(seen.entries)
+
+
+def _journaled_publications(entries: Sequence[Entry]) -> set[int | None]:
+    return {entry.version for entry in entries if entry.action == "publish"}
+
+
+def _registered_here(
+    repository: Repository, model: str, entries: Sequence[Entry], versions: Sequence[int]
+) -> dict[int, str | None]:
+    """The run of every version on disk that was registered when it was published."""
+    once = _journaled_publications(entries)
+    return {version: repository.stamp(model, version).get("run_id") for version in versions if version in once}
 
 
 def _wanted_aliases(seen: Seen, wanted: Mapping[str, int]) -> dict[str, int | None]:
@@ -323,8 +337,15 @@ def _registry_findings(seen: Seen, journaled: set[int]) -> Iterator[Finding]:
         if version in journaled:
             what = f"version {version} is served, but the registry has lost it"
             again = _can_be_registered_again(seen, version)
-            step = "`hotswap reconcile` registers it again" if again else f"`hotswap retire {seen.model} {version}`"
+            step = "`hotswap reconcile` registers it again" if again else _after_loss(seen, version)
             yield Finding(seen.model, version, what, step, repairable=again)
+
+
+def _after_loss(seen: Seen, version: int) -> str:
+    """The next step for a version that the registry cannot take back; never one that takes away what is in use."""
+    if version in seen.labels.values() or version == max(seen.published):
+        return "it goes on answering; the next training that passes takes its place"
+    return f"`hotswap retire {seen.model} {version}`"
 
 
 def _lost(seen: Seen) -> list[int]:

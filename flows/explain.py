@@ -56,9 +56,9 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         raise VersionNotFound(f"Version {version} of {model!r} is not on disk; there are: {there}")
     path = repository.path(model, version) if version in published else repository.retired_path(model, version)
     stamp, on_disk = repository.stamp(model, version), digest(path)
-    registered = read_version_tags(settings, model, version)
+    registered = read_version_tags(model, version)
     run_id = stamp.get("run_id")
-    run = read_run_tags(settings, run_id) if run_id else {}
+    run = read_run_tags(run_id) if run_id else {}
     state, served = _served(settings, model, version, on_disk)
     digests = {
         "the stamp": stamp.get("digest"),

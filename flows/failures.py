@@ -7,6 +7,7 @@ import traceback
 
 from flows.terminal import wrapped
 from serving.errors import HotswapError
+from serving.redaction import redacted
 
 EXIT_ERROR = 1
 
@@ -30,7 +31,7 @@ def _keep_traceback() -> str:
 
     try:
         path = prepare_home(load_settings()) / "logs" / "error.log"
-        path.write_text(traceback.format_exc(), "utf-8")
+        path.write_text(redacted(traceback.format_exc()), "utf-8")
     except (HotswapError, OSError) as exc:
         return f"the details are lost: {exc}"
     return f"the details are in {path}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import RepositoryError
+from serving.redaction import redacted_values
 from serving.repository import validate_model_name
 
 START = "0" * 64
@@ -113,7 +114,7 @@ def next_record(before: str, action: str, facts: Mapping[str, Any], now: datetim
         "time": (now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
         "who": f"{getpass.getuser()}@{socket.gethostname()}",
         "action": action,
-        **{key: value for key, value in facts.items() if value is not None},
+        **{key: redacted_values(value) for key, value in facts.items() if value is not None},
         "before": before,
     }
     return {**record, "hash": _hash(record)}

@@ -21,6 +21,7 @@ from flows.connections import access
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, LabelNotAssignable, ServableNotFound, ServerUnavailable
 from serving.model_config import ModelEntry, parse, render
+from serving.redaction import redacted
 from serving.repository import Repository
 from serving.version_policy import Specific
 
@@ -45,7 +46,7 @@ class LiveServer:
     """A model server, asked over both protocols."""
 
     def __init__(self, rest: RestClient, grpc: GrpcClient, rest_url: str, timeout_seconds: float) -> None:
-        self.name = rest_url
+        self.name = redacted(rest_url)
         self._rest = rest
         self._grpc = grpc
         self._timeout_seconds = timeout_seconds

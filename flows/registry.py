@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import logging
-import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-import requests
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
+from flows import mlflow_access
 from flows.dataset import Dataset, Rows
 from flows.evaluation import Evaluation
 from flows.gates import GateDecision
-from serving.errors import HotswapError
+from flows.mlflow_errors import RegistryError
+from serving.redaction import redacted
 from serving.repository import digest
 
 if TYPE_CHECKING:
@@ -39,10 +39,6 @@ _SAVED_MODEL = "saved_model"
 _NAMESPACE = "hotswap"
 FLOW_RUN = "prefect_flow_run_id"
 """the tag of a run that says which flow run it is of"""
-
-
-class RegistryError(HotswapError):
-    """MLflow cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +60,15 @@ class Registry:
         Raises:
             RegistryError: There is no such address, or its local database cannot be written.
         """
-        self.uri: str = mlflow.get_tracking_uri()
+        mlflow_access.check_writable()
+        self._address = mlflow_access.tracking_address()
+        self.uri = redacted(self._address)
         self._artifact_root = artifact_root.absolute()
-        if self.uri.startswith("sqlite:///"):
-            # MLflow would retry for minutes where SQLite cannot open its file.
-            _check_database(Path(self.uri.removeprefix("sqlite:///")))
-        with self._translated():
-            self._client = mlflow.MlflowClient()
+        self._client = mlflow_access.connect()
 
     def check(self) -> None:
         """
-        Connect, and bring a local database up to date.
+        Connect, and make the tables of a new database.
 
         Raises:
             RegistryError: MLflow cannot be reached.
@@ -88,7 +82,9 @@ class Registry:
             run = self._client.create_run(
                 self._experiment(model), run_name=name, tags={**_git_tags(), **_prefixed(tags)}
             )
-            self._client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+            self._client.log_batch(
+                run.info.run_id, params=[Param(key, redacted(str(value))) for key, value in params.items()]
+            )
         return str(run.info.run_id)
 
     def log_dataset(self, run_id: str, model: str, dataset: Dataset) -> None:
@@ -128,8 +124,8 @@ class Registry:
     def log_decision(self, run_id: str, decision: GateDecision) -> None:
         """Record the gate's report, as Markdown, as JSON and as tags."""
         with self._translated():
-            self._client.log_text(run_id, decision.markdown, "gate.md")
-            self._client.log_text(run_id, decision.json, "gate.json")
+            self._client.log_text(run_id, redacted(decision.markdown), "gate.md")
+            self._client.log_text(run_id, redacted(decision.json), "gate.json")
             self.tag_run(
                 run_id, {"gate": decision.verdict.value, "gate_reason": decision.reason, **_by_check(decision)}
             )
@@ -140,8 +136,8 @@ class Registry:
     def log_sandbox(self, run_id: str, decision: SandboxDecision) -> None:
         """Record the sandbox's report, as Markdown, as JSON and as tags."""
         with self._translated():
-            self._client.log_text(run_id, decision.markdown, "sandbox.md")
-            self._client.log_text(run_id, decision.json, "sandbox.json")
+            self._client.log_text(run_id, redacted(decision.markdown), "sandbox.md")
+            self._client.log_text(run_id, redacted(decision.json), "sandbox.json")
             self.tag_run(run_id, {"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
@@ -320,8 +316,13 @@ class Registry:
 
     def _experiment(self, model: str) -> str:
         if (found := self._client.get_experiment_by_name(model)) is not None:
+            if found.lifecycle_stage != LifecycleStage.ACTIVE:
+                raise RegistryError(
+                    f"The experiment {model!r} of MLflow at {self.uri} is deleted: bring it back with "
+                    f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+                )
             return str(found.experiment_id)
-        location = None if self.uri.startswith("http") else (self._artifact_root / model).as_uri()
+        location = None if self._address.startswith("http") else (self._artifact_root / model).as_uri()
         try:
             return str(self._client.create_experiment(model, artifact_location=location))
         except MlflowException as exc:
@@ -336,32 +337,12 @@ class Registry:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (MlflowException, requests.RequestException, OSError) as exc:
-            first_line = str(exc).strip().partition("\n")[0]
-            raise RegistryError(
-                f"MLflow at {self.uri} cannot be used ({first_line}): check that it runs and has room, "
-                "or unset MLFLOW_TRACKING_URI to record in a local database"
-            ) from exc
-
-
-def _check_database(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-    except OSError as exc:
-        raise RegistryError(
-            f"MLflow's database {path} cannot be written ({os.strerror(exc.errno or 0)}): "
-            "set HOTSWAP_HOME to a directory that can, or MLFLOW_TRACKING_URI to a server"
-        ) from exc
+    def _translated(self) -> AbstractContextManager[None]:
+        return mlflow_access.translated(self._address, "used")
 
 
 def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key if key.startswith("mlflow.") else f"{_NAMESPACE}.{key}": value for key, value in tags.items()}
+    return {key if key.startswith("mlflow.") else f"{_NAMESPACE}.{key}": redacted(value) for key, value in tags.items()}
 
 
 def _by_check(decision: GateDecision) -> dict[str, str]:

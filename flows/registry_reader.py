@@ -1,34 +1,34 @@
 """
-What does MLflow hold about a model, asked without importing MLflow?
+What does MLflow hold about a model?
 
-Importing MLflow and opening its database takes longer than a person wants to wait for `hotswap status`. A local SQLite
-file is read as it is, a tracking server is asked over its REST API; for anything else MLflow itself is asked.
+For those who only look: nothing is made, nothing is migrated, and what cannot be read is never taken for gone. An
+MLflow that answers but is another one than the model was registered in, as after a slip in ``MLFLOW_TRACKING_URI``,
+counts as one that cannot be read.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests
-
-from serving.errors import HotswapError
+from flows import mlflow_access
+from flows.mlflow_errors import RegistryError
+from serving.redaction import redacted
 
 if TYPE_CHECKING:
-    from flows.settings import Settings
+    from mlflow import MlflowClient
 
-_SQLITE = "sqlite:///"
-_TIMEOUT_SECONDS = 10.0
-_DELETED = "Deleted_Internal"
-_PAGE = 10_000
+T = TypeVar("T")
+
+_PAGE = 1000
+_UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+_FAILURE_SECONDS = 1.0
+"""how long a failure answers for the next question too: a look at many models does not wait for each of them"""
 
 
-class RegistryUnread(HotswapError):
+class RegistryUnread(RegistryError):
     """MLflow cannot be read."""
 
 
@@ -39,105 +39,109 @@ class RegistryView:
     aliases: Mapping[str, int] = field(default_factory=dict)
     runs: Mapping[int, str] = field(default_factory=dict)
     """the run of each registered version"""
+    known: bool = False
+    """whether there is a registered model of this name"""
 
 
-def read_registry(settings: Settings, model: str) -> RegistryView:
+def read_registry(model: str) -> RegistryView:
     """
     Aliases and versions of `model`; empty where MLflow does not know it.
 
     Raises:
-        HotswapError: MLflow cannot be read.
+        RegistryUnread: MLflow cannot be read.
     """
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri.startswith(_SQLITE):
-        return _from_sqlite(Path(uri.removeprefix(_SQLITE)), model)
-    if uri.startswith("http"):
-        return _from_server(uri.rstrip("/"), model)
-    from flows.registry import Registry
-
-    registry = Registry(settings.home / "artifacts")
-    return RegistryView(registry.aliases(model), registry.runs(model))
+    return _READER.ask(mlflow_access.registry_address(), lambda client: _view(client, model), RegistryView())
 
 
-def read_version_tags(settings: Settings, model: str, version: int) -> dict[str, str]:
+def read_version_tags(model: str, version: int) -> dict[str, str]:
     """What the registry keeps with one version, such as ``hotswap.digest``; empty for an unknown one."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri.startswith(_SQLITE):
-        query = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?"
-        return dict(_rows(Path(uri.removeprefix(_SQLITE)), query, model, version))
-    if uri.startswith("http"):
-        answer = _get(uri.rstrip("/"), "model-versions/get", name=model, version=version)
-        return _tags(answer.get("model_version", {}))
-    from flows.registry import Registry
 
-    return Registry(settings.home / "artifacts").version_tags(model, version)
+    def tags(client: MlflowClient) -> dict[str, str]:
+        return dict(client.get_model_version(model, str(version)).tags)
+
+    return _READER.ask(mlflow_access.registry_address(), tags, {})
 
 
-def read_run_tags(settings: Settings, run_id: str) -> dict[str, str]:
+def read_run_tags(run_id: str) -> dict[str, str]:
     """The tags of a run: git commit, data digest, gate verdict …; empty for an unknown one."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    if uri.startswith(_SQLITE):
-        return dict(_rows(Path(uri.removeprefix(_SQLITE)), "SELECT key, value FROM tags WHERE run_uuid = ?", run_id))
-    if uri.startswith("http"):
-        answer = _get(uri.rstrip("/"), "runs/get", run_id=run_id)
-        return _tags(answer.get("run", {}).get("data", {}))
-    from flows.registry import Registry
-
-    return Registry(settings.home / "artifacts").run_tags(run_id)
+    return _READER.ask(mlflow_access.tracking_address(), lambda client: dict(client.get_run(run_id).data.tags), {})
 
 
-def _from_sqlite(path: Path, model: str) -> RegistryView:
-    aliases = _rows(path, "SELECT alias, version FROM registered_model_aliases WHERE name = ?", model)
-    versions = _rows(
-        path,
-        "SELECT version, COALESCE(run_id, '') FROM model_versions WHERE name = ? AND current_stage != ?",
-        model,
-        _DELETED,
-    )
-    return RegistryView(dict(aliases), dict(versions))
+def check_same_registry(view: RegistryView, model: str, published: Mapping[int, str | None]) -> None:
+    """
+    Is this the registry that the versions on disk were registered in?
+
+    Args:
+        view: What the registry has.
+        model: The model's name.
+        published: The run of every version that was registered and published here, as far as its stamp is there.
+
+    Raises:
+        RegistryUnread: It is not; the message asks for the address.
+    """
+    address = redacted(mlflow_access.registry_address())
+    question = "is MLFLOW_TRACKING_URI the right one?"
+    if published and not view.known:
+        raise RegistryUnread(
+            f"MLflow at {address} does not know the model {model!r}, which was registered: {question} "
+            "If the model was deleted there, create it again and `hotswap reconcile` registers its versions"
+        )
+    for version, run_id in sorted(published.items()):
+        there = view.runs.get(version)
+        if run_id and there and there != run_id:
+            raise RegistryUnread(
+                f"MLflow at {address} has another version {version} of {model!r}, made by run {there}, "
+                f"not by {run_id}: {question}"
+            )
 
 
-def _rows(path: Path, query: str, *parameters: Any) -> list[Any]:
-    if not path.exists() or not path.stat().st_size:
-        return []
+class _Reader:
+    """Asks MLflow, and remembers for a moment that it could not be asked."""
+
+    def __init__(self) -> None:
+        self._failed_at = float("-inf")
+        self._failed = ("", "")
+
+    def ask(self, address: str, question: Callable[[MlflowClient], T], unknown: T) -> T:
+        """The answer of MLflow at `address`; `unknown` where it has nothing of that name."""
+        if self._failed[0] == address and time.monotonic() - self._failed_at < _FAILURE_SECONDS:
+            raise RegistryUnread(self._failed[1])
+        try:
+            with mlflow_access.translated(address, "read"):
+                return _answer(address, question, unknown)
+        except RegistryError as exc:
+            self._failed, self._failed_at = (address, str(exc)), time.monotonic()
+            raise RegistryUnread(str(exc)) from exc
+
+
+def _answer(address: str, question: Callable[[MlflowClient], T], unknown: T) -> T:
+    if mlflow_access.is_new(address):
+        return unknown
+    tracking = mlflow_access.tracking_address()
+    client = mlflow_access.connect("read", address if mlflow_access.is_new(tracking) else tracking)
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_SECONDS)
-        ) as file:
-            return file.execute(query, parameters).fetchall()
-    except sqlite3.Error as exc:
-        raise RegistryUnread(f"MLflow's database {path} cannot be read ({exc}): `hotswap train` would mend it") from exc
+        return question(client)
+    except mlflow_access.import_mlflow().MlflowException as exc:
+        if exc.error_code != _UNKNOWN:
+            raise
+        return unknown
 
 
-def _from_server(uri: str, model: str) -> RegistryView:
-    found = _get(uri, "registered-models/get", name=model).get("registered_model", {})
-    aliases = {each["alias"]: int(each["version"]) for each in found.get("aliases", [])}
-    return RegistryView(aliases, dict(_versions(uri, model)) if found else {})
+_READER = _Reader()
 
 
-def _versions(uri: str, model: str) -> Iterator[tuple[int, str]]:
-    page = ""
+def _view(client: MlflowClient, model: str) -> RegistryView:
+    # First what only MLflow answers: any web server can say that there is no such model.
+    runs = dict(_runs(client, model))
+    aliases = client.get_registered_model(model).aliases
+    return RegistryView({alias: int(version) for alias, version in aliases.items()}, runs, known=True)
+
+
+def _runs(client: MlflowClient, model: str) -> Iterator[tuple[int, str]]:
+    page: Any = None
     while True:
-        asked = {"filter": f"name = '{model}'", "max_results": _PAGE, **({"page_token": page} if page else {})}
-        answer = _get(uri, "model-versions/search", **asked)
-        for each in answer.get("model_versions", []):
-            yield int(each["version"]), each.get("run_id", "")
-        page = answer.get("next_page_token", "")
-        if not page:
+        found = client.search_model_versions(f"name = '{model}'", max_results=_PAGE, page_token=page)
+        for entry in found:
+            yield int(entry.version), entry.run_id or ""
+        if not (page := found.token):
             return
-
-
-def _get(uri: str, path: str, **asked: Any) -> dict[str, Any]:
-    try:
-        answer = requests.get(f"{uri}/api/2.0/mlflow/{path}", params=asked, timeout=_TIMEOUT_SECONDS)
-        if answer.status_code == 404:
-            return {}
-        answer.raise_for_status()
-        found = answer.json()
-    except (requests.RequestException, ValueError) as exc:
-        raise RegistryUnread(f"MLflow at {uri} cannot be read ({exc}): check that it runs") from exc
-    return found if isinstance(found, dict) else {}
-
-
-def _tags(holder: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in holder.get("tags", [])}

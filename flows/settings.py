@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.errors import HotswapError
+from serving.redaction import redact_logs
 
 
 class InvalidSettings(HotswapError):
@@ -151,3 +152,4 @@ def apply_environment(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    redact_logs()

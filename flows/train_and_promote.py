@@ -28,9 +28,10 @@ from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge, judge_files
 from flows.inspection import inspect
 from flows.labelling import Change
+from flows.mlflow_errors import RegistryError
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
-from flows.registry import FLOW_RUN, Registered, Registry, RegistryError
+from flows.registry import FLOW_RUN, Registered, Registry
 from flows.sandbox import Candidate, SandboxDecision, SandboxServer
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable

@@ -25,12 +25,18 @@ from __future__ import annotations
 
 import grpc
 
+from serving.redaction import redacted
+
 
 class HotswapError(Exception):
     """Something a user can act on."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(type(self).__doc__ if message is None else message)
+
+    def __str__(self) -> str:
+        """The message without the secrets that an address in it carries, as it goes to logs, journals and pages."""
+        return redacted(super().__str__())
 
     @property
     def message(self) -> str:
@@ -41,6 +47,9 @@ class ServingError(HotswapError):
     """The model server failed."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+
+    # It goes to whoever asked and may quote all of a large request, so it is what it was made of.
+    __str__ = Exception.__str__
 
 
 class InvalidRequest(ServingError):

@@ -82,7 +82,7 @@ def deleted_in_the_registry(pipeline: Pipeline) -> None:
         (tampered_journal, "is not what was written"),
         (broken_config, "models.config"),
         (moved_alias, "alias champion is at no version"),
-        (deleted_in_the_registry, "the registry has lost it"),
+        (deleted_in_the_registry, "does not know the model"),
     ],
 )
 def test_each_harm_is_found(harm: Callable[[Pipeline], None], told: str, offline: Pipeline) -> None:
