@@ -23,7 +23,8 @@ def report(exc: Exception) -> int:
 
 def complain(sentence: str) -> None:
     """Say one sentence on standard error."""
-    print(wrapped(f"hotswap: {sentence}", sys.stderr), file=sys.stderr)
+    # Redacted before it is wrapped: a secret may end on the next line.
+    print(wrapped(f"hotswap: {redacted(sentence)}", sys.stderr), file=sys.stderr)
 
 
 def _keep_traceback() -> str:
