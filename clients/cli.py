@@ -44,7 +44,7 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     parser.add_argument("--certificate-file", help="this client's certificate (PEM), where the server wants one")
     parser.add_argument("--key-file", help="its key (PEM)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, help="number of the version to ask (the highest available)")
+    which.add_argument("--version", type=int, help="number of the version to ask (that of the server's choice)")
     which.add_argument("--label", help="label of the version to ask, such as stable")
     return parser
 

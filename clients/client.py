@@ -160,7 +160,7 @@ class PredictClient(Protocol):
         Args:
             inputs: One array per signature input, or a bare array for the only input. NumPy arrays are sent as they
                 are, lists as the type that the signature asks for.
-            version: With neither `version` nor `label`, the highest available version answers.
+            version: With neither `version` nor `label` the server chooses: its default label, or the highest.
             signature_name: Empty for ``serving_default``.
 
         Returns:

@@ -154,14 +154,17 @@ def predict(
     grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC instead of REST.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask the model server."""
-    from flows.connections import grpc_client, rest_client
+    """Ask the model server; without --version and --label the version with label stable, where there is one."""
+    from flows.connections import assigned_label, grpc_client, rest_client
+    from flows.labelling import STABLE
     from flows.rows import parse_rows, plain
 
     settings = _settings()
     inputs = parse_rows(rows)
     client = grpc_client(settings) if grpc else rest_client(settings)
     try:
+        if version is None and label is None:
+            label = assigned_label(client, model, STABLE)
         prediction = client.predict(model, inputs, version=version, label=label, signature_name=signature)
     finally:
         client.close()

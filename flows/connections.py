@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from clients.client import Access
+from clients.client import Access, PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.settings import InvalidSettings, Settings
+from serving.errors import InvalidRequest, ServableNotFound
 
 
 def rest_client(settings: Settings, timeout_seconds: float = 10.0) -> RestClient:
@@ -26,6 +27,22 @@ def grpc_client(settings: Settings, timeout_seconds: float = 10.0) -> GrpcClient
         InvalidSettings: The token cannot be read.
     """
     return GrpcClient(settings.endpoints[0].grpc_target, timeout_seconds, access(settings))
+
+
+def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
+    """
+    `label` where the server has an available version with it, else None.
+
+    TensorFlow Serving gives requests that name nothing the highest version, whatever is labelled.
+
+    Raises:
+        ServingError: The server does not answer.
+    """
+    try:
+        client.metadata(model, label=label)
+    except (InvalidRequest, ServableNotFound):
+        return None
+    return label
 
 
 def access(settings: Settings) -> Access:

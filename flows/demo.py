@@ -29,7 +29,7 @@ from flows.gates import Check
 from flows.labelling import STABLE
 from flows.launch import find_prefect
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
-from flows.stack import Process, server_flags, stop
+from flows.stack import STABLE_BY_DEFAULT, Process, server_flags, stop
 from flows.status import VersionRow, status
 from flows.tables import gate_table, version_table
 from flows.terminal import console, width
@@ -263,7 +263,7 @@ def _servers(settings: Settings) -> Iterator[Settings]:
     logs = prepare_home(settings) / "logs"
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         ports_file = Path(directory) / "ports.json"
-        flags = [*server_flags(settings), "--ephemeral_ports", f"--ports_file={ports_file}"]
+        flags = [*server_flags(settings), STABLE_BY_DEFAULT, "--ephemeral_ports", f"--ports_file={ports_file}"]
         _say("Starting a model server, and a Prefect server where none is running.")
         server = Process("demo model server", [sys.executable, "-m", "serving", *flags], logs)
         try:

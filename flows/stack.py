@@ -27,12 +27,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from flows.labelling import STABLE
 from flows.live_server import servable_entries
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.model_config import render
 from serving.repository import Repository, write_atomically
 
+STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
+"""Nobody gets a version that is not verified without asking for it."""
 _MODEL_SERVER = "model server"
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 35.0  # the model server lets requests in flight end, for at most 30 s
@@ -123,7 +126,7 @@ def _services(settings: Settings) -> list[Service]:
     found = [
         Service(
             _MODEL_SERVER,
-            [sys.executable, "-m", "serving", *server_flags(settings)],
+            [sys.executable, "-m", "serving", *server_flags(settings), STABLE_BY_DEFAULT],
             settings.rest_url,
             f"{settings.rest_url}/readyz",
             {"HOTSWAP_REST_PORT": settings.rest_port, "HOTSWAP_GRPC_PORT": settings.grpc_port},

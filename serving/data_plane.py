@@ -86,6 +86,8 @@ class DataPlane:
         self._first_entries: Sequence[ModelEntry] = ()
         self._entries: dict[str, ModelEntry] = {}
         self._labels: dict[str, dict[str, int]] | None = None
+        self._opening: set[str] = set()
+        """the models that answer nothing yet, or are still loading what is to answer by default"""
         self._waiting_reload: asyncio.Task[None] | None = None
 
     async def start(self, entries: Sequence[ModelEntry], has_config: bool = True) -> None:
@@ -104,7 +106,7 @@ class DataPlane:
         _check_platforms(entries)
         await self._apply(entries)
         self._source.start()
-        failed = await self._manager.wait_available(self._entries)
+        failed = await self._manager.wait_available(self._entries, self._default_version)
         if failed:
             raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("servable(s)", failed))
         _refuse_logging(entries)
@@ -126,7 +128,7 @@ class DataPlane:
             ServerUnavailable: The server has no labels yet.
         """
         version = self._labelled_version(spec.name, spec.label) if spec.label is not None else spec.version
-        servable = self._manager.latest(spec.name) if version is None else self._manager.servable(spec.name, version)
+        servable = self._by_default(spec.name) if version is None else self._manager.servable(spec.name, version)
         if servable is None:
             wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
             raise ServableNotFound(f"Servable not found for request: {wanted}")
@@ -336,7 +338,7 @@ class DataPlane:
         new = [entry.name for entry in entries if entry.name not in self._entries]
         self._set_labels(labels)
         await self._apply(entries)
-        failed = await self._manager.wait_available(new)
+        failed = await self._manager.wait_available(new, self._default_version)
         if failed:
             self._set_labels(labels_before)
             await self._apply(before)
@@ -345,12 +347,13 @@ class DataPlane:
 
     async def _apply(self, entries: Sequence[ModelEntry]) -> None:
         self._first_entries = self._first_entries or entries
+        self._opening |= {entry.name for entry in entries if entry.name not in self._entries}
         self._entries = {entry.name: entry for entry in entries}
         await self._source.set_models({entry.name: _watched(entry) for entry in entries})
 
     def _is_ready(self, entry: ModelEntry) -> bool:
         """A model whose versions were all removed is ready too, but for one whose config names the versions."""
-        if self._manager.latest(entry.name) is not None:
+        if self._by_default(entry.name) is not None:
             return True
         return self._manager.is_emptied(entry.name) and not isinstance(entry.policy, Specific)
 
@@ -389,6 +392,23 @@ class DataPlane:
         except InvalidRequest as exc:
             raise GraphError(exc.code, exc.message) from exc
 
+    def _by_default(self, model: str) -> Servable | None:
+        """
+        What answers requests with neither version nor label.
+
+        That is the highest available version, or the one with the default label where that is available. A model that
+        has just come waits for it: while its versions are loaded side by side, the highest may be ready first.
+        """
+        version = self._default_version(model)
+        servable = None if version is None else self._manager.servable(model, version)
+        if servable is not None or (version is not None and model in self._opening):
+            return servable
+        return self._manager.latest(model)
+
+    def _default_version(self, model: str) -> int | None:
+        label = self.settings.default_version_label
+        return (self._labels or {}).get(model, {}).get(label) if label else None
+
     def _labelled_version(self, model: str, label: str) -> int:
         if self._labels is None:
             raise ServerUnavailable(f"Model labels does not init yet.{label}")
@@ -403,6 +423,14 @@ class DataPlane:
 
     def _note_change(self) -> None:
         self.changes += 1
+        if self._opening:
+            self._opening = set(filter(self._is_opening, self._opening))
+
+    def _is_opening(self, model: str) -> bool:
+        if self._manager.latest(model) is None:
+            return True
+        version = self._default_version(model)
+        return version is not None and self._manager.is_loading(model, version)
 
     def _checked_labels(self, entries: Sequence[ModelEntry]) -> dict[str, dict[str, int]]:
         """

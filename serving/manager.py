@@ -167,6 +167,12 @@ class Manager:
         model = self._models.get(name)
         return [model.versions[number].status for number in sorted(model.versions, reverse=True)] if model else []
 
+    def is_loading(self, name: str, version: int) -> bool:
+        """Is this version to be served, and neither available nor given up yet?"""
+        model = self._models.get(name)
+        found = model.versions.get(version) if model else None
+        return found is not None and found.aspired is not None and found.state in (State.START, State.LOADING)
+
     def is_emptied(self, name: str) -> bool:
         """Has this model had versions, and is none of them aspired any more?"""
         model = self._models.get(name)
@@ -174,11 +180,14 @@ class Manager:
             return False
         return all(version.aspired is None for version in model.versions.values())
 
-    async def wait_available(self, names: Iterable[str]) -> dict[str, VersionStatus]:
+    async def wait_available(
+        self, names: Iterable[str], default_version: Callable[[str], int | None] = lambda name: None
+    ) -> dict[str, VersionStatus]:
         """
         Wait until each of these models has a version available, or has failed.
 
-        Looked at from the highest aspired version down, the first that ended before one was available is the failure.
+        The `default_version` of a model decides alone, unless it is not to be served or cannot be loaded. Without it,
+        looked at from the highest aspired version down, the first that ended before one was available is the failure.
         What is below a version that is still being loaded may have ended: it does not count yet.
 
         Returns:
@@ -187,7 +196,7 @@ class Manager:
         names = list(names)
         while True:
             self._changed.clear()
-            outcomes = {name: self._outcome(name) for name in names}
+            outcomes = {name: self._outcome(name, default_version(name)) for name in names}
             if None not in outcomes.values():
                 return {name: status for name, status in outcomes.items() if status and status.state is State.END}
             await self._changed.wait()
@@ -200,9 +209,13 @@ class Manager:
             await asyncio.wait(self._tasks)
         self._pool.shutdown()
 
-    def _outcome(self, name: str) -> VersionStatus | None:
+    def _outcome(self, name: str, default: int | None) -> VersionStatus | None:
         """The version that is available or decides that the model has failed; None while that is open."""
         versions = self._models.get(name, _Model()).versions
+        if default is not None and self.is_loading(name, default):
+            return None
+        if default in versions and versions[default].state is State.AVAILABLE:
+            return versions[default].status
         is_open = False
         for number in sorted(versions, reverse=True):
             version = versions[number]

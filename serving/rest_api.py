@@ -366,7 +366,12 @@ class RestApi:
     async def _models(self) -> Response:
         repository = await self._data_plane.repository()
         rows = [row for name in self._data_plane.models() for row in self._versions(name)]
-        page = {"server": self._data_plane.id, "repository": repository, "models": rows}
+        page = {
+            "server": self._data_plane.id,
+            "repository": repository,
+            "default_version_label": self._settings.default_version_label or None,
+            "models": rows,
+        }
         return Response(HTTPStatus.OK, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def _versions(self, model: str) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ class ServerSettings:
     """Apply the config file again every so many seconds; 0 never."""
     allow_version_labels_for_unavailable_models: bool = False
     """Let a new label point at a version that is not available yet."""
+    default_version_label: str | None = None
+    """Requests with neither version nor label go to the version with this label, where that is available."""
     file_system_poll_wait_seconds: int = 1
     """Seconds between two polls of the base paths; 0 polls once, a negative number never."""
     max_num_load_retries: int = 5

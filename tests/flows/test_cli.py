@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from flows.cli import run
+from serving.model_config import ModelEntry, render
 from serving.repository import Repository
+from serving.version_policy import All
+from tests.conftest import wait_available
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
@@ -211,6 +214,29 @@ def test_predict_answers_over_both_protocols(
         "version": 3,
         "outputs": {"output": [[13.0, 103.0, 1003.0], [4.0, 13.0, 103.0]]},
     }
+
+
+@pytest.mark.parametrize("protocol", [[], ["--grpc"]])
+def test_predict_asks_for_the_stable_version(
+    protocol: list[str],
+    home: Path,
+    tiny_model: Any,
+    model_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also a server that has no default label, as TensorFlow Serving has none; another version is named."""
+    for version in (1, 2):
+        tiny_model(home / "models" / "tiny", version)
+    config = home / "models.config"
+    config.write_text(render([ModelEntry("tiny", str(home / "models" / "tiny"), All(), {"stable": 1, "canary": 2})]))
+    server = model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True)
+    wait_available(server, "tiny", 1, 2)
+    monkeypatch.setenv("HOTSWAP_REST_PORT", str(server.rest_port))
+    monkeypatch.setenv("HOTSWAP_GRPC_PORT", str(server.grpc_port))
+    for how, version in [([], 1), (["--label", "canary"], 2), (["--version", "2"], 2)]:
+        assert run(["predict", "tiny", "1,2,3,4", "--json", *protocol, *how]) == 0
+        assert json.loads(capsys.readouterr().out)["version"] == version
 
 
 @pytest.mark.usefixtures("running")

@@ -74,6 +74,8 @@ def test_up_starts_everything_and_sigterm_stops_it(
     ):
         with urllib.request.urlopen(address, timeout=10) as answer:
             assert answer.status == 200
+    with urllib.request.urlopen(f"{addresses['rest']}/hotswap/models", timeout=10) as answer:
+        assert json.load(answer)["default_version_label"] == "stable"
     assert addresses["ports"] == {name: int(environment[name]) for name in PORTS}
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3
