@@ -2,7 +2,8 @@
 What does a signature over ``tf.Example`` records answer?
 
 Classify and Regress feed serialised examples and give the outputs a meaning; MultiInference does several of them in one
-run of the graph. The checks and their texts are TensorFlow Serving's.
+run of the graph: every input that their signatures have gets all examples. The checks and their texts are TensorFlow
+Serving's.
 
 Source: tensorflow_serving/servables/tensorflow/classifier.cc, regressor.cc, multi_inference.cc
 """
@@ -27,6 +28,8 @@ Classifications = list[list[tuple[bytes, float]]]
 """Per example, the classes: label and score."""
 Regressions = list[float]
 """Per example, the value."""
+Aliases = tuple[str, ...]
+"""Names of outputs, as a signature gives them."""
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -49,8 +52,8 @@ async def classify(
         GraphError: TensorFlow refused to run the graph.
     """
     signature = find_signature(handle, signature_name)
-    _check_classify(data_plane, handle, signature)
-    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds, "Classify")
+    wanted = _checked_classify(data_plane, handle, signature)
+    outputs, rows = await _run(data_plane, handle, signature, wanted, source, timeout_seconds, "Classify")
     return _classifications(outputs, rows)
 
 
@@ -69,8 +72,8 @@ async def regress(
         GraphError: TensorFlow refused to run the graph.
     """
     signature = find_signature(handle, signature_name)
-    _check_regress(data_plane, handle, signature)
-    outputs, rows = await _run(data_plane, handle, signature, source, timeout_seconds, "Regress")
+    wanted = _checked_regress(data_plane, handle, signature)
+    outputs, rows = await _run(data_plane, handle, signature, wanted, source, timeout_seconds, "Regress")
     return _regressions(outputs, rows)
 
 
@@ -84,12 +87,12 @@ async def multi_inference(
         InvalidRequest: A task asks for another model, an unknown signature, or one twice.
         Unsupported: A task asks for something other than classify or regress.
     """
-    signatures = _task_signatures(data_plane, handle, tasks)
-    found, rows = await _run(data_plane, handle, _union(list(signatures.values())), source, None, "MultiInference")
+    asked = _asked(data_plane, handle, tasks)
+    found, rows = await _run(data_plane, handle, _union(asked), (), source, None, "MultiInference")
     data_plane.metrics.count_examples(handle.servable.model, rows)
     answers: list[tuple[str, Classifications | Regressions]] = []
-    for task, signature in zip(tasks, signatures.values(), strict=True):
-        outputs = {alias: found[info.name] for alias, info in signature.outputs.items()}
+    for task, (signature, wanted) in zip(tasks, asked, strict=True):
+        outputs = {alias: found[signature.outputs[alias].name] for alias in wanted}
         read = _classifications if task.method_name == CLASSIFY else _regressions
         answers.append((signature.name, read(outputs, rows)))
     return answers
@@ -109,8 +112,9 @@ def find_signature(handle: ServableHandle, name: str) -> Signature:
     return signature
 
 
-def _task_signatures(data_plane: DataPlane, handle: ServableHandle, tasks: Sequence[Any]) -> dict[str, Signature]:
-    signatures: dict[str, Signature] = {}
+def _asked(data_plane: DataPlane, handle: ServableHandle, tasks: Sequence[Any]) -> list[tuple[Signature, Aliases]]:
+    """The signature of each task, and which of its outputs the task needs."""
+    asked: dict[str, tuple[Signature, Aliases]] = {}
     for task in tasks:
         if not task.model_spec.name:
             raise InvalidRequest("Found ModelSpec with an empty model name.")
@@ -119,27 +123,26 @@ def _task_signatures(data_plane: DataPlane, handle: ServableHandle, tasks: Seque
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in handle.servable.signatures:
             raise InvalidRequest(NO_SIGNATURE_FOR_TASK.format(name=name))
-        if name in signatures:
+        if name in asked:
             raise InvalidRequest(f"Duplicate evaluation of signature: {name}")
-        signature = signatures[name] = handle.servable.signatures[name]
+        signature = handle.servable.signatures[name]
         if task.method_name == CLASSIFY:
-            _check_classify(data_plane, handle, signature)
+            asked[name] = signature, _checked_classify(data_plane, handle, signature)
         elif task.method_name == REGRESS:
-            _check_regress(data_plane, handle, signature)
+            asked[name] = signature, _checked_regress(data_plane, handle, signature)
         else:
             raise Unsupported(f"Unsupported signature method_name: {task.method_name}")
-        first = next(iter(signatures.values()))
-        if signature.inputs[_INPUTS].name != first.inputs[_INPUTS].name:
-            raise InvalidRequest("Input tensor must be the same for all Signatures.")
-    return signatures
+    return list(asked.values())
 
 
-def _union(signatures: Sequence[Signature]) -> Signature:
-    """A signature that gives all outputs of these, by tensor name."""
+def _union(asked: Sequence[tuple[Signature, Aliases]]) -> Signature:
+    """A signature that takes every input and gives every output of these, by tensor name."""
+    inputs = [signature.inputs[_INPUTS] for signature, _ in asked]
+    outputs = [signature.outputs[alias] for signature, wanted in asked for alias in wanted]
     return Signature(
-        name="\n".join(["", *(signature.name for signature in signatures)]),
-        inputs=signatures[0].inputs,
-        outputs={info.name: info for signature in signatures for info in signature.outputs.values()},
+        name="\n".join(["", *sorted(signature.name for signature, _ in asked)]),
+        inputs={info.name: info for info in inputs},
+        outputs={info.name: info for info in outputs},
         method_name="",
         defaults={},
     )
@@ -149,16 +152,20 @@ async def _run(
     data_plane: DataPlane,
     handle: ServableHandle,
     signature: Signature,
+    wanted: Aliases,
     source: Any,
     timeout_seconds: float | None,
     api: str,
 ) -> tuple[dict[str, Array], int]:
     examples = serialized_examples(source)
-    outputs = await data_plane.run(handle.servable, signature, {_INPUTS: examples}, (), timeout_seconds, api)
+    inputs = dict.fromkeys(signature.inputs, examples)
+    some = wanted if len(wanted) < len(signature.outputs) else ()
+    outputs = await data_plane.run(handle.servable, signature, inputs, some, timeout_seconds, api)
     return outputs, len(examples)
 
 
-def _check_classify(data_plane: DataPlane, handle: ServableHandle, signature: Signature) -> None:
+def _checked_classify(data_plane: DataPlane, handle: ServableHandle, signature: Signature) -> Aliases:
+    """The outputs that a classify needs of a signature, once it has been found to classify."""
     _check_method(data_plane, signature, "classification", CLASSIFY)
     if len(signature.inputs) != 1:
         raise InvalidRequest("Expected one input Tensor.")
@@ -171,9 +178,11 @@ def _check_classify(data_plane: DataPlane, handle: ServableHandle, signature: Si
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
             f"Signature was: {_definition(handle, signature)}"
         )
+    return tuple(alias for alias in (_CLASSES, _SCORES) if alias in signature.outputs)
 
 
-def _check_regress(data_plane: DataPlane, handle: ServableHandle, signature: Signature) -> None:
+def _checked_regress(data_plane: DataPlane, handle: ServableHandle, signature: Signature) -> Aliases:
+    """The outputs that a regress needs of a signature, once it has been found to regress."""
     _check_method(data_plane, signature, "regression", REGRESS)
     if len(signature.inputs) != 1:
         raise InvalidRequest("Expected one input Tensor.")
@@ -183,6 +192,7 @@ def _check_regress(data_plane: DataPlane, handle: ServableHandle, signature: Sig
         raise InvalidRequest(f"No regression inputs found in SignatureDef: {_definition(handle, signature)}")
     if _OUTPUTS not in signature.outputs:
         raise InvalidRequest(f"No regression outputs found in SignatureDef: {_definition(handle, signature)}")
+    return (_OUTPUTS,)
 
 
 def _definition(handle: ServableHandle, signature: Signature) -> str:

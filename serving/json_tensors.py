@@ -393,6 +393,8 @@ class _Column:
         shape = (*rows, *(self._shape or ()))
         values = self._values[: math.prod(shape)]
         dtype = dtype_of(self._data_type)
+        if dtype is None:
+            raise InvalidRequest(f"tensor parsing error: {self._name}")
         if self._data_type == _STRING:
             array = np.empty(len(values), object)
             array[:] = values

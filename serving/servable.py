@@ -27,7 +27,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
-from tensorflow.python.framework import dtypes, errors_impl, ops, tensor_util
+from tensorflow.python.framework import errors_impl, ops, tensor_util
 
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
@@ -36,12 +36,14 @@ from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
 from serving.operations import AS_LONG_AS_VALUES_SAY, Operations, changes_state
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
-from serving.tensors import Array, DeepArray
+from serving.tensors import Array, DeepArray, data_type_of, dtype_of, type_name
 
 INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
 MOST_TIMES_THE_ROWS = 8
 
+_FLOATS = {types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
+_NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
 _CALLERS_THREAD, _ALL_THREADS = -1, 0
 _RUNS_PER_ESTIMATE = 3
 _MOST_KINDS = 1024
@@ -85,14 +87,17 @@ class Call:
     ) -> None:
         infos = list(signature.inputs.values())
         feeds, fetches = _names(infos), _names(signature.outputs[alias] for alias in outputs)
+        if not all((*feeds, *fetches)):
+            raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, _NOT_ONE_TENSOR)
         self.servable = servable
         self.signature = signature
         self.aliases = tuple(signature.inputs)
         self.outputs = outputs
         self.is_declared = (frozenset(feeds), frozenset(fetches)) in servable.declared
         """whether a signature has just these inputs and outputs"""
-        self.dtypes = [numpy_dtype(info.dtype) for info in infos]
-        self.type_names = [_cpp_name(dtypes.as_dtype(info.dtype).name) for info in infos]
+        self.dtypes = [dtype_of(info.dtype) for info in infos]
+        """None where only the graph knows"""
+        self.type_names = [type_name(info.dtype) for info in infos]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
         self._last_batch: tuple[list[tuple[int, ...]], Batch] = ([], Batch(0, None, False))
         self._short_rows: dict[Hashable, int] = {}
@@ -203,8 +208,8 @@ class Call:
         if list(map(_dtype_of, arrays)) == self.dtypes:
             return
         for position, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
-            if array.dtype != dtype:
-                given = type_name(array.dtype)
+            if dtype is not None and array.dtype != dtype:
+                given = type_name(data_type_of(array.dtype))
                 expected = self.type_names[position]
                 raise InvalidRequest(f"Expects arg[{position}] to be {expected} but {given} is provided")
 
@@ -402,7 +407,7 @@ class Servable:
         return signature is not None and self._may_be_left_unfused(signature.outputs.values())
 
     def _may_be_left_unfused(self, outputs: Collection[TensorInfo]) -> bool:
-        are_floats = all(numpy_dtype(info.dtype).kind == "f" for info in outputs)
+        are_floats = all(info.dtype in _FLOATS for info in outputs)
         return are_floats and self.operations.may_be_left_unfused(_names(outputs))
 
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
@@ -492,19 +497,6 @@ def _have_nan(arrays: Iterable[Array]) -> bool:
     return False
 
 
-def numpy_dtype(data_type: int) -> np.dtype[Any]:
-    """The array type for a ``DataType`` number; strings are objects (bytes)."""
-    dtype: np.dtype[Any] = np.dtype(dtypes.as_dtype(data_type).as_numpy_dtype)
-    return dtype
-
-
-def type_name(dtype: np.dtype[Any]) -> str:
-    """TensorFlow's name for an array type: ``float``, ``double``, ``string`` …"""
-    if dtype.kind in "OSU":
-        return "string"
-    return _cpp_name(dtypes.as_dtype(dtype).name)
-
-
 def _as_array(result: Any) -> Any:
     """What a session gave for one tensor; a scalar string comes as bytes."""
     return (
@@ -512,10 +504,6 @@ def _as_array(result: Any) -> Any:
         if isinstance(result, (np.ndarray, DeepArray))
         else np.array(result, None if hasattr(result, "dtype") else object)
     )
-
-
-def _cpp_name(name: str) -> str:
-    return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:

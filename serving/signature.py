@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import InvalidRequest
-from serving.tensors import Array, decode
+from serving.tensors import Array, decode, dtype_of
 
 DEFAULT_SIGNATURE = "serving_default"
 _NOTHING: Array = np.empty(0)
@@ -24,8 +24,14 @@ class TensorInfo:
     """One input or output of a signature: the graph's tensor, its ``DataType`` number and its shape (-1: any size)."""
 
     name: str
+    """empty for a sparse, ragged or other composite one, which is several tensors: nobody can feed or fetch it"""
     dtype: int
     shape: tuple[int, ...] | None
+
+    @property
+    def has_rows(self) -> bool:
+        """Does its first dimension count something?"""
+        return self.shape is not None and self.shape[:1] == (-1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +50,8 @@ class Signature:
         return (
             bool(self.inputs)
             and not self.defaults
-            and all(info.shape is not None and info.shape[:1] == (-1,) for info in self.inputs.values())
-            and all(
-                info.shape is not None and info.shape[:1] == (-1,) and -1 not in info.shape[1:]
-                for info in self.outputs.values()
-            )
+            and all(info.has_rows and dtype_of(info.dtype) is not None for info in self.inputs.values())
+            and all(info.has_rows and -1 not in (info.shape or ())[1:] for info in self.outputs.values())
         )
 
 

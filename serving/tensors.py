@@ -48,7 +48,10 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     23: np.dtype(np.uint64),
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_REFERENCE = 100
+"""what is added to the number of a type for a reference to it"""
 _TYPE_NAMES = {
+    0: "INVALID",
     1: "float",
     2: "double",
     3: "int32",
@@ -59,14 +62,30 @@ _TYPE_NAMES = {
     8: "complex64",
     9: "int64",
     BOOL: "bool",
+    11: "qint8",
+    12: "quint8",
+    13: "qint32",
     14: "bfloat16",
+    15: "qint16",
+    16: "quint16",
     17: "uint16",
     18: "complex128",
     19: "half",
+    20: "resource",
+    21: "variant",
     22: "uint32",
     23: "uint64",
+    24: "float8_e5m2",
+    25: "float8_e4m3fn",
+    26: "float8_e4m3fnuz",
+    27: "float8_e4m3b11fnuz",
+    28: "float8_e5m2fnuz",
+    29: "int4",
+    30: "uint4",
+    31: "int2",
+    32: "uint2",
 }
-_NUMBERS_BY_NAME = {f"DT_{name.upper()}": number for number, name in _TYPE_NAMES.items()}
+_NUMBERS_BY_NAME = {f"DT_{_TYPE_NAMES[number].upper()}": number for number in _DTYPES}
 # The field that holds the values of a type, and how they stand in it.
 _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     1: ("float_val", np.dtype(np.float32)),
@@ -158,8 +177,10 @@ def data_type_of(dtype: np.dtype[Any]) -> int:
 
 
 def type_name(data_type: int) -> str:
-    """TensorFlow's short name for a ``DataType`` number: ``float``, ``half``, ``string`` …"""
-    return _TYPE_NAMES.get(data_type, "unknown")
+    """TensorFlow's short name for a ``DataType`` number: ``float``, ``half``, ``string_ref`` …"""
+    if data_type > _REFERENCE:
+        return f"{type_name(data_type - _REFERENCE)}_ref"
+    return _TYPE_NAMES.get(data_type, f"unknown dtype enum ({data_type})")
 
 
 def data_type_named(name: str) -> int:

@@ -90,6 +90,11 @@ def step_difference(step: Mapping[str, Any], seen: Any, strict: bool = False) ->
     return "" if seen == wanted else f"{_shown(seen)} instead of {_shown(wanted)}"
 
 
+def response_value(method: str, answer: GrpcAnswer) -> Any:
+    """What is in a response, without the order of its maps."""
+    return _plain(RESPONSES[method].FromString(answer.response))
+
+
 def in_legal_order(states: list[str]) -> bool:
     """May one version go through these states, some of which were too short to be seen?"""
     return all(_STATES.index(before) < _STATES.index(after) for before, after in pairwise(states))

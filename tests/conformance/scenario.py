@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import grpc
 from google.protobuf import text_format
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 
+from tests.conformance.cases import content
 from tests.conformance.client import RestAnswer
-from tests.conformance.compare import in_legal_order, step_difference
+from tests.conformance.compare import in_legal_order, response_value, step_difference
 from tests.conformance.launch import (
     ENVIRONMENT,
     PROJECT,
@@ -218,6 +220,35 @@ class Scenario:
     def _rest(self, step: Step) -> RestAnswer:
         assert self._client is not None
         return self._client.rest(step["request"], ANSWER_SECONDS)
+
+    def _many(self, step: Step) -> list[list[Any]]:
+        """The different answers to each request while several clients ask at once, again and again."""
+        requests, clients = step["requests"], step["clients"]
+        gate = threading.Barrier(clients)
+
+        def ask(number: int) -> list[Any]:
+            gate.wait(START_SECONDS)
+            return [self._answered(requests[number % len(requests)]) for _ in range(step["times"])]
+
+        for request in requests:
+            self._answered(request)
+        seen: list[list[Any]] = [[] for _ in requests]
+        with ThreadPoolExecutor(clients) as pool:
+            for number, answers in enumerate(pool.map(ask, range(clients))):
+                distinct = seen[number % len(requests)]
+                for answer in answers:
+                    if answer not in distinct:
+                        distinct.append(answer)
+        return seen
+
+    def _answered(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer as it is recorded where many clients ask."""
+        assert self._client is not None
+        if request["protocol"] == "REST":
+            page = self._client.rest(request, ANSWER_SECONDS)
+            return {"status": page.status, "body": page.body.decode()}
+        answer = self._client.grpc(request["method"], content(request, "message"), ANSWER_SECONDS)
+        return {"code": answer.code, "message": answer.message, "value": response_value(request["method"], answer)}
 
     def _metrics(self, step: Step) -> dict[str, Any]:
         page = self._rest({"request": {"method": "GET", "path": step["path"]}})
