@@ -34,6 +34,7 @@ from clients.client import (
     too_late,
     unreachable,
 )
+from clients.proxies import is_local_target
 from clients.retries import call_with_retries
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
@@ -49,7 +50,6 @@ _SERVER_TRAILER = "hotswap-server"
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # a proxy for the internet does not lead to a model server
     ("grpc.use_local_subchannel_pool", 1),  # a new client tries at once, whatever an earlier one met
     ("grpc.initial_reconnect_backoff_ms", 100),  # shorter than the pause before a call is made again
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -192,14 +192,15 @@ class GrpcClient(PredictClient):
 
 
 def _channel(target: str, access: Access) -> grpc.Channel:
+    options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_local_target(target)))]
     if not access.ca_file:
-        return grpc.insecure_channel(target, options=_OPTIONS)
+        return grpc.insecure_channel(target, options=options)
     files = (access.ca_file, access.key_file, access.certificate_file)
     try:
         credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
     except OSError as exc:
         raise InvalidRequest(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    return grpc.secure_channel(target, credentials, options=_OPTIONS)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def _serialize(message: Message) -> bytes:

@@ -12,7 +12,7 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import grpc
 import numpy as np
@@ -37,6 +37,7 @@ from clients.client import (
     too_late,
     unreachable,
 )
+from clients.proxies import is_loopback
 from clients.retries import call_with_retries
 from serving.errors import (
     DeadlineExceeded,
@@ -74,7 +75,10 @@ class RestClient(PredictClient):
         self._shown = redacted(self._base_url)
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy for the internet does not lead to a model server
+        # Of the environment the proxies count, and no password that a .netrc has for the host.
+        self._session.trust_env = False
+        if not is_loopback(urlsplit(self._base_url).hostname or ""):
+            self._session.proxies = requests.utils.get_environ_proxies(self._base_url)
         self._session.verify = access.ca_file or True
         if access.certificate_file and access.key_file:
             self._session.cert = (access.certificate_file, access.key_file)

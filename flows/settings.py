@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clients.proxies import go_straight_to
 from serving.errors import HotswapError
 from serving.redaction import redact_logs
 
@@ -152,4 +153,5 @@ def apply_environment(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    go_straight_to(settings.host)
     redact_logs()

@@ -22,7 +22,10 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "***"
 _WORDS = r"pass(?:word|wd|phrase)?|pwd|secret|token|api_?key|access_?key|private_?key|auth_?string|credentials?|sig"
-_SECRET_NAME = re.compile(rf"(?:^|_)(?:\w*(?:{_WORDS})|API_KEY|ACCESS_KEY_ID)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"PASSWORD$|PASSWD$|_PWD$|(?:^|_)(?:PASS|PASSPHRASE|SECRET|SECRET_KEY|TOKEN|API_KEY|ACCESS_KEY(?:_ID)?|AUTH_STRING)$",
+    re.IGNORECASE,
+)
 _USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<user>[^\s/?#\"<>]{1,1000})@")
 _PARAMETER = re.compile(rf"(?P<name>[?&;][\w.-]{{0,40}}(?:{_WORDS})=)[^\s&;#'\"<>),]+", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(?P<scheme>\b(?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{8,}")

@@ -82,6 +82,13 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
 
 
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "SSH_ASKPASS", "GOOGLE_APPLICATION_CREDENTIALS", "TOKEN_FILE"])
+def test_paths_that_the_environment_holds_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every variable whose name has such a word in it holds a secret."""
+    monkeypatch.setenv(name, "/home/ada/project")
+    assert redacted("see /home/ada/project/logs") == "see /home/ada/project/logs"
+
+
 def test_a_large_text_is_redacted_in_no_time() -> None:
     """Ten megabytes without a space take less than a second."""
     started = time.process_time()

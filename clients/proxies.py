@@ -1,0 +1,44 @@
+"""
+Which requests go straight to their server, whatever proxy the environment names?
+
+Those to this machine: a proxy for the internet does not lead back to it. For everything else ``http_proxy``,
+``https_proxy``, ``all_proxy`` and ``no_proxy`` count as they count for everybody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from urllib.parse import urlsplit
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Does `host` name this machine, by name or by address?"""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def is_local_target(target: str) -> bool:
+    """Is a gRPC target, such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``, on this machine?"""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    for scheme in ("dns:", "ipv4:", "ipv6:"):
+        target = target.removeprefix(scheme)
+    return is_loopback(urlsplit(f"//{target.rpartition('/')[2]}").hostname or "")
+
+
+def go_straight_to(*hosts: str) -> None:
+    """Make this process, its libraries and the processes it starts ask this machine and `hosts` without a proxy."""
+    found = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in found.split(",") if name.strip()]
+    if "*" not in names:
+        names += [name for name in dict.fromkeys((*LOOPBACK, *hosts)) if name not in names]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)

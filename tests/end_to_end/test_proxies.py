@@ -1,0 +1,79 @@
+"""With a proxy in the environment that leads nowhere, everything on this machine works as without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import labelling
+from serving.repository import Repository
+from tests.faults.restartable import free_ports
+
+PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture
+def behind_a_proxy(tmp_path: Path) -> dict[str, str]:
+    """An environment with a home and ports of the test's own, and a proxy where nobody listens."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_")) and name.lower() != "no_proxy"
+    }
+    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
+    return {**kept, **ports, **paths, **dict.fromkeys(PROXIES, "http://127.0.0.1:9")}
+
+
+def hotswap(environment: dict[str, str], *arguments: str) -> Any:
+    """What a command that succeeds prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def up(behind_a_proxy: dict[str, str], tiny_model: Any, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What ``hotswap up`` says once everything answers."""
+    tiny_model(tmp_path / "models" / "tiny", 3)
+    labelling.write(Repository(tmp_path / "models"), "tiny", {})
+    command = [sys.executable, "-m", "flows.cli", "up", "--json"]
+    with subprocess.Popen(command, env=behind_a_proxy, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def test_a_training_with_servers_of_its_own_goes_live(behind_a_proxy: dict[str, str]) -> None:
+    """Prefect, sandbox and verification are all on this machine."""
+    assert hotswap(behind_a_proxy, "train", "iris", "--epochs", "20")["version"] == 1
+
+
+def test_everything_is_up_and_answers(up: dict[str, Any], behind_a_proxy: dict[str, str]) -> None:
+    """Model server, MLflow and Prefect are seen to answer; status and predict reach the model server."""
+    assert up["rest"].endswith(behind_a_proxy["HOTSWAP_REST_PORT"])
+    for protocol in ([], ["--grpc"]):
+        answer = hotswap(behind_a_proxy, "predict", "tiny", "1,2,3,4", *protocol)
+        assert answer["outputs"] == {"output": [[13.0, 103.0, 1003.0]]}
+    over_mlflow = {**behind_a_proxy, "MLFLOW_TRACKING_URI": up["mlflow"]}
+    (row,) = hotswap(over_mlflow, "status")
+    assert (row["version"], row["state"]) == (3, "AVAILABLE")
+    assert not any("MLflow" in what for what in row["drift"])
