@@ -147,7 +147,7 @@ def status(
 @app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus
 def predict(
     model: Model,
-    rows: Annotated[list[str], typer.Argument(help="Rows such as 5.1,3.5,1.4,0.2, or - for JSON rows on stdin.")],
+    rows: Annotated[list[str], typer.Argument(help="Rows such as 5.1,3.5,1.4,0.2, or - for JSON on standard input.")],
     version: Annotated[int | None, typer.Option(help="Ask this version.")] = None,
     label: Annotated[str | None, typer.Option(help="Ask the version that carries this label.")] = None,
     signature: Annotated[str, typer.Option(help="Ask this signature.")] = "",
@@ -155,22 +155,13 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask the model server; without --version and --label the version with label stable, where there is one."""
-    from flows.connections import assigned_label, grpc_client, rest_client
-    from flows.labelling import STABLE
-    from flows.rows import parse_rows, plain
+    from flows.asking import Asked, ask
 
-    settings = _settings()
-    inputs = parse_rows(rows)
-    client = grpc_client(settings) if grpc else rest_client(settings)
-    try:
-        if version is None and label is None:
-            label = assigned_label(client, model, STABLE)
-        prediction = client.predict(model, inputs, version=version, label=label, signature_name=signature)
-    finally:
-        client.close()
-    outputs = {name: plain(array) for name, array in prediction.outputs.items()}
-    data = {"model": model, "version": prediction.version, "outputs": outputs}
-    _show(data, presentation.prediction_text(model, prediction, outputs), as_json)
+    for row in rows:
+        if row.startswith("--"):
+            raise typer.BadParameter(f"there is no option {row}")
+    answer = ask(_settings(), Asked(model, version, label, signature, grpc), rows)
+    _show(presentation.answer_data(answer), presentation.answer_text(answer), as_json, hanging=4)
 
 
 @app.command()

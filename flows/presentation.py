@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.terminal import console, width, wrapped
+from flows.terminal import console, one_line, width, wrapped
 
 if TYPE_CHECKING:
-    from clients.client import Prediction
+    from flows.asking import Answer
     from flows.drift import Repair
     from flows.history import Moment
     from flows.labelling import Change
@@ -112,10 +112,18 @@ def _print(lines: Sequence[str], hanging: int = 0) -> None:
         print(wrapped(line, hanging=hanging))
 
 
-def prediction_text(model: str, prediction: Prediction, outputs: dict[str, Any]) -> str:
-    version = "" if prediction.version is None else f" version {prediction.version}"
-    lines = [f"{model}{version}"]
-    for name, values in outputs.items():
+def answer_data(answer: Answer) -> dict[str, Any]:
+    """The document of an answer; classes stand in it only where the model tells them."""
+    classes = {"classes": answer.classes} if answer.classes else {}
+    return {"model": answer.model, "version": answer.version, "outputs": answer.outputs, **classes}
+
+
+def answer_text(answer: Answer) -> str:
+    """Version, classes and outputs, a line per row."""
+    version = "" if answer.version is None else f" version {answer.version}"
+    lines = [f"{answer.model}{version}"]
+    lines += [f"  class: {one_line(each['class'])} {each['probability']:.6g}" for each in answer.classes]
+    for name, values in answer.outputs.items():
         lines += [f"  {name}: {_value_text(value)}" for value in (values if isinstance(values, list) else [values])]
     return "\n".join(lines)
 

@@ -487,6 +487,7 @@ def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Ev
         "digest": registered.digest,
         "run_id": run_id,
         "dataset_digest": dataset.digest,
+        "features": list(dataset.feature_names),
         "metrics": evaluation.metrics,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "golden": promotion.golden_rows(dataset.test.examples[rows], evaluation.probabilities[rows]),
