@@ -12,6 +12,7 @@ for long.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from serving.servable import Call
 from serving.tensors import Array
 
 LARGEST_MERGED_ROWS = 1024
+
+log = logging.getLogger(__name__)
 
 Result = list[Array] | Exception
 """The outputs of a call in their order, or what went wrong."""
@@ -169,6 +172,22 @@ def _run_one(call: Call, arrays: list[Array]) -> Result:
         return exc
 
 
+def _give_up_merging(call: Call) -> None:
+    """
+    Run what it is asked one by one from now on.
+
+    The proof takes the shapes that a graph declares for its variables as true; here they are not.
+    """
+    call.mergeable = False
+    servable = call.servable
+    log.error(
+        "merging ends, outputs have other rows than inputs model=%s version=%d signature=%s",
+        servable.model,
+        servable.version,
+        call.signature.name,
+    )
+
+
 def _run_merged(group: list[_Request]) -> list[Result] | None:
     """The results of one run for the whole group, or None where that did not work out."""
     call = group[0].call
@@ -179,7 +198,7 @@ def _run_merged(group: list[_Request]) -> list[Result] | None:
     except Exception:  # the culprit gets its own error when the members run one by one
         return None
     if any(output.shape[:1] != (sum(sizes),) for output in outputs):
-        call.mergeable = False
+        _give_up_merging(call)
         return None
     results: list[Result] = []
     start = 0

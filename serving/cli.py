@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.native_logs import without_start_up_notes
-from serving.settings import ServerSettings
+from serving.settings import NEVER, PROVEN, ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ _WITHOUT_EFFECT: Mapping[str, type] = {
     "num_tflite_pools": int,
     "num_tflite_interpreters_per_pool": int,
 }
+_CHOICES = {"merge_requests": {PROVEN: PROVEN, NEVER: NEVER, "true": PROVEN, "false": NEVER}}
+"""flags that take one of a few words; ``merge_requests`` was a boolean once"""
 # By default the millions of lists in a large request would be looked at again and again while they are made.
 _GARBAGE_THRESHOLDS = (50_000, 20, 100)
 # By default a thread that loads a version lets the one that answers requests wait for 5 ms, again and again.
@@ -216,6 +218,11 @@ def _read(name: str, kind: type, text: str) -> Any:
         float: float,
         str: str,
     }
+    if name in _CHOICES:
+        if text.lower() not in _CHOICES[name]:
+            words = " or ".join(dict.fromkeys(_CHOICES[name].values()))
+            raise UsageError(f'Couldn\'t interpret value "{text}" for flag {name}: it is {words}.')
+        return _CHOICES[name][text.lower()]
     try:
         return readers[kind](text)
     except ValueError as exc:

@@ -37,12 +37,13 @@ from serving.errors import (
 )
 from serving.identity import Identity, served_repository
 from serving.manager import Manager, RetryPolicy, State, VersionStatus
+from serving.merging import Merging, merging_of
 from serving.model_config import ModelEntry
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics, read_metrics_path
 from serving.saved_model import LoadOptions, load
 from serving.servable import Call, Servable, ServableHandle
-from serving.settings import ServerSettings
+from serving.settings import NEVER, ServerSettings
 from serving.signature import Signature
 from serving.source import Source, Watched, list_versions
 from serving.tensors import Array
@@ -80,7 +81,7 @@ class DataPlane:
         self._background = Background(settings.num_load_threads or cpus)
         self._manager = Manager(self._load, retry, settings.num_load_threads or cpus, self._note_change)
         self._source = Source(self._manager.set_aspired, settings.file_system_poll_wait_seconds)
-        self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests)
+        self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests != NEVER)
         self.id = uuid.uuid4().hex
         """of this server while it runs; both protocols tell it"""
         self._first_entries: Sequence[ModelEntry] = ()
@@ -283,8 +284,13 @@ class DataPlane:
 
     def metrics_page(self) -> str:
         """The Prometheus page."""
-        usages = {(each.model, each.version): each.usage for each in self._manager.servables()}
-        return self.metrics.render(usages)
+        servables = self._manager.servables()
+        usages = {(each.model, each.version): each.usage for each in servables}
+        return self.metrics.render(usages, {(each.model, each.version): self.merging(each) for each in servables})
+
+    def merging(self, servable: Servable) -> dict[str, Merging]:
+        """Which signatures have requests that arrive together run as one."""
+        return merging_of(servable, self.settings.merge_requests)
 
     async def reload(self, config: Any) -> None:
         """

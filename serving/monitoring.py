@@ -13,9 +13,13 @@ import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving import wire_pb2 as wire
 from serving.text_protos import read_text_proto
+
+if TYPE_CHECKING:
+    from serving.merging import Merging
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 _MOST_NOTES = 256
@@ -32,6 +36,7 @@ _COUNTERS = {
     "version_error_count": ("model_name", "version"),
     "version_request_count": ("model_name", "version"),
 }
+_GAUGES = {"signature_merges_requests": ("model_name", "version", "signature_name", "operation")}
 _HISTOGRAMS = {
     "batching_session:input_batch_size": (),
     "batching_session:padding_size": ("execution_batch_size",),
@@ -166,25 +171,46 @@ class Metrics:
         counts = self._counters.get(name.removeprefix("/tensorflow/serving/").replace("/", ":"), {})
         return sum(counts.values())
 
-    def render(self, usages: Mapping[tuple[str, int], Usage]) -> str:
-        """The whole page; `usages` by model and version."""
+    def render(
+        self,
+        usages: Mapping[tuple[str, int], Usage],
+        merging: Mapping[tuple[str, int], Mapping[str, Merging]] | None = None,
+    ) -> str:
+        """
+        The whole page.
+
+        Args:
+            usages: By model and version.
+            merging: By model and version, and by signature, whether requests that arrive together run as one.
+        """
         self.count_notes()
         by_version = {(model, str(version)): usage for (model, version), usage in usages.items()}
         self._counters["version_request_count"] = {key: usage.requests for key, usage in by_version.items()}
         self._counters["version_error_count"] = {key: usage.errors for key, usage in by_version.items()}
         self._histograms["version_runtime_latency"] = {key: usage.latency for key, usage in by_version.items()}
         lines: list[str] = []
-        for name in sorted([*_COUNTERS, *_HISTOGRAMS]):
+        gauges = {"signature_merges_requests": _merging_values(merging or {})}
+        for name in sorted([*_COUNTERS, *_GAUGES, *_HISTOGRAMS]):
             full = f":tensorflow:serving:{name}"
             if name in _COUNTERS:
-                lines += _counter_lines(full, _COUNTERS[name], self._counters[name])
+                lines += _value_lines(full, "counter", _COUNTERS[name], self._counters[name])
+            elif name in _GAUGES:
+                lines += _value_lines(full, "gauge", _GAUGES[name], gauges[name])
             else:
                 lines += _histogram_lines(full, _HISTOGRAMS[name], self._histograms[name])
         return "\n".join(lines) + "\n"
 
 
-def _counter_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Iterator[str]:
-    yield f"# TYPE {name} counter"
+def _merging_values(found: Mapping[tuple[str, int], Mapping[str, Merging]]) -> dict[tuple[str, ...], int]:
+    return {
+        (model, str(version), signature, each.operation or ""): int(each.merges)
+        for (model, version), signatures in found.items()
+        for signature, each in signatures.items()
+    }
+
+
+def _value_lines(name: str, kind: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+    yield f"# TYPE {name} {kind}"
     for key, count in sorted(values.items()):
         yield f"{name}{{{_labels(labels, key)}}} {count}"
 

@@ -18,8 +18,6 @@ AS_LONG_AS_VALUES_SAY = {
 }
 """The operations that take longer for some values than for others of the same shape."""
 
-_STATE_CHANGING = ("Assign", "Scatter", "Resource", "LookupTableInsert", "LookupTableRemove", "LookupTableImport")
-_HARMLESS = {"ResourceGather", "ResourceGatherNd", "ScatterNd", "ScatterNdNonAliasingAdd"}
 _STATE_READING = {
     *("VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"),
     *("HashTableV2", "LookupTableFindV2", "LookupTableSizeV2", "StatefulPartitionedCall"),
@@ -37,11 +35,6 @@ _BESIDES_DENSE_LAYERS = {
     *("Sub", "Mul", "RealDiv", "Neg", "Sqrt", "Rsqrt", "Maximum", "Minimum"),
     *("Relu", "Relu6", "LeakyRelu", "Selu", "Softplus", "Softmax"),
 }
-
-
-def changes_state(operation: str) -> bool:
-    """Does it write to a variable or a table? Then every request must run by itself."""
-    return operation.startswith(_STATE_CHANGING) and operation not in _HARMLESS
 
 
 class Operations:

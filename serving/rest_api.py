@@ -392,6 +392,7 @@ class RestApi:
                     "path": None if servable is None else str(servable.path),
                     "requests": servable.usage.requests if servable is not None else 0,
                     "errors": servable.usage.errors if servable is not None else 0,
+                    "signatures": {} if servable is None else self._data_plane.merging(servable),
                 }
             )
         return rows

@@ -74,6 +74,8 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
         raise graph_error(exc) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
+    for signature in servable.signatures.values():
+        servable.obstacle(signature)  # looked for now, as nobody waits
     return servable
 
 

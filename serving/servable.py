@@ -34,7 +34,9 @@ from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest
 from serving.monitoring import Usage
-from serving.operations import AS_LONG_AS_VALUES_SAY, Operations, changes_state
+from serving.operations import AS_LONG_AS_VALUES_SAY, Operations
+from serving.row_independence.analysis import Analysis
+from serving.row_independence.values import Origin
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
 from serving.tensors import Array, DeepArray, data_type_of, dtype_of, type_name
 
@@ -104,7 +106,8 @@ class Call:
         self._short_shapes: list[tuple[int, ...]] | None = None
         """of the last run that was short"""
         operations = servable.operations.behind(fetches)
-        self.mergeable = not is_deep and signature.batch_major and not any(map(changes_state, operations))
+        self.mergeable = not is_deep and servable.obstacle(signature, outputs) is None
+        """whether requests may be run as one"""
         self.steady = operations.isdisjoint(AS_LONG_AS_VALUES_SAY)
         self.seconds = inf
         self._least_seconds = inf
@@ -277,6 +280,8 @@ class Servable:
         self._session = session
         self._session_in_order: Any = None
         self.operations = Operations(meta_graph.graph_def)
+        self._analysis = Analysis(meta_graph.graph_def)
+        self._obstacles: dict[tuple[Hashable, str], Origin | None] = {}
         self._calls: dict[tuple[str, tuple[str, ...], bool, int], Call] = {}
         self._users = 0
         self._free: Callable[[], None] | None = None
@@ -330,6 +335,20 @@ class Servable:
         for name in names & self.signatures.keys():
             with suppress(GraphError, InvalidRequest):  # told to whoever asks for it
                 self._call(self.signatures[name], (), is_deep=False)
+
+    def obstacle(self, signature: Signature, outputs: Sequence[str] = ()) -> Origin | None:
+        """
+        The operation that stands in the way of running several requests as one; None where each row is by itself.
+
+        What one signature is found to be is kept: nothing is looked for while requests wait.
+        """
+        shapes = {info.name: _batch_shape(info) for info in signature.inputs.values()}
+        feeds = tuple(shapes.items())
+        fetches = _names(signature.outputs[alias] for alias in outputs or signature.outputs)
+        if missing := [fetch for fetch in fetches if (feeds, fetch) not in self._obstacles]:
+            found = self._analysis.obstacles(shapes, missing)
+            self._obstacles |= {(feeds, fetch): found[fetch] for fetch in missing}
+        return next((each for fetch in fetches if (each := self._obstacles[feeds, fetch]) is not None), None)
 
     def open_in_order(self, session: Any, is_unfused: bool) -> None:
         """Have a second session, yet to be restored, that runs operations one by one, with less ado between them."""
@@ -440,6 +459,7 @@ class Servable:
         """Give the memory back."""
         self._calls.clear()
         self.operations.clear()
+        self._analysis.clear()
         graph = self._session.graph
         for session in self._sessions():
             session.close()
@@ -524,6 +544,11 @@ def _signature(name: str, definition: Any) -> Signature:
         method_name=definition.method_name,
         defaults={alias: tensor_util.MakeNdarray(value) for alias, value in sorted(definition.defaults.items())},
     )
+
+
+def _batch_shape(info: TensorInfo) -> tuple[int, ...] | None:
+    """The shape of an input that arrays can be batches for."""
+    return info.shape if info.has_rows and dtype_of(info.dtype) is not None else None
 
 
 def _tensor_info(info: Any) -> TensorInfo:

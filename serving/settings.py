@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+PROVEN, NEVER = "proven", "never"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -77,8 +79,9 @@ class ServerSettings:
     """A ``BatchingParameters`` in text format."""
     enable_per_model_batching_parameters: bool = False
     """Take the batching parameters from each version's own ``batching_params.pbtxt``; one without has no limits."""
-    merge_requests: bool = True
-    """Run requests that arrive together as one; it can change the last bit of a float."""
+    merge_requests: str = PROVEN
+    """Which requests that arrive together run as one: ``proven``, those of signatures that are proven to treat each row
+    by itself, which can change the last bit of a float, or ``never`` any."""
     monitoring_config_file: Path | None = None
     """A ``MonitoringConfig`` in text format: the path of the Prometheus page."""
     enable_grpc_healthcheck_service: bool = False

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import InvalidRequest
-from serving.tensors import Array, decode, dtype_of
+from serving.tensors import Array, decode
 
 DEFAULT_SIGNATURE = "serving_default"
 _NOTHING: Array = np.empty(0)
@@ -43,16 +43,6 @@ class Signature:
     outputs: Mapping[str, TensorInfo]
     method_name: str
     defaults: Mapping[str, Array]
-
-    @property
-    def batch_major(self) -> bool:
-        """Do inputs and outputs count the same rows in their first dimension, with all else fixed on the way out?"""
-        return (
-            bool(self.inputs)
-            and not self.defaults
-            and all(info.has_rows and dtype_of(info.dtype) is not None for info in self.inputs.values())
-            and all(info.has_rows and -1 not in (info.shape or ())[1:] for info in self.outputs.values())
-        )
 
 
 def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, Array]:

@@ -161,7 +161,6 @@ def test_a_failed_merged_run_is_taken_apart(servable: Servable) -> None:
 def test_runs_with_side_effects_are_not_merged(servable: Servable) -> None:
     """A signature that writes to a variable runs once for each request, here one run after the other."""
     signature = servable.signatures["counted"]
-    assert signature.batch_major
     one = np.zeros(1, dtype=np.float32)
     results, runs = run_together([servable.bind(signature, {"x": one}) for _ in range(3)], threads=1)
     assert runs == 3

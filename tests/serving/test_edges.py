@@ -195,6 +195,10 @@ def test_health_readiness_and_versions_have_pages(server: Any, url: str, tmp_pat
     requests.post(f"{url}/v1/models/tiny:predict", json=ROW, timeout=10)
     page = requests.get(f"{url}/hotswap/models", timeout=10).json()
     rows = {row["version"]: row for row in page["models"]}
+    assert {name: each["operation"] for name, each in rows[2].pop("signatures").items()} == {
+        "serving_default": None,
+        "counted": "AssignAddVariableOp",
+    }
     assert rows[2] == {
         "model": "tiny",
         "version": 2,
