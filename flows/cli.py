@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     Run one command and exit.
 
-    0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone.
+    0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone, 6 up already.
     """
     with between_locks():
         code = run(arguments)
@@ -328,8 +328,12 @@ def up(as_json: Json = False) -> None:
     """Run model server, MLflow page and Prefect server until Ctrl-C."""
     _log_to_stderr(logging.WARNING)
     from flows import stack
+    from flows.log_file import keep_log
+    from flows.settings import prepare_home
 
-    stack.up(_settings(), as_json)
+    settings = _settings()
+    keep_log("flows.supervision", prepare_home(settings) / "logs" / "up.log")
+    stack.up(settings, as_json)
 
 
 def _settings() -> Settings:
@@ -350,6 +354,7 @@ def _prepared() -> Settings:
 
 def _log_to_stderr(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for room in ("flows", "serving", "clients"):
         logger = logging.getLogger(room)

@@ -28,8 +28,9 @@ from flows.connections import grpc_client, rest_client
 from flows.gates import Check
 from flows.labelling import STABLE
 from flows.launch import find_prefect
+from flows.processes import Process, stop
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
-from flows.stack import STABLE_BY_DEFAULT, Process, server_flags, stop
+from flows.stack import STABLE_BY_DEFAULT, server_flags
 from flows.status import VersionRow, status
 from flows.tables import gate_table, version_table
 from flows.terminal import console, width

@@ -31,8 +31,8 @@ from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.gates import Check
 from flows.noninferiority import Verdict
+from flows.processes import Process
 from flows.settings import Endpoint, Settings
-from flows.stack import Process
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.model_config import ModelEntry
 from serving.version_policy import Specific

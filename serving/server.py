@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SIGNAL_SECONDS = 1.0
+
 
 class StartupError(HotswapError):
     """The server could not start."""
@@ -113,7 +115,9 @@ class Server:
 
     def wait(self) -> None:
         """Return when the server has stopped; a signal handler may run meanwhile."""
-        self._stopped.wait()
+        # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
+        while not self._stopped.wait(_SIGNAL_SECONDS):
+            pass
         self._thread.join()
 
     def stop(self) -> None:

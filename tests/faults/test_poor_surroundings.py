@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from clients.grpc_client import GrpcClient
 from serving.json_requests import LARGEST_READ_HERE_BYTES
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
-from tests.faults.server_process import ServerProcess, server_process
+from tests.faults.server_process import PROJECT, ServerProcess, server_process
 
 NICE = (
     "/bin/sh",
@@ -53,3 +56,18 @@ def test_a_server_in_poor_surroundings_swaps_and_reads_huge_requests(
         body = b'{"instances": [[0, 0, 0, 1]]' + b" " * LARGEST_READ_HERE_BYTES + b"}"
         answer = requests.post(f"{server.url('tiny')}:predict", data=body, timeout=60)
         assert answer.json() == {"predictions": [[4.0, 13.0, 103.0]]}
+
+
+def test_a_server_that_was_stopped_meanwhile_takes_sigterm(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """The signal may come to any of its threads when it goes on."""
+    tiny_model(tmp_path / "tiny", 1)
+    flags = ["--model_name=tiny", f"--model_base_path={tmp_path / 'tiny'}", "--ephemeral_ports", "--ports_file=-"]
+    with subprocess.Popen([sys.executable, "-m", "serving", *flags], cwd=PROJECT, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline()
+            for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+                server.send_signal(number)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
