@@ -28,7 +28,7 @@ test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 soak: setup ## the tests of abuse and faults in their long form, with random fuzz
-	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults
+	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/serving/test_row_independence_property.py
 
 check: setup ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ class ModelServer(Protocol):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="the long form of the tests under tests/faults")
+    parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
 
 
 @pytest.fixture(scope="session")
