@@ -24,14 +24,13 @@ from typing import Self
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from clients.client import PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.gates import Check
 from flows.noninferiority import Verdict
 from flows.processes import Process
+from flows.sandbox_answers import TOLERANCE, Candidate, Unfit, check_answers, check_rows_apart
 from flows.settings import Endpoint, Settings
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.model_config import ModelEntry
@@ -39,8 +38,6 @@ from serving.version_policy import Specific
 
 log = logging.getLogger(__name__)
 
-_TOLERANCE = 1e-5  # a batch of another size may change a float's last bits
-_MOST_ROWS = 512
 _TIMED_REQUESTS = 40
 _TIMING_SECONDS = 1.0
 _TIMINGS = 3
@@ -54,14 +51,6 @@ _MEGABYTE = 2**20
 
 class SandboxUnavailable(HotswapError):
     """The sandbox's server cannot be started, which is not the candidate's fault."""
-
-
-class _Unfit(HotswapError):
-    """The candidate failed a check."""
-
-    def __init__(self, measured: str, why: str) -> None:
-        super().__init__(why)
-        self.measured = measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +81,6 @@ class SandboxDecision:
     @property
     def json(self) -> str:
         return json.dumps({"verdict": self.verdict, **asdict(self)}, indent=2)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What is tried: the files, the rows that are asked, and what the judged model answers to them."""
-
-    model: str
-    version: int
-    """a number for the sandbox alone, above the champion's"""
-    saved_model: Path
-    rows: NDArray[np.float32]
-    """float32 [rows, features]"""
-    answers: NDArray[np.float32]
-    """float32 [rows, classes]"""
-    champion: tuple[int, Path] | None = None
-    """number and files of the live version, which is served beside it"""
 
 
 class SandboxServer:
@@ -165,8 +138,9 @@ class SandboxServer:
         budget = self._settings.sandbox_memory_mb
         steps: tuple[tuple[str, str, Callable[[], tuple[str, str]]], ...] = (
             ("sandbox load", "available", lambda: self._load(candidate, grpc)),
-            ("sandbox REST", f"off by <= {_TOLERANCE:g}", lambda: _ask(candidate, rest)),
-            ("sandbox gRPC", f"off by <= {_TOLERANCE:g}", lambda: _ask(candidate, grpc)),
+            ("sandbox REST", f"off by <= {TOLERANCE:g}", lambda: check_answers(candidate, rest)),
+            ("sandbox gRPC", f"off by <= {TOLERANCE:g}", lambda: check_answers(candidate, grpc)),
+            ("sandbox rows apart", f"off by <= {TOLERANCE:g}", lambda: check_rows_apart(candidate, rest, grpc)),
             ("sandbox latency", _latency_required(candidate), lambda: self._time(candidate, grpc)),
             ("sandbox memory", f"<= {budget} MB", self._memory),
         )
@@ -175,7 +149,7 @@ class SandboxServer:
             try:
                 measured, why = step()
             except HotswapError as exc:
-                measured = exc.measured if isinstance(exc, _Unfit) else "no answer"
+                measured = exc.measured if isinstance(exc, Unfit) else "no answer"
                 why = self._fate(exc) or str(exc)
                 checks.append(Check(name, measured, required, Verdict.REJECTED, why))
                 return SandboxDecision(tuple(checks), self._process.last_lines)
@@ -194,7 +168,7 @@ class SandboxServer:
         except (ServerUnavailable, DeadlineExceeded):
             raise
         except ServingError as exc:
-            raise _Unfit("not loaded", f"the server cannot load it: {exc}") from exc
+            raise Unfit("not loaded", f"the server cannot load it: {exc}") from exc
         while True:
             try:
                 found = [each for each in grpc.status(candidate.model) if each.version == candidate.version]
@@ -204,9 +178,9 @@ class SandboxServer:
             if found and found[0].state.name == "AVAILABLE":
                 return f"{seconds:.1f} s", "the server has loaded and warmed it up"
             if found and found[0].message:
-                raise _Unfit("not loaded", f"the server cannot load it: {found[0].message}")
+                raise Unfit("not loaded", f"the server cannot load it: {found[0].message}")
             if seconds > self._settings.server_timeout_seconds:
-                raise _Unfit(f"{seconds:.1f} s", "the server has not loaded it (HOTSWAP_SERVER_TIMEOUT_SECONDS)")
+                raise Unfit(f"{seconds:.1f} s", "the server has not loaded it (HOTSWAP_SERVER_TIMEOUT_SECONDS)")
             time.sleep(_POLL_SECONDS)
 
     def _time(self, candidate: Candidate, grpc: GrpcClient) -> tuple[str, str]:
@@ -225,7 +199,7 @@ class SandboxServer:
                 beside = f" beside version {champion}, which takes {p95[champion]:.1f} ms" if champion else ""
                 return f"p95 {best:.1f} ms", f"quick enough{beside}"
         limit = f"{allowed:.1f} ms" + (f", from what version {champion} takes" if champion else "")
-        raise _Unfit(
+        raise Unfit(
             f"p95 {best:.1f} ms", f"too slow: 95 of 100 one-row answers take {best:.1f} ms, allowed are {limit}"
         )
 
@@ -338,26 +312,6 @@ class _Watch:
             processes = [leader, *leader.children(recursive=True)]
             while not self._ended.wait(_POLL_SECONDS):
                 self._tell(sum(each.memory_info().rss for each in processes) / _MEGABYTE)
-
-
-def _ask(candidate: Candidate, client: PredictClient) -> tuple[str, str]:
-    """Hold the answers to real rows against those of the model that was judged."""
-    chosen = np.linspace(0, len(candidate.rows) - 1, min(_MOST_ROWS, len(candidate.rows))).astype(int)
-    expected = candidate.answers[chosen]
-    outputs = client.predict(candidate.model, candidate.rows[chosen], version=candidate.version).outputs
-    if "output" not in outputs:
-        raise _Unfit(", ".join(outputs) or "nothing", "it has no output called 'output'")
-    answer = np.asarray(outputs["output"], np.float32)
-    if answer.shape != expected.shape:
-        shapes = f"{list(answer.shape)}", f"{list(expected.shape)}"
-        raise _Unfit(shapes[0], f"{len(chosen)} rows are answered by shape {shapes[0]} instead of {shapes[1]}")
-    if not np.isfinite(answer).all():
-        share = 1 - np.isfinite(answer).all(axis=tuple(range(1, answer.ndim))).mean()
-        raise _Unfit(f"{share:.1%} not finite", f"NaN or infinite values in {share:.1%} of the answers")
-    difference = float(abs(answer - expected).max())
-    if not difference <= _TOLERANCE:
-        raise _Unfit(f"off by {difference:.1e}", f"answers differ from those that were judged by {difference:.1e}")
-    return f"off by {difference:.1e}", f"{len(chosen)} held-out rows are answered as they were judged"
 
 
 def _p95_ms(grpc: GrpcClient, candidate: Candidate, versions: list[int]) -> dict[int, float]:

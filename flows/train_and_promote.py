@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -23,7 +25,7 @@ from pydantic import Field
 
 from flows import open_runs, promotion, retention, training
 from flows.dataset import Dataset, load_dataset
-from flows.evaluation import Champion, Evaluation, evaluate_champion, slices
+from flows.evaluation import Champion, Evaluation, evaluate_champion, load_predictor, slices
 from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge, judge_files
 from flows.inspection import inspect
@@ -32,7 +34,8 @@ from flows.mlflow_errors import RegistryError
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import FLOW_RUN, Registered, Registry
-from flows.sandbox import Candidate, SandboxDecision, SandboxServer
+from flows.sandbox import SandboxDecision, SandboxServer
+from flows.sandbox_answers import Candidate, chosen_rows
 from flows.settings import Settings, apply_environment, load_settings
 from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.repository import STAMP, Repository, check_complete, digest
@@ -219,7 +222,7 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
     if decision.verdict is not Verdict.PASSED:
         return _held_up(outcome)
     with clock("sandbox"):
-        tried = sandbox(settings, trial.server, model, saved_model, dataset, evaluation, registry, run_id)
+        tried = sandbox(settings, trial.server, trial.recipe, saved_model, dataset, evaluation, registry, run_id)
     outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
     if tried.verdict is Verdict.REJECTED:
         log.warning("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
@@ -246,7 +249,8 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
         version = registered.version
         with promotion.undone_on_failure(settings, registry, model, version):
             with clock("publish"):
-                publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation))
+                golden = _golden(trial.recipe, saved_model, dataset, evaluation)
+                publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation, golden))
             with clock("verify"):
                 verified = verify(settings, model, version)
             with clock("label"):
@@ -413,7 +417,7 @@ def _report(model: str, decision: GateDecision, registry: Registry, run_id: str)
 def sandbox(
     settings: Settings,
     server: SandboxServer,
-    model: str,
+    recipe: Recipe,
     saved_model: Path,
     dataset: Dataset,
     evaluation: Evaluation,
@@ -421,15 +425,17 @@ def sandbox(
     run_id: str,
 ) -> SandboxDecision:
     """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
+    model, rows = recipe.name, chosen_rows(len(dataset.test))
     live = promotion.champion(settings, model)
     decision = server.judge(
         Candidate(
             model,
             (live or 0) + 1,
             saved_model,
-            dataset.test.examples,
-            evaluation.probabilities,
+            dataset.test.examples[rows],
+            _answers(recipe, saved_model, dataset, evaluation, rows),
             None if live is None else (live, Repository(settings.models_repo).path(model, live)),
+            recipe.rows_independent,
         )
     )
     server.stop()
@@ -480,8 +486,24 @@ def watch(
     promotion.bake(settings, registry, model, version, previous, seconds)
 
 
-def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
-    rows = slice(_GOLDEN_ROWS)
+def _answers(
+    recipe: Recipe, saved_model: Path, dataset: Dataset, evaluation: Evaluation, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """What was judged answers to these held-out rows, in a request of just these where that makes a difference."""
+    if recipe.rows_independent:
+        return evaluation.probabilities[rows]
+    return load_predictor(saved_model)(dataset.test.examples[rows])
+
+
+def _golden(recipe: Recipe, saved_model: Path, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+    rows = np.arange(min(_GOLDEN_ROWS, len(dataset.test)))
+    answers = _answers(recipe, saved_model, dataset, evaluation, rows)
+    return promotion.golden_rows(dataset.test.examples[rows], answers)
+
+
+def _stamp(
+    registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation, golden: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "version": registered.version,
         "digest": registered.digest,
@@ -490,7 +512,7 @@ def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Ev
         "features": list(dataset.feature_names),
         "metrics": evaluation.metrics,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "golden": promotion.golden_rows(dataset.test.examples[rows], evaluation.probabilities[rows]),
+        "golden": golden,
     }
 
 

@@ -84,6 +84,9 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 0.01
     thresholds: Thresholds = Thresholds()
+    rows_independent: bool = True
+    """whether the answer to a row must be the same whatever rows are asked with it; False for a model that is meant to
+    compare the rows of a request"""
 
     def __post_init__(self) -> None:
         if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):

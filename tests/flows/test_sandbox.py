@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from flows.noninferiority import Verdict
-from flows.sandbox import Candidate, SandboxDecision, SandboxServer, SandboxUnavailable
+from flows.sandbox import SandboxDecision, SandboxServer, SandboxUnavailable
+from flows.sandbox_answers import Candidate
 from flows.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
@@ -77,6 +78,45 @@ def of_three_columns(rows: Any) -> Any:
     return tf.ensure_shape(rows, [None, 3])
 
 
+def over_the_batch(rows: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.nn.softmax(good(rows), axis=0)
+
+
+def by_place(rows: Any) -> Any:
+    import tensorflow as tf
+
+    return good(rows) + tf.cast(tf.range(tf.shape(rows)[0]), tf.float32)[:, None]
+
+
+def by_distinct_rows(rows: Any) -> Any:
+    """Counts how many different values there are."""
+    import tensorflow as tf
+
+    return good(rows) + tf.cast(tf.size(tf.unique(rows[:, 0])[0]), tf.float32)
+
+
+def in_large_batches(rows: Any) -> Any:
+    """Does something else where ten rows or more come together."""
+    import tensorflow as tf
+
+    return tf.cond(tf.shape(rows)[0] >= 10, lambda: good(rows), lambda: -good(rows))
+
+
+def on_the_sum(rows: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cond(tf.reduce_sum(rows) > 20.0, lambda: good(rows), lambda: good(rows) + 1.0)
+
+
+def in_order(rows: Any) -> Any:
+    """Sorts the rows."""
+    import tensorflow as tf
+
+    return tf.sort(good(rows), axis=0)
+
+
 def settings(**fields: Any) -> Settings:
     return Settings(server_timeout_seconds=20.0, **fields)
 
@@ -102,8 +142,9 @@ def test_a_good_candidate_passes_beside_its_champion(server: SandboxServer, cham
     """It is loaded, asked over both protocols, timed against the champion, and its memory is measured."""
     decision = tried(server, build(tmp_path / "candidate", good), "good", champion)
     assert decision.verdict is Verdict.PASSED, decision.markdown
-    assert len(decision.checks) == 5
-    assert "beside version 3" in decision.checks[3].why
+    assert len(decision.checks) == 6
+    assert "held-out rows are answered the same alone, in batches and shuffled" in decision.checks[3].why
+    assert "beside version 3" in decision.checks[4].why
     assert decision.log == ""
 
 
@@ -115,7 +156,7 @@ def test_a_champion_that_cannot_be_timed_is_left_out(broken: bool, server: Sandb
         (champion / "saved_model.pb").write_bytes(b"no graph")
     decision = tried(server, build(tmp_path / "candidate", good), f"alone{broken}", champion)
     assert decision.verdict is Verdict.PASSED, decision.markdown
-    assert decision.checks[3].why == "quick enough"
+    assert decision.checks[4].why == "quick enough"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +178,29 @@ def test_a_bad_candidate_is_rejected_with_the_reason(
     assert re.search(told, decision.reason), decision.markdown
     assert decision.log
     assert decision.log in decision.markdown
+
+
+@pytest.mark.parametrize("answer", [over_the_batch, by_place, by_distinct_rows, in_large_batches, on_the_sum, in_order])
+@pytest.mark.parametrize("meant", [False, True])
+def test_a_candidate_whose_answers_depend_on_their_neighbours_is_rejected(
+    meant: bool, answer: Callable[[Any], Any], server: SandboxServer, tmp_path: Path
+) -> None:
+    """It answers all rows together as it was judged, but not in other company; the recipe may say that it may."""
+    saved_model = build(tmp_path / "candidate", answer)
+    name = f"{answer.__name__}_{meant}"
+    judged = np.asarray(answer(ROWS), np.float32)
+    decision = server.judge(Candidate(name, 4, saved_model, ROWS, judged, rows_independent=not meant))
+    assert decision.verdict is (Verdict.PASSED if meant else Verdict.REJECTED), decision.markdown
+    assert meant or decision.checks[-1].check == "sandbox rows apart"
+    assert meant or "its answer to a row depends on the rows that are asked with it" in decision.reason
+
+
+def test_many_held_out_rows_do_not_hide_that_they_depend_on_one_another(server: SandboxServer, tmp_path: Path) -> None:
+    """Where only some of the rows that were judged are asked, the reason is the same."""
+    saved_model = build(tmp_path / "candidate", over_the_batch)
+    judged = np.asarray(over_the_batch(np.tile(ROWS, (2, 1))), np.float32)[: len(ROWS)]
+    decision = server.judge(Candidate("many", 4, saved_model, ROWS, judged))
+    assert "its answer to a row depends on the rows that are asked with it" in decision.reason, decision.markdown
 
 
 def test_a_candidate_that_cannot_be_loaded_is_rejected(server: SandboxServer, champion: Path, tmp_path: Path) -> None:
