@@ -22,7 +22,26 @@ import typer
 from flows import failures, presentation
 from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
-from flows.options import AllowBreaking, Bake, DryRun, Json, MinAccuracy, Model, Reason, Verbose, Wide
+from flows.options import (
+    AllowBreaking,
+    AnyModel,
+    AnyVersion,
+    Bake,
+    DryRun,
+    EarlierVersion,
+    Json,
+    JudgingRecipe,
+    Label,
+    LabelledVersion,
+    MinAccuracy,
+    Model,
+    PublishedVersion,
+    Reason,
+    Recipe,
+    RetiredVersion,
+    Verbose,
+    Wide,
+)
 from flows.terminal import console, width, wrapped
 from serving.redaction import redact_logs, redacted_output
 
@@ -39,10 +58,16 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="hotswap",
-    help="From training data to live traffic and back: train, judge, publish, swap, roll back.",
-    add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"hotswap {version('hotswap')}")
+        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -60,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
     redact_logs()
     with redacted_output():
         return _run(arguments)
@@ -70,7 +97,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments), prog_name="hotswap", standalone_mode=False)
     except typer.TyperException as exc:
-        failures.complain(f"{exc.format_message().rstrip('.')}; see `hotswap --help`")
+        context = getattr(exc, "ctx", None)
+        failures.complain_of_usage(exc.format_message(), context.command_path if context else "hotswap")
         return EXIT_USAGE
     except Exception as exc:
         return failures.report(exc)
@@ -79,9 +107,18 @@ def _run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+@app.callback()
+def hotswap(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """From training data to live traffic and back: train, judge, publish, swap, roll back."""
+
+
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="iris, digits, or the dotted path of a recipe of your own.")] = "iris",
+    recipe: Recipe = "iris",
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
     epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
     min_accuracy: MinAccuracy = None,
@@ -101,7 +138,7 @@ def train(
 
 @app.command()
 def promote(
-    recipe: Annotated[str, typer.Argument(help="The recipe whose rows and thresholds decide, as in `train`.")],
+    recipe: JudgingRecipe,
     run: Annotated[str | None, typer.Option(metavar="RUN_ID", help="The MLflow run that keeps the model.")] = None,
     saved_model: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")
@@ -113,7 +150,11 @@ def promote(
     reason: Reason = None,
     as_json: Json = False,
 ) -> int:
-    """Judge a model that is there already as one that was just trained, and promote it when it passes."""
+    """
+    Judge a model that is there already, and promote what passes.
+
+    It is held against the same rows and thresholds as one that was just trained.
+    """
     _log_flows()
     from flows import launch
 
@@ -123,7 +164,7 @@ def promote(
 
 @app.command()
 def status(
-    model: Annotated[str | None, typer.Argument(help="The model's name; all models when not given.")] = None,
+    model: AnyModel = None,
     wide: Wide = False,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +195,12 @@ def predict(
     grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC instead of REST.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask the model server; without --version and --label the version with label stable, where there is one."""
+    """
+    Ask the model server.
+
+    Without --version and --label the version with label stable answers, where there is one. Single values are one row
+    where a row has as many.
+    """
     from flows.asking import Asked, ask
 
     for row in rows:
@@ -167,14 +213,14 @@ def predict(
 @app.command()
 def label(
     model: Model,
-    label: Annotated[str, typer.Argument(help="stable (alias champion), canary (alias challenger), or another name.")],
-    version: Annotated[int | None, typer.Argument(help="A published version.")] = None,
+    label: Label,
+    version: LabelledVersion = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the label away instead.")] = False,
     dry_run: DryRun = False,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Point a label, and the registry's alias with it, to a version; or take it away."""
+    """Point a label and its alias to a version, or take them away."""
     from flows import promotion
 
     if (version is None) is not remove:
@@ -191,12 +237,16 @@ def label(
 @app.command()
 def rollback(
     model: Model,
-    to: Annotated[int | None, typer.Option(help="The version to go back to; else the one before.")] = None,
+    to: EarlierVersion = None,
     dry_run: DryRun = False,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Go back to an earlier version, which must answer first, and retire the later ones."""
+    """
+    Go back to an earlier version, and retire the later ones.
+
+    The earlier version must give its golden answers first; else nothing changes.
+    """
     from flows import promotion
 
     _show_change(promotion.rollback(_prepared(), model, to, dry_run, reason), as_json)
@@ -205,7 +255,7 @@ def rollback(
 @app.command()
 def retire(
     model: Model,
-    version: Annotated[int, typer.Argument(help="A published version.")],
+    version: PublishedVersion,
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Why to retire the last or a labelled version all the same.")
     ] = None,
@@ -221,7 +271,11 @@ def retire(
 
 @app.command()
 def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: Json = False) -> None:
-    """Retire versions that are neither among the newest (HOTSWAP_KEEP_VERSIONS) nor labelled."""
+    """
+    Retire what is neither among the newest nor labelled.
+
+    HOTSWAP_KEEP_VERSIONS says how many are the newest.
+    """
     from flows import retention
 
     _show_change(retention.tidy(_prepared(), model, dry_run, reason), as_json)
@@ -230,7 +284,7 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
 @app.command()
 def restore(
     model: Model,
-    version: Annotated[int, typer.Argument(help="A retired version.")],
+    version: RetiredVersion,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
@@ -268,10 +322,14 @@ def history(
 @app.command()
 def explain(
     model: Model,
-    version: Annotated[int, typer.Argument(help="A published or retired version.")],
+    version: AnyVersion,
     as_json: Json = False,
 ) -> int:
-    """Follow a version back to run, data, git commit and gate; exit 1 when its files are not those that were judged."""
+    """
+    Follow a version back to run, data, git commit and gate.
+
+    The exit code is 1 when its files are not those that were judged.
+    """
     from flows import explain
 
     told = explain.explain(_prepared(), model, version)
@@ -282,11 +340,15 @@ def explain(
 
 @app.command()
 def reconcile(
-    model: Annotated[str | None, typer.Argument(help="The model's name; all models when not given.")] = None,
+    model: AnyModel = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Make registry, directory, models.config, journal and server agree; exit 1 when something is left."""
+    """
+    Make registry, directory, config, journal and servers agree.
+
+    The exit code is 1 when something does not.
+    """
     from flows import drift
 
     settings = _prepared()
@@ -301,7 +363,11 @@ def reconcile(
 
 @app.command()
 def doctor(as_json: Json = False) -> int:
-    """Look for everything that is wrong, and say the next step; exit 1 when there is something."""
+    """
+    Look for all that is wrong, and say the next step.
+
+    The exit code is 1 when there is something.
+    """
     from flows import doctor
 
     findings = doctor.examine(_prepared())
@@ -313,9 +379,12 @@ def doctor(as_json: Json = False) -> int:
     return EXIT_ERROR if findings else 0
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def serve(context: typer.Context, as_json: Json = False) -> int:
-    """Run the model server alone; takes the flags of tensorflow_model_server."""
+    """Run the model server alone, with its flags (`serve --help`)."""
+    if "--help" in context.args:
+        print(presentation.server_help())
+        return 0
     from flows.stack import server_flags
     from serving.cli import main as serve_models
 
@@ -325,7 +394,7 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
 
 @app.command()
 def up(as_json: Json = False) -> None:
-    """Run model server, MLflow page and Prefect server until Ctrl-C."""
+    """Run model server, MLflow page and Prefect server, until Ctrl-C."""
     _log_to_stderr(logging.WARNING)
     from flows import stack
     from flows.log_file import keep_log

@@ -27,6 +27,12 @@ def complain(sentence: str) -> None:
     print(wrapped(f"hotswap: {redacted(sentence)}", sys.stderr), file=sys.stderr)
 
 
+def complain_of_usage(message: str, command: str) -> None:
+    """Say what was wrong with the words of a command, and where its help is."""
+    see = f"see `{command} --help`"
+    complain(f"{message} S{see[1:]}" if message.endswith("?") else f"{message.rstrip('.')}; {see}")
+
+
 def _keep_traceback() -> str:
     from flows.settings import load_settings, prepare_home
 

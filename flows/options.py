@@ -1,10 +1,12 @@
-"""What do the options mean that several commands take?"""
+"""What do the arguments and options of the commands mean, and what does Tab offer for them?"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from flows import completion
 
 
 def _stated(reason: str | None) -> str | None:
@@ -16,7 +18,36 @@ def _stated(reason: str | None) -> str | None:
 Wide = Annotated[bool, typer.Option("--wide", help="Whole ids and reasons, each row in one line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the table of checks also when all passed.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
-Model = Annotated[str, typer.Argument(help="The model's name.")]
+Model = Annotated[str, typer.Argument(autocompletion=completion.models, help="The model's name.")]
+AnyModel = Annotated[
+    str | None, typer.Argument(autocompletion=completion.models, help="The model's name; all models when not given.")
+]
+Recipe = Annotated[
+    str,
+    typer.Argument(autocompletion=completion.recipes, help="iris, digits, or the dotted path of a recipe of your own."),
+]
+JudgingRecipe = Annotated[
+    str,
+    typer.Argument(
+        autocompletion=completion.recipes, help="The recipe whose rows and thresholds decide, as in `train`."
+    ),
+]
+Label = Annotated[
+    str,
+    typer.Argument(
+        autocompletion=completion.labels, help="stable (alias champion), canary (alias challenger), or another."
+    ),
+]
+PublishedVersion = Annotated[int, typer.Argument(autocompletion=completion.published, help="A published version.")]
+LabelledVersion = Annotated[
+    int | None, typer.Argument(autocompletion=completion.published, help="A published version.")
+]
+RetiredVersion = Annotated[int, typer.Argument(autocompletion=completion.retired, help="A retired version.")]
+AnyVersion = Annotated[int, typer.Argument(autocompletion=completion.versions, help="A published or retired version.")]
+EarlierVersion = Annotated[
+    int | None,
+    typer.Option(autocompletion=completion.versions, help="The version to go back to; else the one before."),
+]
 MinAccuracy = Annotated[
     float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
 ]

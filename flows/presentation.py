@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.terminal import console, one_line, width, wrapped
+from flows.terminal import console, filled, one_line, width, wrapped
 
 if TYPE_CHECKING:
     from flows.asking import Answer
@@ -110,6 +110,28 @@ def _print_named(facts: Mapping[str, str]) -> None:
 def _print(lines: Sequence[str], hanging: int = 0) -> None:
     for line in lines:
         print(wrapped(line, hanging=hanging))
+
+
+def server_help() -> str:
+    """The flags of the model server, each with default and meaning."""
+    from serving.cli import flag_defaults, flags_without_effect
+    from serving.flag_help import flag_meanings
+
+    meanings = flag_meanings()
+    lines = [
+        "Usage: hotswap serve [--json] [FLAG]...",
+        "",
+        "Run the model server alone. It takes the flags of tensorflow_model_server as --NAME=VALUE, booleans also "
+        "bare. Address, ports, config, monitoring and token file come from the settings of hotswap; what is given here "
+        "wins.",
+        "",
+        "--json",
+        "    One JSON document with addresses and process id, once the server answers.",
+    ]
+    for name, default in flag_defaults().items():
+        lines += [f"--{name}={default}", f"    {meanings[name]}"]
+    lines += ["", f"Accepted without effect: {', '.join(flags_without_effect())}"]
+    return "\n".join(filled(line, hanging=len(line) - len(line.lstrip())) for line in lines)
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:

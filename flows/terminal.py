@@ -36,10 +36,22 @@ def wrapped(text: str, stream: TextIO | None = None, hanging: int = 0) -> str:
     """`text` broken between words where `stream`, else standard output, is a terminal; the lines it has are kept."""
     if not (stream or sys.stdout).isatty():
         return text
-    fill = textwrap.TextWrapper(
-        width(), subsequent_indent=" " * hanging, break_long_words=False, break_on_hyphens=False
-    ).fill
-    return "\n".join(fill(line) for line in text.split("\n"))
+    return "\n".join(filled(line, hanging) for line in text.split("\n"))
+
+
+def filled(line: str, hanging: int = 0) -> str:
+    """`line` broken between words where it is longer than the terminal; `hanging` indents what is broken off."""
+    if len(line) <= width():
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line.strip(),
+        width(),
+        initial_indent=indent,
+        subsequent_indent=" " * hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def one_line(text: str) -> str:

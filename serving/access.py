@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ssl
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -36,6 +37,15 @@ class BearerToken:
             raise Unauthenticated("This server wants a token: send 'Authorization: Bearer TOKEN'")
         if not hmac.compare_digest(authorization[len(_SCHEME) :].strip(), self._secret):
             raise Unauthenticated("The token is not the one that this server wants")
+
+
+async def admit(token: BearerToken, context: Any) -> None:
+    """End a gRPC call that does not carry the token."""
+    authorization = dict(context.invocation_metadata()).get("authorization")
+    try:
+        token.check(None if authorization is None else authorization.encode())
+    except Unauthenticated as exc:
+        await context.abort(exc.code, exc.message)
 
 
 def read_token(path: Path) -> BearerToken:

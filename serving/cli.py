@@ -185,13 +185,30 @@ def settings_of(values: Mapping[str, Any]) -> ServerSettings:
     return ServerSettings(**{**fields, "grpc_port": grpc_port or None, "rest_port": rest_port or None})
 
 
+def flag_defaults() -> dict[str, str]:
+    """The default of every flag that has an effect, as it is written."""
+    defaults = ServerSettings()
+    own = {name: _shown(getattr(defaults, name)) for name in sorted(set(_FIELDS) - _HIDDEN)}
+    return {
+        "port": "8500",
+        "rest_api_port": "0",
+        **own,
+        "ephemeral_ports": "false",
+        "ports_file": "",
+        "version": "false",
+    }
+
+
+def flags_without_effect() -> list[str]:
+    """The flags of tensorflow_model_server that are accepted, and do nothing here."""
+    return sorted(_WITHOUT_EFFECT)
+
+
 def usage() -> str:
     """Every flag with its default."""
-    defaults = ServerSettings()
-    lines = ["usage: python -m serving", "Flags:", "  --port=8500", "  --rest_api_port=0"]
-    lines += [f"  --{name}={_shown(getattr(defaults, name))}" for name in sorted(set(_FIELDS) - _HIDDEN)]
-    lines += ["  --ephemeral_ports=false", "  --ports_file=", "  --version=false"]
-    lines += [f"  --{name}  (without effect)" for name in sorted(_WITHOUT_EFFECT)]
+    lines = ["usage: python -m serving", "Flags:"]
+    lines += [f"  --{name}={default}" for name, default in flag_defaults().items()]
+    lines += [f"  --{name}  (without effect)" for name in flags_without_effect()]
     return "\n".join(lines)
 
 

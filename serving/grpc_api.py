@@ -14,9 +14,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import numpy as np
@@ -34,13 +34,14 @@ from tensorflow_serving.apis import (
 
 from serving import examples
 from serving import wire_pb2 as wire
-from serving.access import BearerToken
+from serving.access import BearerToken, admit
 from serving.batching import Result
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.predict_requests import LARGEST_KEPT_BYTES, PredictRequest, PredictRequests
+from serving.reflection import Reflection
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
@@ -59,6 +60,7 @@ _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
 ]
+_PREDICTION_SERVICE, _MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
 SERVER_TRAILER = "hotswap-server"
@@ -85,17 +87,24 @@ def create_server(settings: ServerSettings, plain: bool) -> Any:
     return QuickServer(_OPTIONS)
 
 
+class Lasting(Protocol):
+    """A service whose calls stay open for as long as the client likes."""
+
+    async def end(self) -> None:
+        """End them, as the server is about to stop."""
+
+
 async def add_services(
     server: Any, data_plane: DataPlane, settings: ServerSettings, token: BearerToken | None = None
-) -> Health:
+) -> Sequence[Lasting]:
     """
-    Offer ``PredictionService``, ``ModelService`` and, where it is turned on, ``grpc.health.v1.Health``.
+    Offer ``PredictionService``, ``ModelService``, reflection and, where it is turned on, ``grpc.health.v1.Health``.
 
     Args:
         token: What all requests but health checks must carry.
 
     Returns:
-        What tells whether the server is serving, to be ended before it stops.
+        What has to be ended before the server stops.
     """
     prediction = _PredictionService(data_plane, settings)
     model = _ModelService(data_plane)
@@ -111,16 +120,19 @@ async def add_services(
         "GetModelStatus": _answered(model.status, get_model_status_pb2.GetModelStatusRequest),
         "HandleReloadConfigRequest": _answered(model.reload, model_management_pb2.ReloadConfigRequest),
     }
-    _add(server, "tensorflow.serving.PredictionService", prediction_methods, token)
+    _add(server, _PREDICTION_SERVICE, prediction_methods, token)
     if token is None and hasattr(server, "add_quick_handler"):
-        server.add_quick_handler("/tensorflow.serving.PredictionService/Predict", prediction.predict_soon)
-    _add(server, "tensorflow.serving.ModelService", model_methods, token)
-    servicer = Health()
+        server.add_quick_handler(f"/{_PREDICTION_SERVICE}/Predict", prediction.predict_soon)
+    _add(server, _MODEL_SERVICE, model_methods, token)
+    services, servicer = [_PREDICTION_SERVICE, _MODEL_SERVICE], Health()
     for name in _HEALTH_NAMES:
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     if settings.enable_grpc_healthcheck_service:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    return servicer
+        services.append(health.SERVICE_NAME)
+    reflection = Reflection(services, token)
+    reflection.add_to(server)
+    return servicer, reflection
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # it ships no types
@@ -350,11 +362,7 @@ def _add(server: Any, service: str, methods: dict[str, Handler], token: BearerTo
 
 def _guarded(handler: Handler, token: BearerToken) -> Handler:
     async def handle(content: bytes, context: Any) -> Any:
-        authorization = dict(context.invocation_metadata()).get("authorization")
-        try:
-            token.check(None if authorization is None else authorization.encode())
-        except ServingError as exc:
-            return await context.abort(exc.code, exc.message)
+        await admit(token, context)
         return await handler(content, context)
 
     return handle

@@ -77,6 +77,13 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         paths = [path for path, _ in self._table]
         self._quick = {paths.index(path): handler for path, handler in self._handlers.items()}
 
+    async def _start_fallback(self, streamed: Any, generic: Any) -> None:
+        """Methods whose requests are streams go through a Unix socket in a temporary directory, where there is one."""
+        try:
+            await super()._start_fallback(streamed, generic)
+        except OSError as exc:
+            log.warning("gRPC reflection is not offered: %s", exc)
+
     async def stop(self, grace: float | None) -> None:
         """
         Answer what clients have sent, take no more calls, and end once all answers are sent, or after `grace` seconds.

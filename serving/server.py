@@ -24,7 +24,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from serving.access import read_grpc_credentials, read_rest_context, read_token
 from serving.data_plane import DataPlane, entries_of
 from serving.errors import HotswapError, ServingError
-from serving.grpc_api import Health, add_services, create_server
+from serving.grpc_api import Lasting, add_services, create_server
 from serving.http_protocol import HttpLimits, HttpServer
 from serving.model_config import ModelEntry
 from serving.rest_api import RestApi
@@ -60,7 +60,7 @@ class Server:
         self._error: BaseException | None = None
         self._data_plane: DataPlane | None = None
         self._grpc_port: int | None = None
-        self._health: Health | None = None
+        self._lasting: Sequence[Lasting] = ()
         self._rest_port: int | None = None
         self._rest_socket: socket.socket | None = None
 
@@ -195,8 +195,8 @@ class Server:
         log.info("draining")
         self.data_plane.draining = True
         config_poll.cancel()
-        if self._health is not None:
-            await self._health.end()
+        for service in self._lasting:
+            await service.end()
         closing = []
         if rest_server is not None:
             closing.append(rest_server.close(self.settings.drain_seconds))
@@ -211,7 +211,7 @@ class Server:
         credentials = _read(read_grpc_credentials, settings.ssl_config_file)
         token = _read(read_token, settings.token_file)
         server = create_server(settings, plain=credentials is None and not settings.grpc_socket_path)
-        self._health = await add_services(server, self.data_plane, settings, token)
+        self._lasting = await add_services(server, self.data_plane, settings, token)
         port = None
         if settings.grpc_port is not None:
             address = _address(settings.host, settings.grpc_port)
