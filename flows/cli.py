@@ -169,20 +169,22 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show versions, states, labels, aliases, accuracy and run ids."""
-    from flows.status import status as all_versions
+    from flows.presentation import show_place
+    from flows.status import overview
     from flows.tables import version_table
 
-    settings = _prepared()
-    rows = all_versions(settings, model)
+    found = overview(_prepared(), model)
     if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows]))
-    elif rows:
-        console(wide).print(version_table(rows, None if wide else width()))
-        for row in rows:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    show_place(found)
+    if found.versions:
+        console(wide).print(version_table(found.versions, None if wide else width()))
+        for row in found.versions:
             for what in row.drift:
                 print(wrapped(f"{row.model}: {what}", hanging=2))
     else:
-        print(wrapped(f"There is no model in {settings.models_repo} yet: begin with `hotswap train`"))
+        print(wrapped("There is no model yet: begin with `hotswap train`"))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import drift
-from flows.drift import Finding
+from flows.drift import Finding, Seen
 from flows.journal import BrokenJournal, Journal
-from flows.live_server import running_server
+from flows.live_server import observed_servers
 from flows.settings import Settings
 from serving.errors import IncompleteSavedModel, InvalidRequest, RepositoryError
 from serving.model_config import parse
@@ -20,6 +20,7 @@ _NEARLY_FULL_BYTES = 1 << 30
 _NEARLY_FULL_SHARE = 0.02
 _OURS = ("README.md", "models.config")
 _EVERYTHING = "everything"
+_SERVER_STEP = "`hotswap status` shows home, repository and servers; start the server, or change its endpoint"
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -28,11 +29,14 @@ def examine(settings: Settings) -> list[Finding]:
     found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
     if any(finding.model == "models.config" for finding in found):
         return found
-    with running_server(settings) as servers:
+    with observed_servers(settings) as servers:
+        if servers is not None:
+            found += [_by_hand(_EVERYTHING, problem, _SERVER_STEP) for problem in servers.problems.values()]
         for model in drift.models(settings):
-            found += _versions(repository, model)
-            found += _journal_truth(settings, repository, model)
-            found += drift.find_at(settings, model, servers)
+            seen = drift.look(settings, model, servers)
+            found += _versions(repository, seen)
+            found += _journal_truth(settings, repository, seen)
+            found += drift.compare(seen)
     return found
 
 
@@ -77,10 +81,20 @@ def _config(repository: Repository) -> Iterator[Finding]:
         yield _by_hand("models.config", str(exc), step)
 
 
-def _versions(repository: Repository, model: str) -> Iterator[Finding]:
+def _replacement(seen: Seen, version: int) -> str:
+    """What to do about a version that is not as it should be; what is live is never taken out."""
+    if seen.is_live(version):
+        return (
+            f"it is live: promote another version before a server has to load it again (`hotswap train {seen.model}`)"
+        )
+    return f"`hotswap retire {seen.model} {version}` takes it out"
+
+
+def _versions(repository: Repository, seen: Seen) -> Iterator[Finding]:
+    model = seen.model
     for version in repository.versions(model):
         path, stamp = repository.path(model, version), repository.stamp(model, version)
-        retire = f"`hotswap retire {model} {version}` takes it out"
+        retire = _replacement(seen, version)
         try:
             check_complete(path)
         except IncompleteSavedModel as exc:
@@ -93,8 +107,9 @@ def _versions(repository: Repository, model: str) -> Iterator[Finding]:
             yield Finding(model, version, what, f"`hotswap explain {model} {version}`; {retire}", repairable=False)
 
 
-def _journal_truth(settings: Settings, repository: Repository, model: str) -> Iterator[Finding]:
+def _journal_truth(settings: Settings, repository: Repository, seen: Seen) -> Iterator[Finding]:
     """The digests that the journal has, against the stamps."""
+    model = seen.model
     try:
         entries = Journal(settings.models_repo, model).read()
     except BrokenJournal:
@@ -104,7 +119,7 @@ def _journal_truth(settings: Settings, repository: Repository, model: str) -> It
         told, stamped = published.get(version), repository.stamp(model, version).get("digest")
         if told is not None and stamped != told:
             what = f"the stamp of version {version} has another digest than the journal"
-            yield Finding(model, version, what, f"`hotswap retire {model} {version}` takes it out", repairable=False)
+            yield Finding(model, version, what, _replacement(seen, version), repairable=False)
 
 
 def _is_locked(repository: Repository, model: str) -> bool:

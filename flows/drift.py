@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from flows import labelling, open_runs, promotion
 from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.labelling import STABLE, alias_of
-from flows.live_server import Endpoints, running_server
+from flows.live_server import Endpoints, ModelAtServer, running_server
 from flows.registry_reader import RegistryView, check_same_registry, read_registry
 from flows.settings import Settings
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
@@ -32,6 +32,8 @@ from serving.repository import STAMP, Repository, digest
 log = logging.getLogger(__name__)
 
 _COMING = ("START", "LOADING", None)
+_MAX_PASSES = 3
+"""what one repair uncovers is repaired in the next pass"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Finding:
     next_step: str
     repairable: bool = True
     """whether `repair` mends it"""
+    subject: str = ""
+    """what it is about, whatever is wrong with that; the same before and after a repair that did not help"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,35 @@ class Seen:
     entries: tuple[Entry, ...]
     registry: RegistryView | None
     """None where MLflow cannot be read"""
-    states: Mapping[int, str] | None
-    """the servers'; None where none runs"""
-    served_labels: tuple[Mapping[str, int], ...]
-    """of every server that tells"""
+    servers: tuple[ModelAtServer, ...] | None
+    """what each has of it; None where none runs"""
     registry_error: str = ""
     """why MLflow cannot be read"""
     journal_error: str = ""
     """which line of the journal was changed"""
     open_runs: tuple[str, ...] = ()
     """the flow runs of the trainings that have ended without closing their runs in MLflow"""
+
+    @property
+    def states(self) -> Mapping[int, str] | None:
+        """
+        Per version that all servers know: AVAILABLE where it is so at all of them, else what it is at one.
+
+        One that does not answer knows none; None where no server runs.
+        """
+        if self.servers is None:
+            return None
+        found = [each.states for each in self.servers]
+        return {
+            version: next((each[version] for each in found if each[version] != "AVAILABLE"), "AVAILABLE")
+            for version in set(found[0]).intersection(*found[1:])
+        }
+
+    def is_live(self, version: int) -> bool:
+        """Does a label point to it, or is no other version available? Then nobody may be advised to take it out."""
+        available = {each for each, state in (self.states or {}).items() if state == "AVAILABLE"}
+        others = (available if self.servers else {*self.published}) & {*self.published} - {version}
+        return version in self.labels.values() or not others
 
     @property
     def unfinished(self) -> Entry | None:
@@ -156,8 +179,7 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         configured=model in config and config[model].base_path == str(repository.base_path(model)),
         entries=entries,
         registry=registry,
-        states=None if servers is None else servers.states(model),
-        served_labels=() if servers is None or not published else servers.labels(model),
+        servers=None if servers is None or not servers else servers.look(model),
         registry_error=registry_error,
         journal_error=journal_error,
         open_runs=tuple(path.name for path in open_runs.left(settings).get(model, [])),
@@ -169,21 +191,25 @@ def compare(seen: Seen) -> Iterator[Finding]:
     model, step = seen.model, "`hotswap reconcile` repairs it"
     for flow_run in seen.open_runs:
         what = f"the training of flow run {flow_run} has ended, and its run in MLflow does not say so"
-        yield Finding(model, None, what, step, repairable=seen.registry is not None)
+        yield Finding(model, None, what, step, repairable=seen.registry is not None, subject=f"run {flow_run}")
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
         return
     if (begun := seen.unfinished) is not None:
         what = "promotion of" if begun.action == "publish" else "rollback to"
-        yield Finding(model, begun.version, f"the {what} version {begun.version} was interrupted", step)
+        yield Finding(
+            model, begun.version, f"the {what} version {begun.version} was interrupted", step, subject="begun"
+        )
         return
     if seen.published and not seen.configured:
-        yield Finding(model, None, "models.config does not have this model at its place", step)
+        yield Finding(model, None, "models.config does not have this model at its place", step, subject="config")
     journaled = replay(seen.entries)
     for version in sorted(set(seen.published) - journaled.published):
-        yield Finding(model, version, f"version {version} is in the directory, but nobody published it", step)
+        what = f"version {version} is in the directory, but nobody published it"
+        yield Finding(model, version, what, step, subject=f"directory {version}")
     for version in sorted(journaled.published - set(seen.published)):
-        yield Finding(model, version, f"version {version} was published, but is gone from the directory", step)
+        what = f"version {version} was published, but is gone from the directory"
+        yield Finding(model, version, what, step, subject=f"directory {version}")
     yield from _label_findings(seen, journaled.labels, step)
     yield from _server_findings(seen, step)
     yield from _registry_findings(seen, journaled.published)
@@ -220,11 +246,17 @@ def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
         findings = find(settings, model)
         return Repair(model, *_split(findings), dry_run=True)
     with Repository(settings.models_repo).lock(model), running_server(settings) as servers:
-        before = find_at(settings, model, servers)
-        if any(finding.repairable for finding in before):
+        before = after = find_at(settings, model, servers)
+        for _ in range(_MAX_PASSES):
+            if not any(finding.repairable for finding in after):
+                break
+            found = after
             _mend(settings, model, servers)
-        after = find_at(settings, model, servers)
-    mended = tuple(finding for finding in before if finding not in after)
+            after = find_at(settings, model, servers)
+            if after == found:
+                break
+    left = {(finding.model, finding.subject) for finding in after}
+    mended = tuple(finding for finding in before if (finding.model, finding.subject) not in left)
     for finding in mended:
         log.info("repaired model=%s what=%s", model, finding.what)
     return Repair(model, mended, tuple(after))
@@ -297,53 +329,112 @@ def _label_findings(seen: Seen, journaled: Mapping[str, int], step: str) -> Iter
     for label in sorted({*seen.labels, *wanted}):
         at, to = seen.labels.get(label), wanted.get(label)
         if at != to:
-            yield Finding(model, to or at, f"label {label} is at {_told(at)}, and should be at {_told(to)}", step)
+            what = f"label {label} is at {_told(at)}, and should be at {_told(to)}"
+            yield Finding(model, to or at, what, step, subject=f"label {label}")
     for alias, to in _wanted_aliases(seen, wanted).items():
         at = None if seen.registry is None else seen.registry.aliases.get(alias)
-        yield Finding(model, to or at, f"alias {alias} is at {_told(at)}, and should be at {_told(to)}", step)
+        what = f"alias {alias} is at {_told(at)}, and should be at {_told(to)}"
+        yield Finding(model, to or at, what, step, subject=f"alias {alias}")
     if journaled != wanted:
         told = ", ".join(f"{label}={version}" for label, version in sorted(wanted.items())) or "no label"
-        yield Finding(model, None, f"the journal does not know of {told}", step)
+        yield Finding(model, None, f"the journal does not know of {told}", step, subject="journal")
     for alias, version in sorted((seen.registry.aliases if seen.registry else {}).items()):
         if seen.coming(version) and seen.labels.get(_label_of(alias)) != version:
             what = f"alias {alias} is at version {version}, which the server has not loaded yet"
-            yield Finding(model, version, what, "wait until it is loaded", repairable=False)
+            yield Finding(model, version, what, "wait until it is loaded", False, subject=f"alias {alias}")
 
 
 def _server_findings(seen: Seen, step: str) -> Iterator[Finding]:
-    if seen.states is None:
-        return
+    servers = seen.servers or ()
+    for server in servers:
+        if server.problem:
+            advice = f"start it, or take it out of HOTSWAP_SERVING_ENDPOINTS: {server.server}"
+            subject = f"server {server.server}"
+            yield Finding(seen.model, None, _no_answer(server), advice, repairable=False, subject=subject)
     for version in seen.published:
-        state = seen.states.get(version)
-        if state != "AVAILABLE":
-            yield Finding(
-                seen.model,
-                version,
-                f"version {version} is published, and the server has it as {state or 'not known'}",
-                "see the server's log, or take it out with `hotswap retire`",
-                repairable=not seen.states,
-            )
-    loaded = {label: version for label, version in seen.labels.items() if version in seen.states}
-    if any(labels != loaded for labels in seen.served_labels):
-        yield Finding(seen.model, None, "the server has other labels than models.config", step)
+        without = [each for each in servers if each.states.get(version) != "AVAILABLE"]
+        if without:
+            yield _not_served(seen, version, without, step)
+    for server in servers:
+        if server.elsewhere:
+            places = ", ".join(server.elsewhere.values())
+            what = f"the server at {server.server} answers from {places}, which is not of this repository"
+            yield Finding(seen.model, None, what, step, subject=f"place at {server.server}")
+        if server.labels is not None and seen.published and _has_other_labels(seen, server):
+            what = f"the server at {server.server} has other labels than models.config"
+            yield Finding(seen.model, None, what, step, subject=f"labels at {server.server}")
+
+
+def _no_answer(server: ModelAtServer) -> str:
+    return f"the server at {server.server} does not answer: {server.problem}"
+
+
+def _not_served(seen: Seen, version: int, without: list[ModelAtServer], step: str) -> Finding:
+    servers = seen.servers or ()
+    why = next((f": {each.errors[version]}" for each in without if version in each.errors), "")
+    if len(servers) == 1 and not servers[0].problem:
+        what = f"version {version} is published, and the server has it as {_state_of(servers[0], version)}{why}"
+    else:
+        states = ", ".join(f"{each.server} {_state_told(each, version)}" for each in without)
+        what = f"version {version} is served by {len(servers) - len(without)} of {len(servers)}: {states}{why}"
+    answering = [each for each in without if not each.problem]
+    reloadable = [each for each in answering if _needs_reload(each, version)]
+    if reloadable:
+        next_step = step
+    elif any(each.states.get(version) in _COMING for each in answering):
+        next_step = "wait until it is loaded"
+    elif not answering:
+        next_step = f"start the server at {', '.join(each.server for each in without)}"
+    elif seen.is_live(version) or len(without) < len(servers):
+        next_step = f"see the log of the server at {', '.join(each.server for each in answering)}, and restart it"
+    else:
+        next_step = f"see the server's log, or take it out with `hotswap retire {seen.model} {version}`"
+    repairable = bool(reloadable)
+    return Finding(seen.model, version, what, next_step, repairable, subject=f"served {version}")
+
+
+def _is_behind(seen: Seen, server: ModelAtServer) -> bool:
+    """Would a reload change which versions it has?"""
+    return bool(server.elsewhere) or any(_needs_reload(server, version) for version in seen.published)
+
+
+def _state_told(server: ModelAtServer, version: int) -> str:
+    return "does not answer" if server.problem else f"has it as {_state_of(server, version)}"
+
+
+def _state_of(server: ModelAtServer, version: int) -> str:
+    return server.states.get(version, "not known")
+
+
+def _needs_reload(server: ModelAtServer, version: int) -> bool:
+    """Does it not know that it should have the version?"""
+    gone = server.states.get(version) in (None, "END") and version not in server.errors
+    return not server.problem and gone
+
+
+def _has_other_labels(seen: Seen, server: ModelAtServer) -> bool:
+    """A label that points to what is not available may be there or not."""
+    served = server.labels or {}
+    wanted = {label: at for label, at in seen.labels.items() if server.states.get(at) == "AVAILABLE"}
+    return any(served.get(label) != at for label, at in wanted.items()) or not served.items() <= seen.labels.items()
 
 
 def _registry_findings(seen: Seen, journaled: set[int]) -> Iterator[Finding]:
     if seen.registry is None:
         step = "check MLFLOW_TRACKING_URI, and that it runs"
-        yield Finding(seen.model, None, seen.registry_error, step, repairable=False)
+        yield Finding(seen.model, None, seen.registry_error, step, repairable=False, subject="registry")
         return
     for version in _lost(seen):
         if version in journaled:
             what = f"version {version} is served, but the registry has lost it"
             again = _can_be_registered_again(seen, version)
             step = "`hotswap reconcile` registers it again" if again else _after_loss(seen, version)
-            yield Finding(seen.model, version, what, step, repairable=again)
+            yield Finding(seen.model, version, what, step, repairable=again, subject=f"registry {version}")
 
 
 def _after_loss(seen: Seen, version: int) -> str:
     """The next step for a version that the registry cannot take back; never one that takes away what is in use."""
-    if version in seen.labels.values() or version == max(seen.published):
+    if seen.is_live(version) or version == max(seen.published):
         return "it goes on answering; the next training that passes takes its place"
     return f"`hotswap retire {seen.model} {version}`"
 
@@ -370,10 +461,10 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
         promotion.tidy(settings, promotion.open_registry(settings), model)
         seen = look(settings, model, servers)
     repository = Repository(settings.models_repo)
-    if seen.published and (not seen.configured or not seen.states):
+    if seen.published and (not seen.configured or any(_is_behind(seen, each) for each in seen.servers or ())):
         labelling.restore(settings, model, seen.labels)
         if servers is not None:
-            servers.each(lambda server: server.wait_available(model, seen.published[-1]))
+            servers.told(lambda server: server.wait_settled(model, seen.published))
             seen = look(settings, model, servers)
     lost = [version for version in _lost(seen) if _can_be_registered_again(seen, version)]
     if lost:
@@ -421,7 +512,8 @@ def _mend_labels(settings: Settings, seen: Seen) -> dict[str, int]:
         except HotswapError as exc:
             # The alias goes back to where the label stays.
             log.warning("label not moved model=%s label=%s version=%d error=%s", seen.model, label, version, exc)
-    told = any(labels != reached for labels in seen.served_labels)
+    seen = replace(seen, labels=reached)
+    told = any(_has_other_labels(seen, server) for server in seen.servers or () if server.labels is not None)
     if told or reached != labelling.read(repository, seen.model):
         labelling.restore(settings, seen.model, reached)
     return reached

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flows import labelling
 from flows.journal import Journal
-from flows.live_server import running_server
+from flows.live_server import NOT_SERVED, observed_servers, state_told
 from flows.registry_reader import read_run_tags, read_version_tags
 from flows.settings import Settings
 from serving.errors import VersionNotFound
@@ -121,12 +121,12 @@ def _problems(version: str, on_disk: str, digests: dict[str, str | None]) -> lis
 
 def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple[str, str | None]:
     """State and digest that the servers tell; of different digests one that is not that of the files."""
-    with running_server(settings) as servers:
-        if servers is None:
-            return "NOT SERVED", None
+    with observed_servers(settings) as servers:
+        if not servers:
+            return NOT_SERVED, None
         digests = set(servers.told(lambda server: server.digest(model, version))) - {None}
         other = next(iter(digests - {on_disk}), None)
-        return servers.states(model).get(version, "NOT SERVED"), other or next(iter(digests), None)
+        return state_told(servers.look(model), version), other or next(iter(digests), None)
 
 
 def _is_about(facts: object, version: int) -> bool:

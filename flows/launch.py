@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.live_server import ask_first
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
@@ -99,9 +100,12 @@ def promote(
 
 
 def _prepare(settings: Settings, recipe: str) -> None:
-    """Import TensorFlow and MLflow while Prefect's server starts."""
+    """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
+    from flows.recipes import find_recipe
+
     Repository(settings.models_repo).check_writable()
     apply_environment(settings)
+    ask_first(settings, find_recipe(recipe).name)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
     server = find_prefect(settings)
     with without_start_up_notes():

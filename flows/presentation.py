@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.drift import Repair
     from flows.history import Moment
     from flows.labelling import Change
+    from flows.status import Overview
     from flows.train_and_promote import TrainOutcome
 
 PASSED = "passed"
@@ -63,6 +64,13 @@ def moment_text(moment: Moment) -> str:
     published = ", ".join(map(str, moment.published)) or "none"
     lines = [f"At {moment.at} {live} of {moment.model}, since {moment.since}.", f"labels     {labels}"]
     return "\n".join([*lines, f"published  {published}", f"run        {moment.run_id or 'not known'}"])
+
+
+def show_place(overview: Overview) -> None:
+    """Print which home, repository and servers a command is about."""
+    named = [("home", overview.home), ("repository", overview.repository)]
+    named += [("server", server.problem or server.rest) for server in overview.servers]
+    _print([f"{name:<10}  {what}" for name, what in named] + [""], hanging=12)
 
 
 def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:

@@ -23,7 +23,7 @@ from flows import labelling
 from flows.bake import watch
 from flows.journal import Entry, Journal
 from flows.labelling import STABLE, Change, alias_of, attempt, validate_label
-from flows.live_server import Endpoints, ask_running, own_server, running_server
+from flows.live_server import Endpoints, ask_first, ask_running, own_server, running_server
 from flows.settings import Settings
 from serving.errors import (
     FailedPrecondition,
@@ -225,6 +225,7 @@ def set_label(settings: Settings, model: str, label: str, version: int, reason: 
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         _published(repository, model, version)
+        ask_first(settings, model)
         registry = open_registry(settings)
         with _labels_restored_on_failure(settings, registry, model, label):
             change = labelling.move(settings, model, label, version)
@@ -253,6 +254,7 @@ def remove_label(
             raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(before)) or 'none'}")
         if dry_run:
             return Change("unlabel", model, before[label], label, before[label], dry_run=True)
+        ask_first(settings, model)
         registry = open_registry(settings)
         with _labels_restored_on_failure(settings, registry, model, label):
             labelling.write(repository, model, {name: at for name, at in before.items() if name != label})
@@ -327,6 +329,8 @@ def rollback(
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
+        if not dry_run:
+            ask_first(settings)
         if not dry_run and (finished := _finish_rollback(settings, model)) and to in (None, finished.version):
             return finished
         current = _current(repository, model)
@@ -430,6 +434,7 @@ def retire(
             raise Protected(f"Version {version} of {model!r} {use}: to retire it all the same, add --force REASON")
         if dry_run:
             return Change("retire", model, version, retired=(version,), dry_run=True)
+        ask_first(settings)
         if carried:
             labelling.restore(settings, model, {label: at for label, at in before.items() if label not in carried})
             registry = open_registry(settings)
@@ -451,6 +456,7 @@ def restore(settings: Settings, model: str, version: int, reason: str | None = N
     """
     repository = Repository(settings.models_repo)
     with repository.lock(model):
+        ask_first(settings, model)
         repository.restore(model, version)
         try:
             server = ask_running(settings, lambda server: server.check_back(repository, model, version))

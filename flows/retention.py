@@ -7,6 +7,7 @@ import logging
 from flows import labelling
 from flows.journal import Journal
 from flows.labelling import Change
+from flows.live_server import ask_first
 from flows.settings import Settings
 from serving.errors import HotswapError, VersionNotFound
 from serving.repository import Repository
@@ -33,6 +34,8 @@ def tidy(settings: Settings, model: str, dry_run: bool = False, reason: str | No
     with repository.lock(model):
         if not repository.versions(model):
             raise VersionNotFound(f"No version of {model!r} is published in {repository.root}")
+        if not dry_run:
+            ask_first(settings)
         retired = superfluous(settings, model) if dry_run else _retire_superfluous(settings, model, reason)
     newest = repository.versions(model)[-1]
     return Change("tidy", model, newest, retired=tuple(retired), dry_run=dry_run)

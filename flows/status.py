@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows import drift
 from flows.drift import Seen
-from flows.live_server import running_server
+from flows.live_server import Endpoints, observed_servers, state_told
 from flows.settings import Settings
 from serving.errors import VersionNotFound
+from serving.redaction import redacted
 from serving.repository import Repository
 
 
@@ -20,7 +20,10 @@ class VersionRow:
     model: str
     version: int
     state: str
-    """the server's state, or RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is not there"""
+    """
+    The server's state, ``served by 1 of 2``, RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is
+    not there.
+    """
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
     accuracy: float | None
@@ -31,6 +34,28 @@ class VersionRow:
     """what does not agree about it; what is about the whole model is told with the newest version"""
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Where all is kept, who serves it, and which versions there are."""
+
+    home: str
+    repository: str
+    repository_id: str | None
+    """None where nothing has been written to it yet"""
+    servers: tuple[ServerRow, ...]
+    versions: tuple[VersionRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One endpoint."""
+
+    rest: str
+    grpc: str
+    problem: str = ""
+    """why it does not serve the repository"""
+
+
 def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     """
     Every version of `model`, or of all models, newest first.
@@ -38,13 +63,33 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
     Raises:
         VersionNotFound: There is no such model.
     """
+    return list(overview(settings, model).versions)
+
+
+def overview(settings: Settings, model: str | None = None) -> Overview:
+    """The same, with where that is."""
     repository = Repository(settings.models_repo)
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
-    with running_server(settings) as servers:
+    with observed_servers(settings) as servers:
         models = repository.models() if model is None else [model]
-        return [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
+        rows = [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
+    home = str(settings.home.absolute())
+    return Overview(home, str(repository.root), repository.identity(), _server_rows(settings, servers), tuple(rows))
+
+
+def _server_rows(settings: Settings, servers: Endpoints | None) -> tuple[ServerRow, ...]:
+    problems = None if servers is None else servers.problems
+
+    def problem(url: str) -> str:
+        return f"No server runs at {url}: `hotswap up` starts one" if problems is None else problems.get(url, "")
+
+    return tuple(
+        ServerRow(url, each.grpc_target, problem(url))
+        for each in settings.endpoints
+        for url in [redacted(each.rest_url)]
+    )
 
 
 def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
@@ -59,7 +104,7 @@ def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
             VersionRow(
                 model=seen.model,
                 version=version,
-                state=_state(version, seen.published, seen.retired, seen.states or {}),
+                state=_state(version, seen),
                 labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
                 accuracy=stamp.get("metrics", {}).get("test_accuracy"),
@@ -72,7 +117,7 @@ def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
     return rows
 
 
-def _state(version: int, published: Sequence[int], retired: Sequence[int], states: Mapping[int, str]) -> str:
-    if version in published:
-        return states.get(version, "NOT SERVED")
-    return "RETIRED" if version in retired else "MISSING"
+def _state(version: int, seen: Seen) -> str:
+    if version in seen.published:
+        return state_told(seen.servers or (), version)
+    return "RETIRED" if version in seen.retired else "MISSING"

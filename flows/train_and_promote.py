@@ -30,6 +30,7 @@ from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge, judge_files
 from flows.inspection import inspect
 from flows.labelling import Change
+from flows.live_server import ask_first
 from flows.mlflow_errors import RegistryError
 from flows.noninferiority import Verdict
 from flows.recipes import Recipe, Thresholds, find_recipe
@@ -132,6 +133,7 @@ def train_and_promote(
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
+    ask(load_settings(), chosen.name)
     with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
@@ -167,6 +169,7 @@ def promote(
     """
     chosen = find_recipe(recipe)
     params = {"recipe": recipe, "candidate": f"run {run}" if run else str(saved_model)}
+    ask(load_settings(), chosen.name)
     with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
@@ -244,6 +247,7 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
             )
             if decision.verdict is not Verdict.PASSED:
                 return _held_up(outcome)
+        ask(settings, model)
         with clock("register"):
             registered = register(settings, model, saved_model, model_uri, registry, run_id)
         version = registered.version
@@ -285,6 +289,12 @@ def _judged(trial: _Trial, decision: GateDecision, metrics: dict[str, float]) ->
 def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
     result = state.result(raise_on_failure=False)
     return isinstance(result, (ServerUnavailable, DeadlineExceeded, RegistryError))
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def ask(settings: Settings, model: str) -> None:
+    """See that every server answers, serves this repository, and has the same versions as the others."""
+    ask_first(settings, model)
 
 
 @task(cache_policy=NO_CACHE)

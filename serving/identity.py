@@ -49,3 +49,12 @@ def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -
             return next(iter(known.values())) if len(known) == 1 else None
     single = [identities[0] for identities in reversed(found) if len(identities) == 1]
     return single[0] if single else None
+
+
+def is_version_of(path: Path, repository: Path, model: str) -> bool:
+    """Was a version that was loaded from `path` one of `model` in `repository`, however the two are written?"""
+    base_path = repository / model
+    try:
+        return path.parent == base_path or path.parent.samefile(base_path)
+    except OSError:  # one of them is not there, so they are not the same
+        return False

@@ -17,11 +17,12 @@ import re
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -38,6 +39,7 @@ from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
 from serving.http_protocol import JSON, METHODS, TEXT, Head, Respond, Response, error_page
+from serving.identity import is_version_of
 from serving.json_dialect import array, quoted
 from serving.json_examples import read_examples
 from serving.json_requests import (
@@ -366,6 +368,8 @@ class RestApi:
     async def _models(self) -> Response:
         repository = await self._data_plane.repository()
         rows = [row for name in self._data_plane.models() for row in self._versions(name)]
+        if repository is not None:
+            await asyncio.to_thread(_tell_place, rows, Path(repository.path))
         page = {
             "server": self._data_plane.id,
             "repository": repository,
@@ -515,6 +519,12 @@ def _without_fractions(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_fractions(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _tell_place(rows: Sequence[dict[str, Any]], repository: Path) -> None:
+    """Say of each row that is loaded whether that is the version of this number in `repository`."""
+    for row in rows:
+        row["in_repository"] = row["path"] and is_version_of(Path(row["path"]), repository, row["model"])
 
 
 def _stamp(servable: Any) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_no_line_on_a_terminal_of_80_columns_is_longer(arguments: list[str]) -> 
     shown = on_a_terminal([*COMMAND, *arguments])
     assert shown.code in (0, 1)
     assert shown.lines
-    words = (LONG_NAME, str(Path.cwd()), os.environ["HOTSWAP_MODELS_REPO"])
+    words = (LONG_NAME, str(Path.cwd()), os.environ["HOTSWAP_MODELS_REPO"], os.environ["HOTSWAP_HOME"])
     long = [line for line in shown.lines if cell_len(line) > 80 and not any(word in line for word in words)]
     assert long == []
 
@@ -166,7 +166,7 @@ def test_wide_shows_whole_ids_and_reasons_one_line_each(capsys: pytest.CaptureFi
     """With --wide nothing is shortened, in a pipe as on a terminal."""
     assert run(["status", "iris", "--wide"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[:3]] == ["run", RUN, RUN]
+    assert [line.split()[-1] for line in lines[4:7]] == ["run", RUN, RUN]
     assert run(["history", LONG_NAME, "--wide"]) == 0
     assert capsys.readouterr().out.count(" ".join(REASON.split())) == 2
     assert run(["status", "iris"]) == 0
