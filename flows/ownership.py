@@ -72,7 +72,7 @@ def _asked(endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> tuple[Serv
         _reraise(exc, endpoint.grpc_target)
     try:
         served = rest.served()
-        if served is None:
+        if served is None or served.server is None:
             _check_has_models(rest)
     except ServerUnavailable as exc:
         raise unreachable or exc from exc
