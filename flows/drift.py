@@ -356,9 +356,9 @@ def _server_findings(seen: Seen, step: str) -> Iterator[Finding]:
         if without:
             yield _not_served(seen, version, without, step)
     for server in servers:
-        if server.elsewhere:
-            places = ", ".join(server.elsewhere.values())
-            what = f"the server at {server.server} answers from {places}, which is not of this repository"
+        if server.elsewhere or server.base_path:
+            places = ", ".join(server.elsewhere.values()) or server.base_path
+            what = f"the server at {server.server} serves {places}, which is not of this repository"
             yield Finding(seen.model, None, what, step, subject=f"place at {server.server}")
         if server.labels is not None and seen.published and _has_other_labels(seen, server):
             what = f"the server at {server.server} has other labels than models.config"
@@ -395,7 +395,9 @@ def _not_served(seen: Seen, version: int, without: list[ModelAtServer], step: st
 
 def _is_behind(seen: Seen, server: ModelAtServer) -> bool:
     """Would a reload change which versions it has?"""
-    return bool(server.elsewhere) or any(_needs_reload(server, version) for version in seen.published)
+    return bool(server.elsewhere or server.base_path) or any(
+        _needs_reload(server, version) for version in seen.published
+    )
 
 
 def _state_told(server: ModelAtServer, version: int) -> str:

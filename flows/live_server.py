@@ -70,6 +70,8 @@ class ModelAtServer:
     """None from TensorFlow Serving itself, which does not tell"""
     elsewhere: Mapping[int, str] = field(default_factory=dict)
     """the directories of versions that are not of the server's repository"""
+    base_path: str = ""
+    """where it looks for versions, when that is not in its repository either"""
     problem: str = ""
     """why it does not answer"""
 
@@ -168,6 +170,7 @@ class LiveServer:
             {each.version: each.message for each in statuses if each.message},
             None if served is None else _labels_of(served, model),
             _elsewhere(served).get(model, {}),
+            _foreign_base_path(served, model),
         )
 
     def wait_available(self, model: str, version: int) -> None:
@@ -288,6 +291,11 @@ def _seen_by(served: Served | None, repository: Repository) -> list[ModelEntry]:
         return entries
     root = Path(served.repository)
     return [replace(entry, base_path=str(root / entry.name)) for entry in entries]
+
+
+def _foreign_base_path(served: Served | None, model: str) -> str:
+    rows = [] if served is None else [row for row in served.rows if row["model"] == model]
+    return next((row["base_path"] for row in rows if row.get("base_path_in_repository") is False), "")
 
 
 def _labels_of(served: Served, model: str) -> dict[str, int]:

@@ -50,8 +50,14 @@ class Process:
     """A command that runs, in a session of its own, with all that it starts; it ends when this process does."""
 
     def __init__(
-        self, name: str, command: Sequence[str], logs: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        logs: Path,
+        environment: Mapping[str, str] | None = None,
+        output: int | None = None,
     ) -> None:
+        """`output` is where its standard output goes when that is for the user; else it goes to its log."""
         self.name = name
         self.log_path = logs / f"{name.replace(' ', '-')}.log"
         with self._open_log() as log:
@@ -59,8 +65,8 @@ class Process:
             self._leader = subprocess.Popen(
                 ["/bin/sh", "-c", _TETHERED, "sh", *command],
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=log if output is None else output,
+                stderr=log,
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )

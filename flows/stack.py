@@ -36,6 +36,7 @@ STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
 """Nobody gets a version that is not verified without asking for it."""
 _MODEL_SERVER = "model server"
 _POLL_SECONDS = 0.1
+_STANDARD_ERROR = 2
 _MODEL_SERVER_READY_SECONDS = 600.0  # large models take long to load
 
 
@@ -190,7 +191,7 @@ def _followers(settings: Settings) -> list[Service]:
     """What runs once everything else does."""
     if not settings.reconcile_seconds:
         return []
-    return [Service("reconciler", lambda: [sys.executable, "-m", "flows.reconciler"])]
+    return [Service("reconciler", lambda: [sys.executable, "-m", "flows.reconciler"], output=_STANDARD_ERROR)]
 
 
 def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str]:

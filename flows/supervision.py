@@ -57,6 +57,8 @@ class Service:
     ready_seconds: float = 120.0
     must_start: bool = False
     """whether it is not started again when its first start fails"""
+    output: int | None = None
+    """where its standard output goes, when that is for the user"""
     max_silence_seconds: float = 60.0
     """without an answer, after which it counts as hanging"""
 
@@ -114,7 +116,7 @@ class Supervisor:
         try:
             self._check_ports(self.service)
             service = self.service
-            process = Process(service.name, service.command(), self._logs, service.environment)
+            process = Process(service.name, service.command(), self._logs, service.environment, service.output)
             try:
                 self._watch(process)
             finally:

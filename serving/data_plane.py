@@ -270,6 +270,10 @@ class DataPlane:
         """The version labels of a model."""
         return dict((self._labels or {}).get(model, {}))
 
+    def base_paths(self) -> dict[str, Path]:
+        """Where the versions of each model that is served are looked for."""
+        return {name: _watched(entry).base_path for name, entry in self._entries.items()}
+
     def problem(self, model: str) -> str:
         """Why no new version of a model can be seen; empty where all is well."""
         return self._source.problem(model)

@@ -51,10 +51,9 @@ def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -
     return single[0] if single else None
 
 
-def is_version_of(path: Path, repository: Path, model: str) -> bool:
-    """Was a version that was loaded from `path` one of `model` in `repository`, however the two are written?"""
-    base_path = repository / model
+def is_same_directory(one: Path, other: Path) -> bool:
+    """Are they the same, however they are written?"""
     try:
-        return path.parent == base_path or path.parent.samefile(base_path)
+        return one == other or one.samefile(other)
     except OSError:  # one of them is not there, so they are not the same
         return False

@@ -17,7 +17,7 @@ import re
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -39,7 +39,7 @@ from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
 from serving.grpc_api import signature_map, status_response
 from serving.http_protocol import JSON, METHODS, TEXT, Head, Respond, Response, error_page
-from serving.identity import is_version_of
+from serving.identity import is_same_directory
 from serving.json_dialect import array, quoted
 from serving.json_examples import read_examples
 from serving.json_requests import (
@@ -369,7 +369,8 @@ class RestApi:
         repository = await self._data_plane.repository()
         rows = [row for name in self._data_plane.models() for row in self._versions(name)]
         if repository is not None:
-            await asyncio.to_thread(_tell_place, rows, Path(repository.path))
+            base_paths = self._data_plane.base_paths()
+            await asyncio.to_thread(_tell_place, rows, base_paths, Path(repository.path))
         page = {
             "server": self._data_plane.id,
             "repository": repository,
@@ -521,10 +522,14 @@ def _without_fractions(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _tell_place(rows: Sequence[dict[str, Any]], repository: Path) -> None:
-    """Say of each row that is loaded whether that is the version of this number in `repository`."""
+def _tell_place(rows: Sequence[dict[str, Any]], base_paths: Mapping[str, Path], repository: Path) -> None:
+    """Say of each row where its versions are looked for, and whether that and what is loaded is of `repository`."""
     for row in rows:
-        row["in_repository"] = row["path"] and is_version_of(Path(row["path"]), repository, row["model"])
+        path, base_path = row["path"], base_paths.get(row["model"])
+        own = repository / row["model"]
+        row["in_repository"] = None if path is None else is_same_directory(Path(path).parent, own)
+        row["base_path"] = None if base_path is None else str(base_path)
+        row["base_path_in_repository"] = None if base_path is None else is_same_directory(base_path, own)
 
 
 def _stamp(servable: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from contextlib import suppress
 from typing import Any
@@ -24,13 +25,16 @@ from flows.history import replay
 from flows.labelling import alias_of
 from flows.retention import tidy_after_promotion
 from serving.errors import HotswapError
+from serving.model_config import ModelEntry
 from serving.repository import check_complete, digest
+from serving.version_policy import All
 from tests.flows.conftest import ROWS, Pipeline, mlflow_home, offline, pipeline
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
 _KINDS = st.integers(1, 3)
 _PICK = st.integers(0, 9)
+_NUMBERS = itertools.count()
 
 
 class Machine(RuleBasedStateMachine):
@@ -42,6 +46,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, kind: int) -> None:
         """A new model at each run, on the same server and in the same registry."""
         self.pipeline.begin_anew()
+        self.kinds: dict[int, int] = {}
         self.agreed = True
         self.highest = 0
         self.promote(kind)
@@ -53,6 +58,7 @@ class Machine(RuleBasedStateMachine):
         version = self.pipeline.promote(kind)
         assert version > self.highest
         self.highest = version
+        self.kinds[version] = kind
 
     @rule(kind=_KINDS)
     def promote_what_answers_wrongly(self, kind: int) -> None:
@@ -71,6 +77,7 @@ class Machine(RuleBasedStateMachine):
         with self.pipeline.repository.lock(self.model):
             promotion.publish(self.pipeline.settings, self.model, registered.version, registered.saved_model, stamp)
         self.highest = registered.version
+        self.kinds[self.highest] = kind
         self.agreed = False
 
     @rule(to=st.none() | _PICK)
@@ -114,6 +121,21 @@ class Machine(RuleBasedStateMachine):
         self.pipeline.registry.set_alias(self.model, alias, versions[pick % len(versions)])
         self.agreed = False
 
+    @rule(whose=st.sampled_from(["nothing", "other models", "the same models", "other labels"]), pick=_PICK)
+    def be_reloaded_by_others(self, whose: str, pick: int) -> None:
+        """Another process makes the server take over what is not ours; ours are unloaded, or served from elsewhere."""
+        name = {"nothing": "", "other models": f"other_{self.model}"}.get(whose, self.model)
+        base_path = self.repository.base_path(self.model)
+        version = self.published(pick)
+        if whose != "other labels":
+            base_path = self.pipeline.directory / "foreign" / f"{name}{next(_NUMBERS)}"
+            self.pipeline.sources(base_path, 9, str(version))
+        with GrpcClient(self.pipeline.settings.grpc_target) as client:
+            client.reload([ModelEntry(name, str(base_path), All())] if name else [])
+            if name and version in {each.version for each in client.status(name) if each.state.name == "AVAILABLE"}:
+                client.reload([ModelEntry(name, str(base_path), All(), {"stable": version, "theirs": version})])
+        self.agreed = False
+
     @precondition(lambda self: not self.agreed)
     @rule()
     def reconcile(self) -> None:
@@ -153,8 +175,10 @@ class Machine(RuleBasedStateMachine):
         settings = self.pipeline.settings
         with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
             for label, version in self.labels().items():
-                assert rest.predict(self.model, ROWS, label=label).version == version
-                assert grpc.predict(self.model, ROWS, label=label).version == version
+                for client in (rest, grpc):
+                    prediction = client.predict(self.model, ROWS, label=label)
+                    assert prediction.version == version
+                    assert (prediction.outputs["output"] == self.pipeline.answers(self.kinds[version])).all()
 
     @property
     def model(self) -> str:
@@ -181,7 +205,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_the_invariants_hold_after_every_step(pipeline: Pipeline, soak: bool) -> None:
-    """Publish, promote, label, roll back, retire, restore, remove and relabel by hand, be killed, reconcile."""
+    """Publish, promote, label, roll back, retire, restore; changes by hand, kills, reloads by others; reconcile."""
     machine = type("MachineOfThisTest", (Machine,), {"pipeline": pipeline})
     run_state_machine_as_test(
         machine,

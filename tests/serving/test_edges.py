@@ -208,6 +208,9 @@ def test_health_readiness_and_versions_have_pages(server: Any, url: str, tmp_pat
         "digest": "d2",
         "run_id": "r2",
         "path": str(tmp_path / "tiny" / "2"),
+        "in_repository": True,
+        "base_path": str(tmp_path / "tiny"),
+        "base_path_in_repository": True,
         "requests": 1,
         "errors": 0,
     }
