@@ -297,6 +297,21 @@ def restore(
 
 
 @app.command()
+def remove(
+    model: Model,
+    force: Annotated[str | None, typer.Option(metavar="REASON", help="Why the whole model has to go.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take a whole model out, and archive all its versions."""
+    from flows import removal
+    from flows.presentation import removal_text
+
+    removed = removal.remove(_prepared(), model, force, dry_run)
+    _show(dataclasses.asdict(removed), removal_text(removed), as_json)
+
+
+@app.command()
 def history(
     model: Model,
     at: Annotated[

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import labelling, open_runs, promotion
+from flows import labelling, open_runs, promotion, removal
 from flows.history import replay
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.labelling import STABLE, alias_of
@@ -59,7 +59,9 @@ class Seen:
     retired: tuple[int, ...]
     labels: Mapping[str, int]
     configured: bool
-    """whether ``models.config`` knows it"""
+    """whether ``models.config`` knows it, at its place"""
+    is_listed: bool
+    """whether ``models.config`` knows it at all"""
     entries: tuple[Entry, ...]
     registry: RegistryView | None
     """None where MLflow cannot be read"""
@@ -92,6 +94,11 @@ class Seen:
         available = {each for each, state in (self.states or {}).items() if state == "AVAILABLE"}
         others = (available if self.servers else {*self.published}) & {*self.published} - {version}
         return version in self.labels.values() or not others
+
+    @property
+    def removal(self) -> Entry | None:
+        """The entry that began the removal of the model, when that was interrupted."""
+        return removal.unfinished(self.entries, self.is_listed)
 
     @property
     def unfinished(self) -> Entry | None:
@@ -176,6 +183,7 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         published=published,
         retired=retired,
         labels=dict(config[model].labels) if model in config else {},
+        is_listed=model in config,
         configured=model in config and config[model].base_path == str(repository.base_path(model)),
         entries=entries,
         registry=registry,
@@ -194,6 +202,9 @@ def compare(seen: Seen) -> Iterator[Finding]:
         yield Finding(model, None, what, step, repairable=seen.registry is not None, subject=f"run {flow_run}")
     if seen.journal_error:
         yield Finding(model, None, seen.journal_error, "put a copy of the file back, or move it away", repairable=False)
+        return
+    if seen.removal is not None:
+        yield Finding(model, None, "the removal of the model was interrupted", step, subject="begun")
         return
     if (begun := seen.unfinished) is not None:
         what = "promotion of" if begun.action == "publish" else "rollback to"
@@ -459,7 +470,7 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
         open_runs.close(settings, promotion.open_registry(settings), model)
     if seen.journal_error:
         return
-    if seen.unfinished is not None:
+    if seen.removal is not None or seen.unfinished is not None:
         promotion.tidy(settings, promotion.open_registry(settings), model)
         seen = look(settings, model, servers)
     repository = Repository(settings.models_repo)

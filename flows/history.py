@@ -31,6 +31,9 @@ class Live:
             self.published.difference_update(facts.get("removed", []))
             self.published.update(facts.get("added", []))
             self.labels = dict(facts.get("labels", self.labels))
+        elif entry.action == "remove":
+            self.published.clear()
+            self.labels.clear()
         elif version is None:
             return
         elif entry.action in ("publish", "restore"):

@@ -79,6 +79,18 @@ def write(repository: Repository, model: str, labels: Mapping[str, int]) -> None
         repository.write_config(render(list(entries.values())))
 
 
+def is_configured(repository: Repository, model: str) -> bool:
+    """Does ``models.config`` know `model`?"""
+    return any(entry.name == model for entry in parse(repository.read_config()))
+
+
+def forget(repository: Repository, model: str) -> None:
+    """Take `model` out of ``models.config``."""
+    with repository.lock_config():
+        entries = [entry for entry in parse(repository.read_config()) if entry.name != model]
+        repository.write_config(render(entries))
+
+
 def restore(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
     """Make these all the labels of `model`, also at the running servers."""
     repository = Repository(settings.models_repo)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.drift import Repair
     from flows.history import Moment
     from flows.labelling import Change
+    from flows.removal import Removal
     from flows.status import Overview
     from flows.train_and_promote import TrainOutcome
 
@@ -43,6 +44,20 @@ def change_text(change: Change) -> str:
         told += f" Retired: {retired}."
     waiting = "" if change.server else " No server is running: it counts from the next start."
     return told + waiting
+
+
+def removal_text(removal: Removal) -> str:
+    model, versions = removal.model, sorted({*removal.published, *removal.retired})
+    told = ", ".join(map(str, versions)) or "none"
+    if removal.dry_run:
+        live = "No version is live" if removal.live is None else f"Version {removal.live} is live"
+        return f"Would remove {model}, and archive its versions: {told}. {live}. Nothing was changed."
+    back = ""
+    if versions:
+        version = removal.live or versions[-1]
+        back = f" `hotswap restore {model} {version}` and `hotswap label {model} stable {version}` bring it back."
+    waiting = "" if removal.server else " No server is running."
+    return f"Removed {model}. Its versions are in {removal.archive}: {told}; MLflow keeps them too.{back}{waiting}"
 
 
 def repair_lines(repairs: Sequence[Repair]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows import labelling
+from flows import labelling, removal
 from flows.bake import watch
 from flows.journal import Entry, Journal
 from flows.labelling import STABLE, Change, alias_of, attempt, validate_label
@@ -193,10 +193,12 @@ def unfinished(entries: Sequence[Entry], labels: Mapping[str, int]) -> Entry | N
 
 def tidy(settings: Settings, registry: Registry, model: str) -> None:
     """
-    Finish what a killed promotion or rollback left.
+    Finish what a killed promotion, rollback or removal left.
 
-    Of a promotion, a labelled version was verified and stays, any other goes; a rollback is finished.
+    Of a promotion, a labelled version was verified and stays, any other goes; a rollback or a removal is finished.
     """
+    if removal.finish(settings, registry, model):
+        return
     if _finish_rollback(settings, model) is not None:
         return
     journal = Journal(settings.models_repo, model)
@@ -230,6 +232,7 @@ def set_label(settings: Settings, model: str, label: str, version: int, reason: 
         with _labels_restored_on_failure(settings, registry, model, label):
             change = labelling.move(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
+            registry.mark_present(model)
             _journal(settings, change, reason)
     return change
 
@@ -449,7 +452,7 @@ def retire(
 
 def restore(settings: Settings, model: str, version: int, reason: str | None = None) -> Change:
     """
-    Put a retired version back where the server sees it; no label moves.
+    Put a retired version, or one of a removed model, back where the server sees it; no label moves.
 
     Raises:
         HotswapError: The running server could not bring it up; it is retired again.
@@ -459,6 +462,8 @@ def restore(settings: Settings, model: str, version: int, reason: str | None = N
         ask_first(settings, model)
         repository.restore(model, version)
         try:
+            if not labelling.is_configured(repository, model):
+                labelling.restore(settings, model, {})
             server = ask_running(settings, lambda server: server.check_back(repository, model, version))
         except BaseException:
             repository.retire(model, version)

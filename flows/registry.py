@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _SAVED_MODEL = "saved_model"
 _NAMESPACE = "hotswap"
 FLOW_RUN = "prefect_flow_run_id"
+_REMOVED, _REMOVED_WHY = "removed", "removed_why"
 """the tag of a run that says which flow run it is of"""
 
 
@@ -225,6 +226,7 @@ class Registry:
         """
         with self._translated():
             self._ensure_registered_model(model)
+            self.mark_present(model)
             created: list[int] = []
             # MLflow counts from its own highest version, which is lower after versions or models were deleted in it.
             while not created or created[-1] <= above:
@@ -269,6 +271,23 @@ class Registry:
         with self._translated():
             for key, value in _prefixed(tags).items():
                 self._client.set_model_version_tag(model, str(version), key, value)
+
+    def mark_removed(self, model: str, when: str, why: str) -> None:
+        """Take all aliases of a registered model away, and say why; its versions stay. An unknown one stays unknown."""
+        for alias in self.aliases(model):
+            self.set_alias(model, alias, None)
+        with self._translated():
+            if self._client.search_registered_models(f"name = '{model}'", max_results=1):
+                for key, value in _prefixed({_REMOVED: when, _REMOVED_WHY: why}).items():
+                    self._client.set_registered_model_tag(model, key, value)
+
+    def mark_present(self, model: str) -> None:
+        """Take back what `mark_removed` has said of a registered model."""
+        with self._translated():
+            found = self._client.search_registered_models(f"name = '{model}'", max_results=1)
+            said = [key for each in found for key in _prefixed({_REMOVED: "", _REMOVED_WHY: ""}) if key in each.tags]
+            for key in said:
+                self._client.delete_registered_model_tag(model, key)
 
     def versions(self, model: str) -> list[int]:
         """The registered versions, lowest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows import drift
+from flows import drift, removal
 from flows.drift import Seen
 from flows.live_server import Endpoints, observed_servers, state_told
 from flows.settings import Settings
@@ -71,7 +71,8 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
     repository = Repository(settings.models_repo)
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
-        raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}")
+        hint = removal.way_back(repository, model)
+        raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
     with observed_servers(settings) as servers:
         models = repository.models() if model is None else [model]
         rows = [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]

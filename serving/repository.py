@@ -7,6 +7,7 @@ What is in the models repository, and how does a version get in and out of it?
       iris/3/                 published: visible to the server, always complete
       .staging/iris/4/        being copied in
       .retired/iris/2/        taken out, restorable
+      .removed/iris-…/1/      archived with the whole model, restorable
       .locks/iris.lock        held by whoever changes iris; the kernel frees it when that process ends
       models.config           which models and labels the server knows
       .repository.json        which repository this is, made by the first write
@@ -28,6 +29,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,13 @@ class Repository:
         """The highest version number on disk, retired and half-staged ones included; 0 for none."""
         return max([*self.versions(model), *self.retired(model), *_numbers(self._staging(model))], default=0)
 
+    def archived(self, model: str) -> dict[int, Path]:
+        """Where each version is that was archived with its whole model, lowest first."""
+        found: dict[int, Path] = {}
+        for archive in sorted(self._archives(model)):
+            found |= {version: archive / str(version) for version in _numbers(archive)}
+        return dict(sorted(found.items()))
+
     def base_path(self, model: str) -> Path:
         """The directory that a server polls for `model`."""
         return self.root / validate_model_name(model)
@@ -84,8 +93,9 @@ class Repository:
         return self.root / ".retired" / validate_model_name(model) / str(version)
 
     def stamp(self, model: str, version: int) -> dict[str, Any]:
-        """What publish wrote about a version, published or retired; empty for one that came by hand."""
-        for path in (self.path(model, version), self.retired_path(model, version)):
+        """What publish wrote about a version, also one that is retired or archived; empty for one that came by hand."""
+        archived = self.archived(model).get(version)
+        for path in (self.path(model, version), self.retired_path(model, version), *([archived] if archived else [])):
             with suppress(OSError, ValueError):
                 stamp = json.loads((path / STAMP).read_text("utf-8"))
                 return stamp if isinstance(stamp, dict) else {}
@@ -190,20 +200,58 @@ class Repository:
 
     def restore(self, model: str, version: int) -> Path:
         """
-        Put a retired version back.
+        Put a version back that was retired, or archived with its whole model.
 
         Raises:
-            VersionNotFound: It is not among the retired.
+            VersionNotFound: It is neither.
             IncompleteSavedModel: Its files are no longer those that were published.
         """
-        if version not in self.retired(model):
-            retired = ", ".join(map(str, self.retired(model))) or "none"
-            raise VersionNotFound(f"Version {version} of {model!r} is not retired; retired are: {retired}")
-        source = self.retired_path(model, version)
+        retired, archived = self.retired(model), self.archived(model)
+        if version not in retired and version not in archived:
+            choice = ", ".join(map(str, sorted({*retired, *archived}))) or "none"
+            raise VersionNotFound(f"Version {version} of {model!r} is not retired; retired are: {choice}")
+        source = self.retired_path(model, version) if version in retired else archived[version]
         self._check_files(source, self.stamp(model, version))
         path = self._move(source, self.path(model, version))
         log.info("version restored model=%s version=%d", model, version)
         return path
+
+    def archive(self, model: str, name: str, journal: str) -> Path:
+        """
+        Move all that there is of a model into the archive `name`; what was moved there already stays.
+
+        Args:
+            model: No server may have it any more, and its lock is held.
+            name: As `archive_name` made it.
+            journal: What to keep beside the versions.
+        """
+        archive = self.archive_path(name)
+        for version in self.versions(model):
+            self._move(self.path(model, version), archive / str(version))
+        for version in self.retired(model):
+            self._move(self.retired_path(model, version), archive / str(version))
+        with self._writing():
+            archive.mkdir(parents=True, exist_ok=True)
+            write_atomically(archive / "journal.jsonl", journal)
+            shutil.rmtree(self._staging(model), ignore_errors=True)
+            for directory, kept in (
+                (self.base_path(model), "others"),
+                (self.root / ".retired" / model, "others_retired"),
+            ):
+                _remove_empty(directory)
+                if directory.exists():
+                    directory.rename(archive / kept)
+        log.info("model archived model=%s archive=%s", model, archive)
+        return archive
+
+    def archive_path(self, name: str) -> Path:
+        """Where an archive is."""
+        return self.root / ".removed" / name
+
+    def _archives(self, model: str) -> list[Path]:
+        name = re.compile(rf"{re.escape(validate_model_name(model))}-\d{{8}}T\d{{6}}")
+        root = self.root / ".removed"
+        return [root / each for each in _names(root) if name.fullmatch(each)]
 
     def check_files(self, model: str, version: int) -> None:
         """
@@ -302,6 +350,11 @@ def validate_model_name(name: str) -> str:
             f"{name!r} cannot be a model's name: use letters, digits, '.', '_' and '-', the first a letter or a digit"
         )
     return name
+
+
+def archive_name(model: str) -> str:
+    """What the archive of a model is called that is removed now."""
+    return f"{validate_model_name(model)}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,69 @@
+"""A removal that is killed at any step has not begun, or is finished."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import drift, removal
+from flows.doctor import examine
+from flows.history import replay
+from tests.faults.points import command, finish, killed_at, start
+from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
+from tests.flows.test_promotion import answered
+from tests.flows.test_removal import assert_gone
+
+__all__ = ["mlflow_home", "offline", "pipeline"]
+
+POINTS = {
+    "config written": "after flows.labelling:forget",
+    "unloaded": "after flows.removal:_unload",
+    "one archived": "after serving.repository:Repository._move 1",
+    "two archived": "after serving.repository:Repository._move 2",
+    "all archived": "after serving.repository:Repository.archive",
+    "registry told": "after flows.registry:Registry.mark_removed",
+    "journaled": "after flows.journal:Journal.append 2",
+}
+
+
+def killed(pipeline: Pipeline, point: str) -> None:
+    """A removal of a model with three versions, one of them retired, that is killed at a point."""
+    for kind in (1, 2, 3):
+        pipeline.promote(kind)
+    assert finish(start(command, pipeline.settings, "retire", pipeline.model, "1")) == 0
+    killed_at(point, command, pipeline.settings, "remove", pipeline.model, "--force", "no longer sold")
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
+def test_a_killed_removal_is_finished(point: str, pipeline: Pipeline) -> None:
+    """`hotswap reconcile` does what is left, and another training gets a number of its own."""
+    killed(pipeline, point)
+    assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
+    assert_gone(pipeline)
+    assert list(pipeline.repository.archived(pipeline.model)) == [1, 2, 3]
+    assert pipeline.journal.read()[-1].facts["why"] == "no longer sold"
+    assert pipeline.promote(2) == 4
+    assert examine(pipeline.settings) == []
+
+
+@pytest.mark.parametrize("again", ["remove", "train"])
+def test_a_killed_removal_is_finished_by_the_next_command(again: str, pipeline: Pipeline) -> None:
+    """Asking for it again needs no reason; a training finishes it before it begins."""
+    killed(pipeline, POINTS["one archived"])
+    if again == "remove":
+        assert removal.remove(pipeline.settings, pipeline.model).published == (2, 3)
+        assert_gone(pipeline)
+    else:
+        assert pipeline.promote(2) == 4
+        assert answered(pipeline) == {4}
+    assert list(pipeline.repository.archived(pipeline.model)) == [1, 2, 3]
+    assert examine(pipeline.settings) == []
+
+
+def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipeline) -> None:
+    """All goes on as before, and it can be asked for again."""
+    killed(pipeline, "before flows.labelling:forget")
+    assert answered(pipeline, label="stable") == {3}
+    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert replay(pipeline.journal.read()).labels == {"stable": 3}
+    removal.remove(pipeline.settings, pipeline.model, "no longer sold")
+    assert_gone(pipeline)
