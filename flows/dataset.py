@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipes import Recipe
+from flows.user_code import of_recipe
 from serving.errors import HotswapError
 
 _SPLIT_SEED = 42  # Fixed: versions are comparable only on the same held-out rows, which no training may see.
@@ -46,12 +47,11 @@ def load_dataset(recipe: Recipe) -> Dataset:
     Load, check and split the data of `recipe`.
 
     Raises:
+        RecipeFailed: Its own code failed.
         UnusableData: The data has no rows, NaN, one class, or another shape than the recipe says.
     """
-    try:
+    with of_recipe(f"The data of {recipe.name!r} cannot be loaded"):
         examples, classes = recipe.load()
-    except Exception as exc:  # a recipe is the user's code
-        raise UnusableData(f"The data of {recipe.name!r} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     rows = check(examples, classes, recipe)
     train, test = split(rows)
     names = (recipe.feature_names, recipe.class_names)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +24,7 @@ from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, ModelAtServer, running_server
 from flows.registry_reader import RegistryView, check_same_registry, read_registry
 from flows.settings import Settings
+from flows.workspaces import workspace
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
 from serving.model_config import parse
 from serving.repository import STAMP, Repository, digest
@@ -503,8 +503,8 @@ def _register_again(settings: Settings, model: str, version: int) -> bool:
         return False
     registry = promotion.open_registry(settings)
     example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
-        saved_model = Path(directory) / "saved_model"
+    with workspace() as directory:
+        saved_model = directory / "saved_model"
         shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP.name))
         model_uri = registry.log_model(stamp["run_id"], saved_model, example, output)
     return registry.register_again(stamp["run_id"], model, version, model_uri, stamp["digest"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import traceback
 
+from flows import foreign_errors
 from flows.terminal import wrapped
+from flows.user_code import RecipeFailed, described
 from serving.errors import HotswapError
 from serving.redaction import redacted
 
@@ -15,9 +17,11 @@ EXIT_ERROR = 1
 def report(exc: Exception) -> int:
     """Say on standard error what went wrong; the exit code."""
     if isinstance(exc, HotswapError):
-        complain(str(exc))
+        details = f"; {_keep_traceback(exc)}" if isinstance(exc, RecipeFailed) else ""
+        complain(f"{exc}{details}")
         return getattr(exc, "exit_code", EXIT_ERROR)
-    complain(f"a fault of its own, {type(exc).__name__}: {exc}; {_keep_traceback()}")
+    sentence = foreign_errors.sentence(exc) or f"internal error, {described(exc)}"
+    complain(f"{sentence}; {_keep_traceback(exc)}")
     return EXIT_ERROR
 
 
@@ -33,12 +37,12 @@ def complain_of_usage(message: str, command: str) -> None:
     complain(f"{message} S{see[1:]}" if message.endswith("?") else f"{message.rstrip('.')}; {see}")
 
 
-def _keep_traceback() -> str:
+def _keep_traceback(exc: Exception) -> str:
     from flows.settings import load_settings, prepare_home
 
     try:
         path = prepare_home(load_settings()) / "logs" / "error.log"
-        path.write_text(redacted(traceback.format_exc()), "utf-8")
-    except (HotswapError, OSError) as exc:
-        return f"the details are lost: {exc}"
-    return f"the details are in {path}"
+        path.write_text(redacted("".join(traceback.format_exception(exc))), "utf-8")
+    except (HotswapError, OSError) as why:
+        return f"the traceback is lost: {why}"
+    return f"the traceback is in {path}"

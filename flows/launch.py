@@ -21,7 +21,9 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import prefect_access
 from flows.live_server import ask_first
+from flows.prefect_access import PrefectUnavailable
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
@@ -34,10 +36,6 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
-
-
-class PrefectUnavailable(HotswapError):
-    """The Prefect server cannot be used."""
 
 
 class InvalidParameter(HotswapError):
@@ -104,6 +102,7 @@ def _prepare(settings: Settings, recipe: str) -> None:
     from flows.recipes import find_recipe
 
     Repository(settings.models_repo).check_writable()
+    prepare_home(settings)
     apply_environment(settings)
     ask_first(settings, find_recipe(recipe).name)
     log.info("starting TensorFlow and Prefect recipe=%s", recipe)
@@ -123,6 +122,7 @@ def _prepare(settings: Settings, recipe: str) -> None:
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])
+        prefect_access.check()
 
 
 def check_parameters(

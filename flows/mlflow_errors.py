@@ -12,12 +12,14 @@ import os
 import re
 from dataclasses import dataclass
 
+from flows.workspaces import still_there
 from serving.errors import HotswapError
 from serving.redaction import redacted
 
 _MAX_WORDS = 300
 _UNLESS_LOCAL = "or unset MLFLOW_TRACKING_URI to record in a local database"
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+_BAD_SETTING = re.compile(r"Failed to convert (?P<value>.+?) for (?P<name>MLFLOW_\w+)")
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -125,6 +127,8 @@ def explain(exc: Exception, address: str, what: str) -> str | None:
             return sentence
     if not _is_foreign(exc):
         return None
+    if (setting := _BAD_SETTING.search(str(exc))) is not None:
+        return f"{setting['name']}={setting['value']} cannot be used: correct or unset it"
     words = " ".join(f"{type(each).__name__}: {each}" for each in _chain(exc))
     for kind in _KINDS:
         if kind.pattern.search(words):
@@ -159,7 +163,7 @@ def _unusable_file(exc: Exception, address: str, what: str) -> str | None:
     """A file or directory of MLflow's that the system refuses, such as where artifacts go."""
     for each in _chain(exc):
         if isinstance(each, OSError) and each.filename is not None and each.errno in _REFUSALS:
-            why = f"{each.filename}: {os.strerror(each.errno or 0)}"
+            why = f"{still_there(str(each.filename))}: {os.strerror(each.errno or 0)}"
             step = "see that this place can be written and has room; it is where MLflow keeps its files"
             return _sentence(address, what, redacted(why), step)
     return None

@@ -32,6 +32,7 @@ from flows.noninferiority import Verdict
 from flows.processes import Process
 from flows.sandbox_answers import TOLERANCE, Candidate, Unfit, check_answers, check_rows_apart
 from flows.settings import Endpoint, Settings
+from flows.workspaces import without
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.model_config import ModelEntry
 from serving.version_policy import Specific
@@ -150,11 +151,17 @@ class SandboxServer:
                 measured, why = step()
             except HotswapError as exc:
                 measured = exc.measured if isinstance(exc, Unfit) else "no answer"
-                why = self._fate(exc) or str(exc)
+                why = self._shown(candidate, self._fate(exc) or str(exc))
                 checks.append(Check(name, measured, required, Verdict.REJECTED, why))
-                return SandboxDecision(tuple(checks), self._process.last_lines)
+                return SandboxDecision(tuple(checks), self._shown(candidate, self._process.last_lines))
             checks.append(Check(name, measured, required, Verdict.PASSED, why))
         return SandboxDecision(tuple(checks))
+
+    def _shown(self, candidate: Candidate, text: str) -> str:
+        """`text` without the directories that are gone when it is read."""
+        for directory in (self._directory / "models", self._directory, candidate.saved_model.parent):
+            text = without(directory, text)
+        return text
 
     def _load(self, candidate: Candidate, grpc: GrpcClient) -> tuple[str, str]:
         base_path = self._directory / "models" / candidate.model

@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from clients.proxies import go_straight_to
 from serving.errors import HotswapError
 from serving.redaction import redact_logs
+
+_SPECIAL = frozenset("%?")
+"""what means something in the address of a SQLite file"""
 
 
 class InvalidSettings(HotswapError):
@@ -64,6 +68,16 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(default=5.0, ge=0)
     """seconds between two reconcile turns of `hotswap up`; 0 for none"""
 
+    @field_validator("home", "models_repo", mode="before")
+    @classmethod
+    def _check_directory(cls, given: object) -> object:
+        if "://" in str(given):
+            raise ValueError(
+                "it must be a directory, as renames in it have to be atomic and its files are watched; "
+                "an object store can keep MLflow's artifacts instead"
+            )
+        return given
+
     @field_validator("serving_endpoints")
     @classmethod
     def _check_endpoints(cls, text: str) -> str:
@@ -109,19 +123,22 @@ def load_settings() -> Settings:
     except ValidationError as exc:
         first = exc.errors()[0]
         name = "HOTSWAP_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise InvalidSettings(f"{name}={first['input']!r} cannot be used: {first['msg']}") from exc
+        raise InvalidSettings(
+            f"{name}={first['input']!r} cannot be used: {first['msg'].removeprefix('Value error, ')}"
+        ) from exc
 
 
 def prepare_home(settings: Settings) -> Path:
     """
-    The directory of the local state, made with its ``logs`` where it is missing.
+    The directory of the local state, made with what logs and Prefect need where it is missing.
 
     Raises:
         InvalidSettings: It cannot be written.
     """
     home = settings.home.absolute()
     try:
-        (home / "logs").mkdir(parents=True, exist_ok=True)
+        for name in ("logs", "prefect"):
+            (home / name).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=home / "logs").close()
     except OSError as exc:
         raise InvalidSettings(
@@ -130,13 +147,18 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
+def sqlite_address(file: Path) -> str:
+    """The address of a SQLite file, whatever characters its path has."""
+    return "sqlite:///" + "".join(quote(char) if char in _SPECIAL else char for char in str(file))
+
+
 def apply_environment(settings: Settings) -> None:
     """Tell MLflow, Prefect and TensorFlow where to keep their state and to stay quiet; what the user has set stays."""
     home = settings.home.absolute()
     defaults = {
         "HOTSWAP_HOME": str(home),
         "HOTSWAP_MODELS_REPO": str(settings.models_repo.absolute()),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+        "MLFLOW_TRACKING_URI": sqlite_address(home / "mlflow.db"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -151,6 +173,10 @@ def apply_environment(settings: Settings) -> None:
         "DO_NOT_TRACK": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
+    if _SPECIAL.intersection(str(home)) and "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+        # Prefect itself writes the path into the address as it is.
+        address = sqlite_address(home / "prefect" / "prefect.db").replace("sqlite:", "sqlite+aiosqlite:")
+        defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     go_straight_to(settings.host)

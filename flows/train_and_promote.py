@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from flows.registry import FLOW_RUN, Registered, Registry
 from flows.sandbox import SandboxDecision, SandboxServer
 from flows.sandbox_answers import Candidate, chosen_rows
 from flows.settings import Settings, apply_environment, load_settings
+from flows.workspaces import workspace
 from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.repository import STAMP, Repository, check_complete, digest
 
@@ -199,7 +199,7 @@ def _trial(
     asked = {"min_accuracy": thresholds.min_accuracy, "allow_breaking": allow_breaking, "bake": bake}
     clock = _Clock()
     with (
-        _workspace() as directory,
+        workspace() as directory,
         _recorded(settings, registry, recipe, {**params, **asked}, clock) as run_id,
         SandboxServer(settings) as server,
     ):
@@ -530,12 +530,6 @@ def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
     """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
     log.warning("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
     return Completed(name=outcome.decision.capitalize(), message=outcome.reason, data=outcome)
-
-
-@contextmanager
-def _workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
-        yield Path(directory)
 
 
 class _Clock:

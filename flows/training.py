@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flows.dataset import Dataset
 from flows.recipes import Recipe
+from flows.user_code import RecipeFailed, of_recipe
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,13 @@ class Fitted:
 
 
 def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress) -> Fitted:
-    """Train the recipe's model; the same seed gives the same model on the same machine."""
+    """
+    Train the recipe's model; the same seed gives the same model on the same machine.
+
+    Raises:
+        RecipeFailed: It cannot be built, or cannot be trained on these rows.
+        OutOfMemory: There is not enough memory for it.
+    """
     import keras
 
     class Tell(keras.callbacks.Callback):  # type: ignore[misc]
@@ -40,22 +47,27 @@ def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Prog
             progress(epoch + 1, logs or {})
 
     keras.utils.set_random_seed(seed)
-    model = recipe.build(dataset.train.examples)
-    # Compiling by XLA takes longer than training models of this size.
-    model.compile(
-        optimizer=keras.optimizers.Adam(recipe.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    history = model.fit(
-        dataset.train.examples,
-        dataset.train.classes,
-        batch_size=recipe.batch_size,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[Tell()],
-    )
+    with of_recipe(f"The model of {recipe.name!r} cannot be built"):
+        model = recipe.build(dataset.train.examples)
+    if not isinstance(model, keras.Model):
+        given = type(model).__name__
+        raise RecipeFailed(f"The build() of {recipe.name!r} returns {given}, and has to return a keras.Model")
+    with of_recipe(f"The model of {recipe.name!r} cannot be trained"):
+        # Compiling by XLA takes longer than training models of this size.
+        model.compile(
+            optimizer=keras.optimizers.Adam(recipe.learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        history = model.fit(
+            dataset.train.examples,
+            dataset.train.classes,
+            batch_size=recipe.batch_size,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[Tell()],
+        )
     return Fitted(model, {name: [float(value) for value in values] for name, values in history.history.items()})
 
 
@@ -91,11 +103,12 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
         }
 
     signatures = {"serving_default": probabilities, "classify_class": likeliest}
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    with of_recipe(f"The model of {model_name!r} cannot be exported"):
+        tf.saved_model.save(module, str(path), signatures=signatures)
     _write_warm_up(path, model_name, dataset.train.examples, signatures)
     names_file.unlink()
     names_file.parent.rmdir()
-    log.info("model exported model=%s path=%s", model_name, path)
+    log.info("model exported model=%s", model_name)
 
 
 def _write_warm_up(path: Path, model_name: str, examples: NDArray[np.float32], signatures: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.user_code import RecipeFailed, of_recipe
 from serving.errors import HotswapError
 from serving.repository import validate_model_name
 
@@ -100,21 +101,35 @@ def find_recipe(name: str) -> Recipe:
     The attribute is ``RECIPE`` where none is given.
 
     Raises:
+        RecipeFailed: Its module fails when it is imported.
         UnknownRecipe: There is none; the message says what can be named instead.
     """
     path, _, attribute = name.partition(":")
     module_name = f"flows.recipes.{path}" if path in BUILT_IN else path
     if path not in BUILT_IN and "." not in path and not attribute:
         raise UnknownRecipe(f"There is no recipe {name!r}: name {_choices()}, or a module of your own")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UnknownRecipe(f"{path!r} is no dotted path of a module: name {_choices()}, or a module of your own")
     try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as exc:
-        raise UnknownRecipe(f"The recipe {name!r} cannot be imported ({exc}): name {_choices()}, or a module") from exc
+        with of_recipe(f"The recipe {name!r} cannot be imported"):
+            module = importlib.import_module(module_name)
+    except RecipeFailed as exc:
+        if not _is_missing(exc.__cause__, module_name):
+            raise
+        reason = f"cannot be imported ({exc.__cause__})"
+        raise UnknownRecipe(f"The recipe {name!r} {reason}: name {_choices()}, or a module") from exc.__cause__
     recipe = getattr(module, attribute or "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise UnknownRecipe(f"{module_name} has no flows.recipes.Recipe called {attribute or 'RECIPE'}")
     validate_model_name(recipe.name)
     return recipe
+
+
+def _is_missing(exc: BaseException | None, module_name: str) -> bool:
+    """Is there no such module, rather than one that fails?"""
+    if not isinstance(exc, ModuleNotFoundError) or exc.name is None:
+        return False
+    return module_name == exc.name or module_name.startswith(f"{exc.name}.")
 
 
 def _choices() -> str:

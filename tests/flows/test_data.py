@@ -10,6 +10,7 @@ import pytest
 
 from flows.dataset import UnusableData, load_dataset
 from flows.recipes import BUILT_IN, InvalidThresholds, Recipe, UnknownRecipe, find_recipe
+from flows.user_code import RecipeFailed
 from serving.errors import HotswapError
 
 BASE = find_recipe("iris")
@@ -71,7 +72,7 @@ def test_data_that_cannot_be_loaded_are_told_with_their_cause() -> None:
     def broken() -> Any:
         raise OSError("no such table")
 
-    with pytest.raises(UnusableData, match="OSError: no such table"):
+    with pytest.raises(RecipeFailed, match=r"OSError: no such table, at .*test_data\.py"):
         load_dataset(replace(recipe(), load=broken))
 
 
