@@ -15,8 +15,9 @@ import pytest
 
 from flows import failures, training
 from flows.dataset import load_dataset
+from flows.mlflow_errors import RegistryError
 from flows.recipes import Recipe, UnknownRecipe, find_recipe
-from flows.registry import Registry, RegistryError
+from flows.registry import Registry
 from flows.settings import InvalidSettings, Settings, apply_environment, load_settings, sqlite_address
 from flows.user_code import OutOfMemory, RecipeFailed
 from flows.workspaces import workspace
@@ -70,7 +71,8 @@ def test_a_recipe_that_is_not_there_is_unknown(name: str) -> None:
 
 
 def broken(*_: Any) -> Any:
-    return {}["no such key"]
+    names: dict[str, int] = {}
+    return names["no such key"]
 
 
 def endless(*_: Any) -> Any:
@@ -88,7 +90,7 @@ def of_another_shape(_: Any) -> Any:
 
 
 def line_of(function: Callable[..., Any]) -> int:
-    return function.__code__.co_firstlineno + 1
+    return function.__code__.co_firstlineno + 2
 
 
 @pytest.mark.parametrize(
