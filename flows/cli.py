@@ -13,13 +13,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows import failures, presentation
+from flows import failures, presentation, progress
 from flows.failures import EXIT_ERROR
 from flows.interrupts import between_locks
 from flows.options import (
@@ -129,10 +130,10 @@ def train(
     as_json: Json = False,
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
-    _log_flows()
-    from flows import launch
+    with _flow_shown(f"training {recipe}"):
+        from flows import launch
 
-    outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
+        outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -155,10 +156,10 @@ def promote(
 
     It is held against the same rows and thresholds as one that was just trained.
     """
-    _log_flows()
-    from flows import launch
+    with _flow_shown(f"promoting a model of {recipe}"):
+        from flows import launch
 
-    outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
+        outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -223,16 +224,17 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Point a label and its alias to a version, or take them away."""
-    from flows import promotion
-
     if (version is None) is not remove:
         raise typer.BadParameter("give a version, or --remove")
-    if version is None:
-        change = promotion.remove_label(_prepared(), model, label, dry_run, reason)
-    elif dry_run:
+    if dry_run and not remove:
         raise typer.BadParameter("--dry-run goes with --remove")
-    else:
-        change = promotion.set_label(_prepared(), model, label, version, reason)
+    with _at_work(f"{'removing' if remove else 'moving'} label {label} of {model}") as settings:
+        from flows import promotion
+
+        if version is None:
+            change = promotion.remove_label(settings, model, label, dry_run, reason)
+        else:
+            change = promotion.set_label(settings, model, label, version, reason)
     _show_change(change, as_json)
 
 
@@ -249,9 +251,11 @@ def rollback(
 
     The earlier version must give its golden answers first; else nothing changes.
     """
-    from flows import promotion
+    with _at_work(f"rolling back {model}") as settings:
+        from flows import promotion
 
-    _show_change(promotion.rollback(_prepared(), model, to, dry_run, reason), as_json)
+        change = promotion.rollback(settings, model, to, dry_run, reason)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -266,9 +270,11 @@ def retire(
     as_json: Json = False,
 ) -> None:
     """Take a version out of the polled directory."""
-    from flows import promotion
+    with _at_work(f"retiring version {version} of {model}") as settings:
+        from flows import promotion
 
-    _show_change(promotion.retire(_prepared(), model, version, force, dry_run, reason), as_json)
+        change = promotion.retire(settings, model, version, force, dry_run, reason)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -278,9 +284,11 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
 
     HOTSWAP_KEEP_VERSIONS says how many are the newest.
     """
-    from flows import retention
+    with _at_work(f"retiring old versions of {model}") as settings:
+        from flows import retention
 
-    _show_change(retention.tidy(_prepared(), model, dry_run, reason), as_json)
+        change = retention.tidy(settings, model, dry_run, reason)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -291,9 +299,11 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Put a retired version back."""
-    from flows import promotion
+    with _at_work(f"restoring version {version} of {model}") as settings:
+        from flows import promotion
 
-    _show_change(promotion.restore(_prepared(), model, version, reason), as_json)
+        change = promotion.restore(settings, model, version, reason)
+    _show_change(change, as_json)
 
 
 @app.command()
@@ -347,9 +357,10 @@ def explain(
 
     The exit code is 1 when its files are not those that were judged.
     """
-    from flows import explain
+    with _at_work(f"following version {version} of {model}") as settings:
+        from flows import explain
 
-    told = explain.explain(_prepared(), model, version)
+        told = explain.explain(settings, model, version)
     text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
     _show(dataclasses.asdict(told), text, as_json, hanging=12)
     return EXIT_ERROR if told.problems else 0
@@ -366,11 +377,11 @@ def reconcile(
 
     The exit code is 1 when something does not.
     """
-    from flows import drift
+    with _at_work("comparing registry, directory, config, journal and servers") as settings:
+        from flows import drift
 
-    settings = _prepared()
-    names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
-    repairs = [drift.repair(settings, name, dry_run) for name in names]
+        names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
+        repairs = [drift.repair(settings, name, dry_run) for name in names]
     if as_json:
         print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
     else:
@@ -385,9 +396,10 @@ def doctor(as_json: Json = False) -> int:
 
     The exit code is 1 when there is something.
     """
-    from flows import doctor
+    with _at_work("examining everything") as settings:
+        from flows import doctor
 
-    findings = doctor.examine(_prepared())
+        findings = doctor.examine(settings)
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
     else:
@@ -412,14 +424,14 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
 @app.command()
 def up(as_json: Json = False) -> None:
     """Run model server, MLflow page and Prefect server, until Ctrl-C."""
-    _log_to_stderr(logging.WARNING)
-    from flows import stack
-    from flows.log_file import keep_log
-    from flows.settings import prepare_home
+    with progress.shown("starting model server, MLflow page and Prefect server", logging.WARNING) as close:
+        from flows import stack
+        from flows.log_file import keep_log
+        from flows.settings import prepare_home
 
-    settings = _settings()
-    keep_log("flows.supervision", prepare_home(settings) / "logs" / "up.log")
-    stack.up(settings, as_json)
+        settings = _settings()
+        keep_log("flows.supervision", prepare_home(settings) / "logs" / "up.log")
+        stack.up(settings, as_json, close)
 
 
 def _settings() -> Settings:
@@ -428,30 +440,31 @@ def _settings() -> Settings:
     return load_settings()
 
 
+@contextmanager
+def _at_work(what: str) -> Iterator[Settings]:
+    """As `_prepared`; a terminal shows `what` is being done during the block."""
+    from flows.settings import apply_environment
+
+    with progress.shown(what, logging.WARNING, quiet=True):
+        settings = _settings()
+        apply_environment(settings)
+        yield settings
+
+
 def _prepared() -> Settings:
     """The settings, with MLflow and Prefect told where to keep their state."""
     from flows.settings import apply_environment
 
-    _log_to_stderr(logging.WARNING)
+    progress.show_logs(logging.WARNING)
     settings = _settings()
     apply_environment(settings)
     return settings
 
 
-def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for room in ("flows", "serving", "clients"):
-        logger = logging.getLogger(room)
-        logger.setLevel(level)
-        logger.handlers = [handler]
-
-
-def _log_flows() -> None:
-    _log_to_stderr(logging.INFO)
+def _flow_shown(first: str) -> AbstractContextManager[Any]:
     # What goes wrong arrives here as an exception, and is told once.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    return progress.shown(first)
 
 
 def _show_outcome(outcome: TrainOutcome, verbose: bool, as_json: bool) -> int:

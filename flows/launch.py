@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import prefect_access
+from flows import prefect_access, progress
 from flows.live_server import ask_first
 from flows.prefect_access import PrefectUnavailable
 from flows.settings import Settings, apply_environment, prepare_home
@@ -104,21 +104,26 @@ def _prepare(settings: Settings, recipe: str) -> None:
     Repository(settings.models_repo).check_writable()
     prepare_home(settings)
     apply_environment(settings)
+    progress.step("asking the servers")
     ask_first(settings, find_recipe(recipe).name)
-    log.info("starting TensorFlow and Prefect recipe=%s", recipe)
+    progress.note("starting Prefect")
     server = find_prefect(settings)
+    progress.note("loading TensorFlow")
     with without_start_up_notes():
         # First and alone: the slowest, while the server starts.
         import tensorflow
 
         tensorflow.config.list_logical_devices()
 
+    progress.note("loading MLflow and Prefect")
     import flows.train_and_promote  # noqa: F401  (imported while the server starts)
     from flows.registry import Registry
 
+    progress.note("opening MLflow's database")
     # Makes MLflow's database where there is none, while the Prefect server makes its own.
     Registry(settings.home / "artifacts").check()
     if server is not None:
+        progress.note("waiting for Prefect's server")
         server.wait()
     else:
         _check_prefect(os.environ["PREFECT_API_URL"])

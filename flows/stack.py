@@ -14,13 +14,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from flows import progress
 from flows.instance import only_instance
 from flows.labelling import STABLE
 from flows.live_server import servable_entries
@@ -44,9 +46,14 @@ class StackFailed(HotswapError):
     """The model server ended, or never became ready."""
 
 
-def up(settings: Settings, as_json: bool = False) -> None:
+def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] = lambda: None) -> None:
     """
     Run everything until SIGINT or SIGTERM.
+
+    Args:
+        settings: Where everything is and listens.
+        as_json: Whether the addresses are told as JSON.
+        on_ready: Called before they are told.
 
     Raises:
         AlreadyUp: It runs here already; nothing has been changed.
@@ -64,6 +71,7 @@ def up(settings: Settings, as_json: bool = False) -> None:
         with _running(settings, services, home / "logs", stop_requested) as supervisors:
             _wait_until_settled(supervisors, stop_requested)
             if not stop_requested.is_set():
+                on_ready()
                 _announce(settings, supervisors, home / "logs", as_json)
                 with _running(settings, _followers(settings), home / "logs", stop_requested):
                     # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
@@ -80,6 +88,7 @@ def _running(
     def ports_are_free(service: Service) -> None:
         check_ports(settings, {service.name: service.ports})
 
+    progress.note(f"starting {', '.join(service.name for service in services)}")
     supervisors = [Supervisor(service, logs, ports_are_free, stop_requested) for service in services]
     try:
         for supervisor in supervisors:
@@ -98,12 +107,17 @@ def _wait_until_settled(supervisors: Sequence[Supervisor], stop_requested: threa
     Raises:
         StackFailed: That is the model server.
     """
-    for supervisor in supervisors:
-        while not supervisor.settled.wait(_POLL_SECONDS):
-            if stop_requested.is_set():
-                return
-        if supervisor.failure is not None:
-            raise _failed(supervisor, supervisor.failure)
+    started, waiting = time.monotonic(), list(supervisors)
+    while waiting and not stop_requested.is_set():
+        for supervisor in [each for each in waiting if each.settled.is_set()]:
+            waiting.remove(supervisor)
+            if supervisor.failure is not None:
+                raise _failed(supervisor, supervisor.failure)
+            if supervisor.is_ready:
+                progress.note(f"{supervisor.service.name} is ready after {time.monotonic() - started:.1f} s")
+        if waiting:
+            progress.step(f"waiting for {' and '.join(each.service.name for each in waiting)}")
+            waiting[0].settled.wait(_POLL_SECONDS)
 
 
 def _failed(supervisor: Supervisor, failure: HotswapError) -> HotswapError:

@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import open_runs, promotion, retention, training
+from flows import open_runs, progress, promotion, retention, training
 from flows.dataset import Dataset, load_dataset
 from flows.evaluation import Champion, Evaluation, evaluate_champion, load_predictor, slices
 from flows.evaluation import evaluate as evaluate_saved_model
@@ -44,6 +44,19 @@ from serving.repository import STAMP, Repository, check_complete, digest
 log = logging.getLogger(__name__)
 
 SANDBOX_REJECTED = "sandbox rejected"
+_DOING = {
+    "load": "loading data",
+    "train": "training",
+    "evaluate": "evaluating the candidate and what is live",
+    "keep": "keeping the candidate in MLflow",
+    "gate": "judging",
+    "sandbox": "asking the candidate in a sandbox",
+    "register": "registering",
+    "publish": "publishing",
+    "verify": "waiting until the server answers as it was judged",
+    "label": "moving the label",
+    "bake": "watching the new version",
+}
 _GOLDEN_ROWS = 5
 _PROGRESS_LINES = 5
 
@@ -228,7 +241,7 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
         tried = sandbox(settings, trial.server, trial.recipe, saved_model, dataset, evaluation, registry, run_id)
     outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
     if tried.verdict is Verdict.REJECTED:
-        log.warning("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
+        log.info("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
         outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
         return Completed(name="Rejected", message=tried.reason, data=outcome)
     # One promotion of a model at a time: its number, its directory and its labels belong together.
@@ -262,6 +275,7 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
     if trial.bake:
         with clock("bake"):
             watch(settings, registry, model, version, change.previous, trial.bake)
+    progress.step("finishing")
     retention.tidy_after_promotion(settings, model)
     return replace(
         outcome,
@@ -313,12 +327,13 @@ def train(
     """Fit the recipe's model and export it; the SavedModel's directory."""
     every = max(1, epochs // _PROGRESS_LINES)
 
-    def progress(epoch: int, metrics: Mapping[str, float]) -> None:
+    def tell(epoch: int, metrics: Mapping[str, float]) -> None:
+        progress.step(f"training epoch {epoch} of {epochs}")
         if epoch % every == 0 or epoch == epochs:
             numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
             log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
 
-    fitted = training.fit(recipe, dataset, seed, epochs, progress)
+    fitted = training.fit(recipe, dataset, seed, epochs, tell)
     registry.log_history(run_id, fitted.history)
     saved_model = directory / "saved_model"
     training.export(fitted.model, dataset, recipe.name, saved_model)
@@ -528,7 +543,7 @@ def _stamp(
 
 def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
     """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
-    log.warning("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
+    log.info("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
     return Completed(name=outcome.decision.capitalize(), message=outcome.reason, data=outcome)
 
 
@@ -540,6 +555,7 @@ class _Clock:
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
+        progress.step(_DOING[step])
         started = time.perf_counter()
         try:
             yield

@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PIECE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+")
+_UP, _ERASE = "\x1b[1A", "\x1b[2K"
 _DEADLINE_SECONDS = 200
 
 
@@ -28,9 +29,18 @@ class Shown:
 
     @property
     def lines(self) -> list[str]:
-        """The lines as they stay on the screen: without colours, and without what a later text has replaced."""
-        plain = _ESCAPE.sub("", self.text.replace("\r\n", "\n"))
-        return [line.rsplit("\r", 1)[-1] for line in plain.splitlines()]
+        """The lines as they stay on the screen: without colours, and without what was replaced or taken away."""
+        screen = [""]
+        for piece in _PIECE.findall(self.text):
+            if piece == "\n":
+                screen.append("")
+            elif piece == _UP:
+                screen.pop()
+            elif piece == _ERASE:
+                screen[-1] = ""
+            elif not piece.startswith(("\x1b", "\r")):
+                screen[-1] += piece
+        return screen[:-1] if screen[-1] == "" else screen
 
 
 def on_a_terminal(command: Sequence[str], columns: int = 80) -> Shown:
