@@ -52,7 +52,7 @@ wire: setup ## generate serving/wire_pb2.py from serving/wire.proto again
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--extra native --extra dev --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+		--extra native --extra ops --extra dev --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv, caches and local state (models_repo stays)
 	rm -rf $(VENV) .hotswap .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flows.dataset import Dataset, Rows
 from flows.inspection import Inspection, inspect
 from serving.errors import HotswapError
+from serving.unknown_operations import explained
 
 _CHUNK_ROWS = 1 << 16  # so that memory does not grow with the rows
 _MOST_VALUES = 10
@@ -157,7 +158,11 @@ def load_predictor(saved_model: Path) -> Predictor:
     """
     import tensorflow as tf
 
+    from serving.op_libraries import load_missing
+    from serving.saved_model import read_meta_graph
+
     with _translated(saved_model):
+        load_missing(read_meta_graph(saved_model).graph_def)
         loaded = tf.saved_model.load(str(saved_model))
         signature = loaded.signatures["serving_default"]
         shape = signature.structured_input_signature[1]["input"].shape
@@ -202,7 +207,7 @@ def _translated(saved_model: Path) -> Iterator[None]:
         yield
     except Exception as exc:  # TensorFlow raises everything from KeyError to errors of its own
         first_line = str(exc).strip().partition("\n")[0][:200]
-        raise CannotEvaluate(f"{saved_model} does not answer: {type(exc).__name__}: {first_line}") from exc
+        raise CannotEvaluate(f"{saved_model} does not answer: {type(exc).__name__}: {explained(first_line)}") from exc
 
 
 def _slices(by: str, names: Sequence[str], groups: NDArray[np.int64], right: NDArray[np.bool_]) -> list[Slice]:

@@ -13,8 +13,11 @@ _SERVE = "serve"
 _INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
-_MARKERS = ("DebugIdentity", "DebugNanCount", "DebugNumericSummary", "DataServiceDataset", "RegisterDataset", "Rpc")
-"""families of ops that write to addresses, or ask other hosts"""
+_MARKERS = (
+    *("DebugIdentity", "DebugNanCount", "DebugNumericSummary", "DataServiceDataset", "RegisterDataset", "Rpc"),
+    "SimpleMLLoadModelFrom",
+)
+"""families of ops that write to addresses, or ask other hosts; and those of Decision Forests that read a file"""
 
 UNSAFE_OPS = _RESTORE_OPS | {
     # Python

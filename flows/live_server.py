@@ -34,6 +34,7 @@ from serving.errors import (
 from serving.model_config import ModelEntry, parse, render
 from serving.redaction import redacted
 from serving.repository import Repository
+from serving.unknown_operations import explained
 from serving.version_policy import Specific
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ class LiveServer:
             return None
         if found[0].state.name == "AVAILABLE":
             return ""
-        return found[0].message or None
+        return explained(found[0].message) or None
 
     def _poll(self, ask: Callable[[], str | None]) -> str:
         """Ask until there is an answer."""

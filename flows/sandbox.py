@@ -35,6 +35,7 @@ from flows.settings import Endpoint, Settings
 from flows.workspaces import without
 from serving.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.model_config import ModelEntry
+from serving.unknown_operations import explained
 from serving.version_policy import Specific
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class SandboxServer:
             if found and found[0].state.name == "AVAILABLE":
                 return f"{seconds:.1f} s", "the server has loaded and warmed it up"
             if found and found[0].message:
-                raise Unfit("not loaded", f"the server cannot load it: {found[0].message}")
+                raise Unfit("not loaded", f"the server cannot load it: {explained(found[0].message)}")
             if seconds > self._settings.server_timeout_seconds:
                 raise Unfit(f"{seconds:.1f} s", "the server has not loaded it (HOTSWAP_SERVER_TIMEOUT_SECONDS)")
             time.sleep(_POLL_SECONDS)

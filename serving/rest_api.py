@@ -57,6 +57,7 @@ from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature
 from serving.tensors import Array
+from serving.unknown_operations import explained
 
 log = logging.getLogger(__name__)
 
@@ -390,7 +391,7 @@ class RestApi:
                     "model": model,
                     "version": status.version,
                     "state": State(status.state).name,
-                    "error": status.message or self._data_plane.problem(model),
+                    "error": explained(status.message) or self._data_plane.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),

@@ -23,6 +23,7 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from serving.background import Native, at_once
 from serving.errors import GraphError
+from serving.op_libraries import load_missing
 from serving.operations import node_name
 from serving.servable import INIT_SIGNATURE, Servable, graph_error
 from serving.tensors import Array
@@ -59,8 +60,9 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     Raises:
         GraphError: It cannot be loaded; code and text are TensorFlow's.
     """
-    meta_graph = _read_meta_graph(path, options.tags)
+    meta_graph = read_meta_graph(path, options.tags)
     _remove_saving(meta_graph)
+    load_missing(meta_graph.graph_def)
     try:
         servable = _unrestored(model, version, path, options, meta_graph, native)
         try:
@@ -144,7 +146,13 @@ def _remove_saving(meta_graph: Any) -> None:
         del nodes[position]
 
 
-def _read_meta_graph(path: Path, tags: frozenset[str]) -> Any:
+def read_meta_graph(path: Path, tags: frozenset[str] = frozenset({"serve"})) -> Any:
+    """
+    The ``MetaGraphDef`` of a SavedModel that has these tags and no others.
+
+    Raises:
+        GraphError: There is none, or it cannot be read; code and text are TensorFlow's.
+    """
     file, text_file = path / "saved_model.pb", path / "saved_model.pbtxt"
     saved_model = saved_model_pb2.SavedModel()
     try:
