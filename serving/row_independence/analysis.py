@@ -59,11 +59,19 @@ class Analysis:
         self._steps = 0
         given: dict[str, Value] = {}
         for name, shape in inputs.items():
-            if not name or shape is None:
+            if not name or shape is None or self._is_of_one_size(name):
                 return dict.fromkeys(fetches, Origin(name, INPUT))
             given[_canonical(name)] = Rows(((BATCH,), *map(size_of, shape[1:])))
         scope = _Scope(self, self._nodes, given, _graph_index)
         return {fetch: scope.obstacle(_canonical(fetch)) if fetch else Origin(fetch, OUTPUT) for fetch in fetches}
+
+    def _is_of_one_size(self, fed: str) -> bool:
+        """Does the graph say that this batch has one size? Then TensorFlow may make a constant of it."""
+        definition = self._nodes.get(_node(fed))
+        if definition is None or "shape" not in definition.attr:
+            return False
+        sizes = definition.attr["shape"].shape.dim
+        return bool(sizes) and sizes[0].size >= 0
 
     def clear(self) -> None:
         """Forget the graph."""
@@ -86,7 +94,7 @@ class Analysis:
         except _MALFORMED:
             pass
         scalars = node.operation in _SCALAR_WISE and all(map(is_scalar, inputs))
-        cannot_fail = scalars or node.operation in TOTAL
+        cannot_fail = scalars or (node.operation in TOTAL and all(map(is_fixed, inputs[1:])))
         return Result(Coupled(origin, is_scalar=scalars), None if cannot_fail else origin)
 
     def _outputs(self, node: Node, inputs: Sequence[Value]) -> Outputs:
@@ -286,4 +294,7 @@ def _is_stateful(operation: str) -> bool:
 
 
 def _is_function_of_inputs(operation: str) -> bool:
-    return not _is_stateful(operation) and operation not in _NOT_SAID_TO_BE_STATEFUL
+    """Is it sure to give the same for the same inputs? What calls functions is not, as these may be anything."""
+    if _is_stateful(operation) or operation in _NOT_SAID_TO_BE_STATEFUL:
+        return False
+    return not any("func" in attribute.type for attribute in _definition(operation).attr)

@@ -104,7 +104,7 @@ def _ternary(node: Node, inputs: Sequence[Value]) -> Outputs:
     return _binary(node, inputs)
 
 
-@rule("AddN", "ApproximateEqual")
+@rule("AddN", "ApproximateEqual", "StringJoin")
 def _of_one_shape(node: Node, inputs: Sequence[Value]) -> Outputs:
     return _binary(node, inputs)
 

@@ -74,6 +74,17 @@ def _declared_shape(node: Node) -> Shape | None:
     return tuple(size_of(each.size) for each in attribute.shape.dim)
 
 
+@rule("EnsureShape")
+def _ensured(node: Node, inputs: Sequence[Value]) -> Outputs:
+    found, declared = tensor(inputs[0]), _declared_shape(node)
+    if not isinstance(found, Rows) or declared is None:
+        return found if isinstance(found, Rows) else Fixed(declared)
+    sizes = node.message("shape").shape.dim
+    if len(declared) != found.rank or sizes[found.axis].size >= 0:
+        raise NotProven
+    return found
+
+
 @rule("HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2")
 def _table(node: Node, inputs: Sequence[Value]) -> Outputs:
     return Table()
@@ -96,9 +107,7 @@ def _table_size(node: Node, inputs: Sequence[Value]) -> Outputs:
 
 @rule("TensorListReserve")
 def _reserve(node: Node, inputs: Sequence[Value]) -> Outputs:
-    element_shape, count = inputs
-    _check_element(element_shape, None)
-    return Items(length_of(count))
+    return Items(length_of(inputs[1]), _wanted(inputs[0]))
 
 
 @rule("TensorListFromTensor")
@@ -106,18 +115,20 @@ def _list(node: Node, inputs: Sequence[Value]) -> Outputs:
     found = tensor(inputs[0])
     length, *element = shape_of(found)
     refuse_batch(found, 0)
-    item = with_shape(element)
-    _check_element(inputs[1], item)
-    return Items(length, item)
+    item, wanted = with_shape(element), _wanted(inputs[1])
+    _check_item(wanted, item)
+    return Items(length, wanted, item)
 
 
 @rule("TensorListSetItem")
 def _set_item(node: Node, inputs: Sequence[Value]) -> Outputs:
-    items, index, item = inputs
+    items, index, value = inputs
     fixed(index)
+    item = tensor(value)
     if not isinstance(items, Items):
         raise NotProven
-    return joined(items, Items(items.length, tensor(item)))
+    _check_item(items.wanted, item)
+    return joined(items, Items(items.length, items.wanted, item))
 
 
 @rule("TensorListGetItem")
@@ -126,7 +137,7 @@ def _item(node: Node, inputs: Sequence[Value]) -> Outputs:
     fixed(index)
     if not isinstance(items, Items) or items.item is None:
         raise NotProven
-    _check_element(element_shape, items.item)
+    _check_item(_wanted(element_shape), items.item)
     return items.item
 
 
@@ -135,7 +146,7 @@ def _stack(node: Node, inputs: Sequence[Value]) -> Outputs:
     items, element_shape = inputs
     if not isinstance(items, Items) or items.item is None:
         raise NotProven
-    _check_element(element_shape, items.item)
+    _check_item(_wanted(element_shape), items.item)
     return with_shape([items.length, *shape_of(items.item)])
 
 
@@ -146,20 +157,23 @@ def _list_length(node: Node, inputs: Sequence[Value]) -> Outputs:
     return Sizes((inputs[0].length,), is_scalar=True)
 
 
-def _check_element(element_shape: Value, item: Rows | Fixed | None) -> None:
-    """Refuse a list that asks for a batch of one size: it might take the run of several requests, and not one alone."""
+def _wanted(element_shape: Value) -> tuple[Dim | None, ...] | None:
     if not isinstance(element_shape, Sizes):
         raise NotProven
-    if element_shape.is_scalar:  # any shape
+    return None if element_shape.is_scalar else element_shape.elements
+
+
+def _check_item(wanted: tuple[Dim | None, ...] | None, item: Rows | Fixed) -> None:
+    """Refuse a list that asks for a batch of one size: it might take the run of several requests, and not one alone."""
+    if wanted is None:
         return
-    wanted = element_shape.elements
-    if not isinstance(item, Rows):
-        if any(size is not None and has_batch(size) for size in wanted) and item is not None:
-            raise NotProven
-        return
-    size = wanted[item.axis] if len(wanted) == item.rank else None
-    if size not in ((-1,), item.shape[item.axis]):
+    sizes = shape_of(item)
+    if len(wanted) != len(sizes):
         raise NotProven
+    for asked, size in zip(wanted, sizes, strict=True):
+        involved = has_batch(size) or (asked is not None and has_batch(asked))
+        if involved and asked not in ((-1,), size):
+            raise NotProven
 
 
 @rule("ParseExampleV2", "ParseExample")
@@ -169,6 +183,8 @@ def _parse_examples(node: Node, inputs: Sequence[Value]) -> Outputs:
     counts = [node.integer(name) for name in ("num_sparse", "Nsparse")]
     ragged = node.message("ragged_value_types")
     if any(counts) or (ragged is not None and ragged.list.type) or serialized.rank != 1:
+        raise NotProven
+    if shape_of(inputs[1]) != ((0,),):  # names, one for each example
         raise NotProven
     if not all(map(is_fixed, inputs[1:])):
         raise NotProven

@@ -175,6 +175,23 @@ def _within_pictures(value: Value) -> Rows:
     return found
 
 
+@rule("DepthToSpace", "SpaceToDepth")
+def _rearranged(node: Node, inputs: Sequence[Value]) -> Outputs:
+    """Channels become pixels, or pixels channels, within each picture."""
+    images, height, width, channels = _images(inputs[0])
+    block = node.integer("block_size")
+    if node.text("data_format", "NHWC") != "NHWC":
+        raise NotProven
+    up, down = (block, 1) if node.operation == "DepthToSpace" else (1, block)
+    depth = _scaled(channels, down * down, up * up)
+    return Rows((images, _scaled(height, up, down), _scaled(width, up, down), depth))
+
+
+def _scaled(size: Dim, factor: int, divisor: int) -> Dim:
+    whole = number(size)
+    return unknown() if whole is None else dim(whole * factor // divisor)
+
+
 @rule("SpaceToBatchND")
 def _space_to_batch(node: Node, inputs: Sequence[Value]) -> Outputs:
     """Pictures become many small ones: of each place in a block, one of every picture."""

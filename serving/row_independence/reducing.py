@@ -85,7 +85,7 @@ def _bincount(node: Node, inputs: Sequence[Value]) -> Outputs:
     shape = rows(found).shape
     if len(shape) != 2 or has_batch(shape[1]):
         raise NotProven
-    if tensor(weights) != found and any(map(has_batch, shape_of(weights))):
+    if tensor(weights) != found and shape_of(weights) != ((0,),):
         raise NotProven
     return Rows((shape[0], _bins(size)))
 

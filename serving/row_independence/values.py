@@ -104,9 +104,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list of so many tensors of one kind; None as long as no item has been set."""
+    """A list of so many tensors of one kind; no item is known as long as none has been set."""
 
     length: Dim
+    wanted: tuple[Dim | None, ...] | None
+    """the shape that the list asks of its items, -1 for any size; None for any shape"""
     item: Rows | Fixed | None = None
 
 
@@ -278,14 +280,14 @@ def joined(one: Value, other: Value) -> Value:
 
 
 def _joined_items(one: Items, other: Items) -> Items:
-    if not equal(one.length, other.length):
+    if not equal(one.length, other.length) or one.wanted != other.wanted:
         raise NotProven
     if one.item is None or other.item is None:
-        return one if other.item is None else Items(one.length, other.item)
+        return one if other.item is None else other
     item = joined(one.item, other.item)
     if not isinstance(item, (Rows, Fixed)):
         raise NotProven
-    return one if item is one.item else Items(one.length, item)
+    return one if item is one.item else Items(one.length, one.wanted, item)
 
 
 def _joined_sizes(one: Sizes, other: Sizes) -> Value:

@@ -105,6 +105,18 @@ def random_rows(x: Any) -> Any:
     return x + tf.random.stateless_normal(tf.shape(x), [1, 2])
 
 
+def listed(x: Any) -> Any:
+    """A list that takes batches of sixteen rows alone."""
+    items = tf.raw_ops.TensorListReserve(element_shape=[16, 4], num_elements=2, element_dtype=tf.float32)
+    items = tf.raw_ops.TensorListSetItem(input_handle=items, index=0, item=x)
+    return tf.raw_ops.TensorListGetItem(input_handle=items, index=0, element_shape=[-1, 4], element_dtype=tf.float32)
+
+
+def weighted(n: Any) -> Any:
+    numbers = tf.cast(n, tf.int32)
+    return tf.raw_ops.DenseBincount(input=numbers, size=3, weights=np.ones((16, 3), np.float32))
+
+
 def in_python(x: Any) -> Any:
     return tf.ensure_shape(tf.py_function(lambda y: y, [x], tf.float32), [None, 4])
 
@@ -133,6 +145,9 @@ INDEPENDENT: dict[str, tuple[Any, ...]] = {
     "attention within a row": (attention, SEQUENCE),
     "a loop over time": (over_time, SEQUENCE),
     "a branch on what is fixed": (lambda x: tf.cond(tf.shape(x)[1] > 2, lambda: x * 2.0, lambda: x), SEQUENCE),
+    "a shape that is ensured": (lambda x: tf.ensure_shape(x, [None, 4]), BATCH),
+    "pixels of depth": (lambda x: tf.nn.space_to_depth(tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, 2]), 2), 2), IMAGES),
+    "joined words": (lambda w: tf.strings.join([w, "a"]), WORDS),
     "an assertion about every element": (asserted, BATCH),
     "an assertion by hand": (asserted_by_hand, BATCH),
 }  # fmt: skip
@@ -178,6 +193,8 @@ COUPLED: dict[str, tuple[Any, ...]] = {
     "padded rows": ("Pad", lambda x: tf.pad(x, [[1, 0], [0, 0]]), BATCH),
     "segments": ("UnsortedSegmentSum", segments, BATCH),
     "as many counts as the greatest": ("Greater", lambda n: tf.math.bincount(n, axis=-1), NUMBERS),
+    "a list of batches of sixteen": ("TensorListSetItem", listed, BATCH),
+    "weights of sixteen rows": ("DenseBincount", weighted, NUMBERS),
     "words of any number": ("StringSplitV2", lambda w: tf.strings.split(w).to_tensor(), LINES),
     "random": ("RandomUniform", lambda x: x + tf.random.uniform([4]), BATCH),
     "fixed, of no known shape": ("AddV2", lambda x: x + tf.random.stateless_normal([4], [1, 2]), BATCH),
