@@ -65,8 +65,8 @@ def main() -> int:
         return EXIT_INTERRUPTED
     _say(
         f"All of this took {time.perf_counter() - started:.0f} s. To look at the runs, start everything by "
-        f"`.venv/bin/hotswap up`: the MLflow page is http://{settings.host}:{settings.mlflow_port}, the Prefect page "
-        f"http://{settings.host}:{settings.prefect_port}."
+        f"`.venv/bin/hotswap up`: the MLflow page is http://{settings.url_host}:{settings.mlflow_port}, the Prefect "
+        f"page http://{settings.url_host}:{settings.prefect_port}."
     )
     return 0
 

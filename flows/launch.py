@@ -164,7 +164,7 @@ def find_prefect(settings: Settings) -> TemporaryPrefect | None:
 
 def find_running_prefect(settings: Settings) -> bool:
     """Make ``PREFECT_API_URL`` point to the configured server or that of `hotswap up`; whether it answers."""
-    api_url = os.environ.get("PREFECT_API_URL", f"http://{settings.host}:{settings.prefect_port}/api")
+    api_url = os.environ.get("PREFECT_API_URL", f"http://{settings.url_host}:{settings.prefect_port}/api")
     if not _answers(api_url):
         return False
     os.environ["PREFECT_API_URL"] = api_url
@@ -181,7 +181,7 @@ class TemporaryPrefect:
             self._process = self._start(listening)
         os.environ["PREFECT_API_URL"] = self.api_url
         # Where the run can be looked at later, when this server is gone.
-        os.environ.setdefault("PREFECT_UI_URL", f"http://{settings.host}:{settings.prefect_port}")
+        os.environ.setdefault("PREFECT_UI_URL", f"http://{settings.url_host}:{settings.prefect_port}")
         # Registered before Prefect is imported, so that it runs after Prefect has sent its last records.
         atexit.register(self.dismiss)
 

@@ -48,11 +48,12 @@ def check_ports(settings: Settings, ports: Mapping[str, Mapping[str, int]], pati
 
 def _open_all(settings: Settings, ports: Mapping[str, Mapping[str, int]]) -> None:
     ours: set[int] = set()
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with ExitStack() as probes:
         for name, by_setting in ports.items():
             for setting, port in by_setting.items():
                 try:
-                    probes.enter_context(socket.create_server((settings.host, port)))
+                    probes.enter_context(socket.create_server((settings.host, port), family=family))
                 except OSError as exc:
                     who = "another of these settings has it" if port in ours else _listener(settings, port)
                     raise PortTaken(

@@ -90,12 +90,18 @@ class Settings(BaseSettings):
         return _parse_endpoints(self.serving_endpoints) or (Endpoint(self.rest_url, self.grpc_target),)
 
     @property
+    def url_host(self) -> str:
+        """`host` as an address that can be asked has it: one that stands for all of this machine's cannot be."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
+
+    @property
     def rest_url(self) -> str:
-        return f"http://{self.host}:{self.rest_port}"
+        return f"http://{self.url_host}:{self.rest_port}"
 
     @property
     def grpc_target(self) -> str:
-        return f"{self.host}:{self.grpc_port}"
+        return f"{self.url_host}:{self.grpc_port}"
 
 
 def _parse_endpoints(text: str) -> tuple[Endpoint, ...]:

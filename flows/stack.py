@@ -36,6 +36,8 @@ from serving.repository import Repository, write_atomically
 
 STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
 """Nobody gets a version that is not verified without asking for it."""
+_WHATEVER_LOADS = "--require_all_models=false"
+"""A model that has come to grief does not keep the others from being served again."""
 _MODEL_SERVER = "model server"
 _POLL_SECONDS = 0.1
 _STANDARD_ERROR = 2
@@ -162,9 +164,9 @@ def _services(settings: Settings) -> list[Service]:
 def _model_server(settings: Settings) -> Service:
     return Service(
         _MODEL_SERVER,
-        lambda: [sys.executable, "-m", "serving", *server_flags(settings), STABLE_BY_DEFAULT],
+        lambda: [sys.executable, "-m", "serving", *server_flags(settings), STABLE_BY_DEFAULT, _WHATEVER_LOADS],
         settings.rest_url,
-        f"{settings.rest_url}/readyz",
+        f"{settings.rest_url}/healthz",
         {"HOTSWAP_REST_PORT": settings.rest_port, "HOTSWAP_GRPC_PORT": settings.grpc_port},
         ready_seconds=_MODEL_SERVER_READY_SECONDS,
         must_start=True,
@@ -175,7 +177,7 @@ def _mlflow(settings: Settings) -> Iterator[Service]:
     tracking_uri = os.environ["MLFLOW_TRACKING_URI"]
     if tracking_uri.startswith("http"):
         return
-    url = f"http://{settings.host}:{settings.mlflow_port}"
+    url = f"http://{settings.url_host}:{settings.mlflow_port}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--default-artifact-root", str(settings.home.absolute() / "artifacts")]
     command += ["--host", settings.host, "--port", str(settings.mlflow_port)]
@@ -188,7 +190,7 @@ def _mlflow(settings: Settings) -> Iterator[Service]:
 def _prefect(settings: Settings) -> Iterator[Service]:
     if "PREFECT_API_URL" in os.environ:
         return
-    url = f"http://{settings.host}:{settings.prefect_port}"
+    url = f"http://{settings.url_host}:{settings.prefect_port}"
     command = [sys.executable, "-m", "prefect", "server", "start"]
     command += ["--host", settings.host, "--port", str(settings.prefect_port)]
     ports = {"HOTSWAP_PREFECT_PORT": settings.prefect_port}

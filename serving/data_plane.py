@@ -93,7 +93,7 @@ class DataPlane:
 
     async def start(self, entries: Sequence[ModelEntry], has_config: bool = True) -> None:
         """
-        Serve these models and return once each has a version available.
+        Serve these models and return once each has a version available, or has failed where the settings allow it.
 
         Args:
             has_config: False for a config without a ``model_config_list``: there are no labels until the first reload.
@@ -108,8 +108,10 @@ class DataPlane:
         await self._apply(entries)
         self._source.start()
         failed = await self._manager.wait_available(self._entries, self._default_version)
-        if failed:
+        if failed and self.settings.require_all_models:
             raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("servable(s)", failed))
+        if failed:
+            log.error("serving without some models: %s", _not_available("servable(s)", failed))
         _refuse_logging(entries)
 
     async def close(self) -> None:

@@ -43,6 +43,8 @@ class ServerSettings:
     """Let a new label point at a version that is not available yet."""
     default_version_label: str | None = None
     """Requests with neither version nor label go to the version with this label, where that is available."""
+    require_all_models: bool = True
+    """End at the start when no version of a model can be loaded; else serve the other models."""
     file_system_poll_wait_seconds: int = 1
     """Seconds between two polls of the base paths; 0 polls once, a negative number never."""
     max_num_load_retries: int = 5

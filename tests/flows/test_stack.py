@@ -215,6 +215,37 @@ def test_a_model_server_that_was_killed_serves_again(
     assert stack.leader("model server") == server
 
 
+def test_a_damaged_model_does_not_keep_the_others_from_being_served(
+    model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
+) -> None:
+    """Its only version is told as broken, in the server's log too; TensorFlow Serving would not start at all."""
+    config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "damaged")]
+    for entry in config:
+        tiny_model(Path(entry.base_path), 1)
+    (tmp_path / "models" / "models.config").write_text(render(config))
+    stack = model_server_alone()
+    (tmp_path / "models" / "damaged" / "1" / "variables" / "variables.index").write_bytes(b"no index")
+    stack.leader("model server").kill()
+    until(lambda: "model server runs again" in stack.said())
+    assert answers(f"{stack.addresses['rest']}/v1/models/tiny/versions/1")
+    with urllib.request.urlopen(f"{stack.addresses['rest']}/v1/models/damaged", timeout=10) as answer:
+        assert json.load(answer)["model_version_status"][0]["state"] == "END"
+    assert not answers(f"{stack.addresses['rest']}/readyz")
+    assert "serving without some models" in (Path(stack.addresses["logs"]) / "model-server.log").read_text()
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+def test_other_addresses_are_shown_as_they_can_be_asked(
+    host: str, asked: str, model_server_alone: Callable[[], Stack], environment: dict[str, str]
+) -> None:
+    """An address that stands for all of a machine's cannot be asked, and one with colons has brackets."""
+    environment["HOTSWAP_HOST"] = host
+    stack = model_server_alone()
+    assert stack.addresses["rest"] == f"http://{asked}:{environment['HOTSWAP_REST_PORT']}"
+    assert stack.addresses["grpc"] == f"{asked}:{environment['HOTSWAP_GRPC_PORT']}"
+    assert answers(f"{stack.addresses['rest']}/readyz")
+
+
 def test_a_second_up_recognises_the_first(model_server_alone: Callable[[], Stack], tmp_path: Path) -> None:
     """It names home, process and addresses, exits with code 6, changes nothing; elsewhere it says whose port it is."""
     stack = model_server_alone()
