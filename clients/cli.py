@@ -76,7 +76,9 @@ def _describe(infos: Mapping[str, TensorInfo]) -> str:
 
 
 def _describe_tensor(info: TensorInfo) -> str:
-    kind = "string" if info.dtype == object else str(info.dtype)
+    if not info.name:
+        return "sparse or composite"
+    kind = "string" if info.dtype == object else "unknown type" if info.dtype is None else str(info.dtype)
     return kind if info.shape is None else f"{kind} {list(info.shape)}"
 
 

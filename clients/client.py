@@ -20,6 +20,8 @@ from serving.version_policy import INT64_MAX
 DEFAULT_SIGNATURE = "serving_default"
 INITIALIZER_SIGNATURE = "__saved_model_init_op"  # stands among the signatures, but nobody can ask for it
 
+_NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
+
 Inputs = Mapping[str, ArrayLike] | ArrayLike
 
 _FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
@@ -87,6 +89,7 @@ class TensorInfo:
     """One input or output: the graph's name for it, its type if an array can hold it, and its shape (-1: any size)."""
 
     name: str
+    """empty for a sparse, ragged or other composite one, which no client can send or receive"""
     dtype: np.dtype[Any] | None
     shape: tuple[int, ...] | None
 
@@ -207,6 +210,11 @@ def model_spec(model: str, version: int | None = None, label: str | None = None)
 
 def error_of(code: grpc.StatusCode, message: str) -> ServingError:
     """The error of our family for a status that a server gave."""
+    if message == _NOT_ONE_TENSOR:
+        message += (
+            ": an input or output of this signature is sparse or ragged, and only dense tensors can be sent and "
+            "received; ask another signature."
+        )
     if code in _FAMILY:
         return _FAMILY[code](message)
     error = ServingError(message)

@@ -262,7 +262,8 @@ def _tensor_infos(infos: Mapping[str, wire.TensorInfo]) -> dict[str, TensorInfo]
 
 
 def _tensor_info(info: wire.TensorInfo) -> TensorInfo:
-    shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
+    has_shape = info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank
+    shape = tuple(dim.size for dim in info.tensor_shape.dim) if has_shape else None
     return TensorInfo(info.name, dtype_of(info.dtype), shape)
 
 

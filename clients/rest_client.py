@@ -257,9 +257,9 @@ def _tensor_infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
-    shape = info["tensor_shape"]
-    dims = None if shape["unknown_rank"] else tuple(int(dim["size"]) for dim in shape["dim"])
-    return TensorInfo(info["name"], dtype_of(data_type_named(info["dtype"])), dims)
+    shape = info.get("tensor_shape")  # a composite tensor has none, and like a sparse one no name
+    dims = None if shape is None or shape["unknown_rank"] else tuple(int(dim["size"]) for dim in shape["dim"])
+    return TensorInfo(info.get("name", ""), dtype_of(data_type_named(info["dtype"])), dims)
 
 
 if __name__ == "__main__":

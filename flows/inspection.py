@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import IncompleteSavedModel
+from serving.errors import GraphError, IncompleteSavedModel
+from serving.tensors import type_name
 
-_SERVE = "serve"
 _INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
@@ -98,7 +98,7 @@ Ops that touch files, other hosts or Python, with `_MARKERS`. A graph cannot sta
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature: per tensor its dtype and shape, such as ``float32 [-1, 4]``."""
+    """One signature: per tensor its dtype and shape, such as ``float32 [-1, 4]`` or ``sparse int64 [-1, 9]``."""
 
     method: str
     """``tensorflow/serving/predict``, or another API of the server"""
@@ -139,18 +139,12 @@ def inspect(saved_model: Path) -> Inspection:
 
 
 def _serving_graph(saved_model: Path) -> Any:
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
+    from serving.saved_model import read_meta_graph
 
-    message = saved_model_pb2.SavedModel()
     try:
-        message.ParseFromString((saved_model / "saved_model.pb").read_bytes())
-    except (OSError, DecodeError) as exc:
-        raise IncompleteSavedModel(f"{saved_model / 'saved_model.pb'} cannot be read: {exc}") from exc
-    for graph in message.meta_graphs:
-        if set(graph.meta_info_def.tags) == {_SERVE}:  # as a server chooses it
-            return graph
-    raise IncompleteSavedModel(f"{saved_model} has no graph that is tagged {_SERVE!r} and nothing else")
+        return read_meta_graph(saved_model)
+    except GraphError as exc:
+        raise IncompleteSavedModel(f"{saved_model} cannot be read: {exc}") from exc
 
 
 def _signature(definition: Any) -> Signature:
@@ -158,14 +152,32 @@ def _signature(definition: Any) -> Signature:
 
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, str]:
-    import tensorflow as tf
+    return {name: _described(info) for name, info in sorted(infos.items())}
 
-    def told(info: Any) -> str:
-        unknown = info.tensor_shape.unknown_rank
-        sizes = "any" if unknown else ", ".join(str(dimension.size) for dimension in info.tensor_shape.dim)
-        return f"{tf.dtypes.as_dtype(info.dtype).name} [{sizes}]"
 
-    return {name: told(info) for name, info in sorted(infos.items())}
+def _described(info: Any) -> str:
+    """
+    The dtype and shape of a tensor, and whether it is sparse; of a composite one its kind, and those of its parts.
+
+    Clients can ask for none but dense ones.
+    """
+    form = info.WhichOneof("encoding")
+    if form == "composite_tensor":
+        kind = info.composite_tensor.type_spec.type_spec_class_name or "composite"
+        return f"{kind} ({', '.join(map(_described, info.composite_tensor.components))})"
+    unknown = info.tensor_shape.unknown_rank
+    sizes = "any" if unknown else ", ".join(str(dimension.size) for dimension in info.tensor_shape.dim)
+    return f"{'sparse ' if form == 'coo_sparse' else ''}{_dtype_name(info.dtype)} [{sizes}]"
+
+
+def _dtype_name(data_type: int) -> str:
+    from tensorflow.python.framework import dtypes
+
+    try:
+        name: str = dtypes.as_dtype(data_type).name
+    except TypeError:  # none, or one of a later TensorFlow
+        return type_name(data_type)
+    return name
 
 
 def _unsafe_ops(graph: Any) -> frozenset[str]:

@@ -379,7 +379,8 @@ def check_complete(path: Path) -> None:
     """
     if not path.is_dir():
         raise IncompleteSavedModel(f"{path} is not a directory with a SavedModel")
-    for name in ("saved_model.pb", *variables_files(path)):
+    has_text = (path / "saved_model.pbtxt").is_file() and not (path / "saved_model.pb").exists()
+    for name in ("saved_model.pbtxt" if has_text else "saved_model.pb", *variables_files(path)):
         if not (path / name).is_file() or not (path / name).stat().st_size:
             raise IncompleteSavedModel(f"{path} is not a complete SavedModel: {name} is missing or empty")
 

@@ -10,6 +10,8 @@ import pytest
 
 from flows.inspection import UNSAFE_OPS, inspect
 from serving.errors import IncompleteSavedModel
+from serving.repository import check_complete
+from tests.conformance.cases import MODELS
 
 
 @pytest.fixture
@@ -217,3 +219,19 @@ def test_a_graph_that_cannot_be_read_is_told(content: bytes | None, tmp_path: Pa
         (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(IncompleteSavedModel):
         inspect(tmp_path)
+
+
+def test_ragged_and_sparse_tensors_are_described() -> None:
+    """Each form of tensor has words of its own, so that the gate sees when one becomes another."""
+    ragged = inspect(MODELS / "ragged_default" / "1").signatures
+    assert ragged["mixed"].outputs == {"n": "int32 [-1]", "words": "RaggedTensorSpec (string [-1], int64 [-1])"}
+    assert inspect(MODELS / "sparse" / "1").signatures["mixed"].outputs == {
+        "rows": "float32 [-1]",
+        "sp": "sparse float32 [-1, 3]",
+    }
+
+
+def test_a_saved_model_may_be_text() -> None:
+    """What a server loads can be inspected and published."""
+    check_complete(MODELS / "pbtxt" / "4")
+    assert inspect(MODELS / "pbtxt" / "4").signatures["serving_default"].outputs == {"output": "float32 [-1, 3]"}
