@@ -19,6 +19,7 @@ from flows.dataset import load_dataset
 from flows.recipes import find_recipe
 from serving.saved_model import LoadOptions, load
 from serving.servable import Servable
+from tests.serving.test_batching import run_together
 
 PAGE = Path(__file__).parents[2] / "docs" / "merging.md"
 ROWS = re.compile(r"^\| (?P<layers>[^|]+) \| (?P<merges>yes|no)(: `(?P<operation>\w+)`)? \|$", re.MULTILINE)
@@ -224,6 +225,34 @@ def test_the_table_is_what_is_proven(exported: Servable) -> None:
     """Line by line, the page tells whether requests merge and which operation stands in the way."""
     found = [exported.obstacle(exported.signatures[f"line_{number}"]) for number in range(len(LAYERS))]
     assert told() == {name: each and each.operation for name, each in zip(LAYERS, found, strict=True)}
+
+
+def request(servable: Servable, name: str, size: int) -> dict[str, Any]:
+    """Random rows for a signature; what is of any length is of length 5."""
+    random = np.random.default_rng(size)
+    found = {}
+    for alias, info in servable.signatures[name].inputs.items():
+        shape = [size, *(5 if each < 0 else each for each in (info.shape or ())[1:])]
+        dtype = tf.as_dtype(info.dtype)
+        if dtype == tf.string:
+            found[alias] = random.choice(np.array([b"a", b"b"], object), shape)
+        else:
+            numbers = random.integers(0, 5, shape) if dtype.is_integer else random.standard_normal(shape)
+            found[alias] = numbers.astype(dtype.as_numpy_dtype)
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(LAYERS)), ids=list(LAYERS))
+def test_layers_answer_the_same_alone_and_merged(number: int, exported: Servable) -> None:
+    """Of requests of several sizes that come together, each gets what it gets alone, whether they are merged or not."""
+    signature = exported.signatures[f"line_{number}"]
+    requests = [exported.bind(signature, request(exported, signature.name, size)) for size in (1, 3, 2)]
+    results, runs = run_together(requests)
+    assert runs == (1 if exported.obstacle(signature) is None else 3)
+    for (call, arrays), result in zip(requests, results, strict=True):
+        assert isinstance(result, list), result
+        for found, expected in zip(result, call.run(arrays), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def seconds_to_prove(servable: Servable, name: str) -> float:

@@ -158,6 +158,22 @@ def test_a_failed_merged_run_is_taken_apart(servable: Servable) -> None:
         np.testing.assert_array_equal(result[0], expected)
 
 
+def test_a_proof_that_turns_out_wrong_ends_merging(servable: Servable, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the outputs do not have the rows of the inputs, each request runs by itself, now and from then on."""
+    signature = servable.signatures["serving_default"]
+    call, _ = servable.bind(signature, {"input": rows(1)})
+    graph = call._graph
+    call._graph = lambda arrays, metadata: [graph(arrays, metadata)[0][:2]]
+    for _ in range(2):
+        results, _ = run_together([(call, [rows(each)]) for each in (1, 2, 3)])
+        for result, expected in zip(results, (1, 2, 3), strict=True):
+            assert isinstance(result, list)
+            np.testing.assert_array_equal(result[0], answer(expected))
+    assert not call.mergeable
+    told = [each.getMessage() for each in caplog.records if "merging ends" in each.message]
+    assert told == ["merging ends, outputs have other rows than inputs model=tiny version=7 signature=serving_default"]
+
+
 def test_runs_with_side_effects_are_not_merged(servable: Servable) -> None:
     """A signature that writes to a variable runs once for each request, here one run after the other."""
     signature = servable.signatures["counted"]
