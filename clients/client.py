@@ -137,6 +137,8 @@ class Served:
     repository_id: str | None
     rows: list[dict[str, Any]]
     """every version that it knows, with state, labels, digest, run and requests"""
+    default_version_label: str | None = None
+    """where requests with neither version nor label go; None for the highest version"""
 
 
 class PredictClient(Protocol):

@@ -197,7 +197,9 @@ def _served(page: Any) -> Served | None:
         return None
     repository = page.get("repository")
     repository = repository if isinstance(repository, dict) else {}
-    return Served(page.get("server"), repository.get("path"), repository.get("id"), rows)
+    return Served(
+        page.get("server"), repository.get("path"), repository.get("id"), rows, page.get("default_version_label")
+    )
 
 
 def _path(spec: ModelSpec) -> str:

@@ -36,6 +36,7 @@ from flows.options import (
     LabelledVersion,
     MinAccuracy,
     Model,
+    PromotionLabel,
     PublishedVersion,
     Reason,
     Recipe,
@@ -126,6 +127,7 @@ def train(
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
     verbose: Verbose = False,
+    label: PromotionLabel = "stable",
     reason: Reason = None,
     as_json: Json = False,
 ) -> int:
@@ -133,7 +135,7 @@ def train(
     with _flow_shown(f"training {recipe}"):
         from flows import launch
 
-        outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
+        outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label)
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -144,10 +146,14 @@ def promote(
     saved_model: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")
     ] = None,
+    version: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="A published version, such as a canary, to be made stable.")
+    ] = None,
     min_accuracy: MinAccuracy = None,
     allow_breaking: AllowBreaking = False,
     bake: Bake = 0.0,
     verbose: Verbose = False,
+    label: PromotionLabel = "stable",
     reason: Reason = None,
     as_json: Json = False,
 ) -> int:
@@ -159,7 +165,9 @@ def promote(
     with _flow_shown(f"promoting a model of {recipe}"):
         from flows import launch
 
-        outcome = launch.promote(_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
+        outcome = launch.promote(
+            _settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version
+        )
     return _show_outcome(outcome, verbose, as_json)
 
 

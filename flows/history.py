@@ -41,6 +41,9 @@ class Live:
         elif entry.action in ("promote", "label", "rollback"):
             self.published.add(version)
             self._point(facts.get("label") or _STABLE, version)
+            for label in facts.get("unlabelled", []):
+                if self.labels.get(label) == version:
+                    del self.labels[label]
             for gone in facts.get("retired", []):
                 self._take_out(gone)
         elif entry.action == "unlabel":
@@ -88,6 +91,21 @@ def replay(entries: Iterable[Entry]) -> Live:
     for entry in entries:
         live.apply(entry)
     return live
+
+
+def stable_once(entries: Iterable[Entry]) -> set[int]:
+    """The versions that label ``stable`` has pointed to, but for those that were undone or rolled back from."""
+    found: set[int] = set()
+    for entry in entries:
+        facts, version = entry.facts, entry.version
+        if entry.action == "reconcile":
+            found.update(at for label, at in facts.get("labels", {}).items() if label == _STABLE)
+        elif entry.action in ("promote", "label", "rollback") and (facts.get("label") or _STABLE) == _STABLE:
+            found.update(() if version is None else (version,))
+            found.difference_update(facts.get("retired", []))
+        elif entry.action == "undo":
+            found.discard(version or 0)
+    return found
 
 
 def history(settings: Settings, model: str) -> list[Entry]:

@@ -23,7 +23,8 @@ from serving.version_policy import All
 log = logging.getLogger(__name__)
 
 STABLE = "stable"
-_ALIASES = {STABLE: "champion", "canary": "challenger"}
+CANARY = "canary"
+_ALIASES = {STABLE: "champion", CANARY: "challenger"}
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -98,8 +99,17 @@ def restore(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
     ask_running(settings, lambda server: server.reload(repository))
 
 
-def move(settings: Settings, model: str, label: str, version: int) -> Change:
-    """Write the label, make a running server take it over, and see that the right version answers to it."""
+def move(settings: Settings, model: str, label: str, version: int, without: str | None = None) -> Change:
+    """
+    Write the label, make a running server take it over, and see that the right version answers to it.
+
+    Args:
+        settings: Where the repository and the server are.
+        model: The model's name.
+        label: What moves.
+        version: Where it moves to.
+        without: A label that `version` loses in the same step.
+    """
     repository = Repository(settings.models_repo)
     before = read(repository, model)
     stamp = repository.stamp(model, version)
@@ -110,7 +120,8 @@ def move(settings: Settings, model: str, label: str, version: int) -> Change:
         # A server has the files in memory, and would load what is there now at its next start.
         repository.check_files(model, version)
         try:
-            write(repository, model, {**before, label: version})
+            kept = {name: at for name, at in before.items() if (name, at) != (without, version)}
+            write(repository, model, {**kept, label: version})
             if servers is not None:
                 servers.each(lambda server: server.reload(repository))
                 servers.each(lambda server: server.check_label(model, label, version, stamp))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import prefect_access, progress
+from flows.labelling import STABLE, validate_label
 from flows.live_server import ask_first
 from flows.prefect_access import PrefectUnavailable
 from flows.settings import Settings, apply_environment, prepare_home
@@ -51,6 +52,7 @@ def train(
     allow_breaking: bool = False,
     bake: float = 0.0,
     reason: str | None = None,
+    label: str = STABLE,
 ) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -59,10 +61,11 @@ def train(
         HotswapError: It failed; nothing of what was live has changed.
     """
     check_parameters(recipe, seed, epochs, min_accuracy, bake)
+    validate_label(label)
     _prepare(settings, recipe)
     from flows.train_and_promote import TrainOutcome, train_and_promote
 
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason)
+    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
@@ -76,25 +79,43 @@ def promote(
     allow_breaking: bool = False,
     bake: float = 0.0,
     reason: str | None = None,
+    label: str = STABLE,
+    version: int | None = None,
 ) -> TrainOutcome:
     """
-    Run the flow `promote` as `train` runs its own, for the model of one MLflow run or that of one directory.
+    Run the flow `promote` as `train` runs its own, for the model of an MLflow run, a directory or a published version.
 
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
     check_parameters(recipe, min_accuracy=min_accuracy, bake=bake)
-    if (run is None) is (saved_model is None):
-        raise InvalidParameter("Name the model: either --run RUN_ID or --saved-model DIRECTORY")
+    validate_label(label)
+    if sum(each is not None for each in (run, saved_model, version)) != 1:
+        raise InvalidParameter("Name the model: either --run RUN_ID, --saved-model DIRECTORY or --version NUMBER")
     if saved_model is not None:
         check_complete(saved_model)
+    if version is not None:
+        _check_version(settings, recipe, version, label)
     _prepare(settings, recipe)
     from flows.train_and_promote import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
-    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason)
+    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version)
     assert isinstance(outcome, TrainOutcome)
     return outcome
+
+
+def _check_version(settings: Settings, recipe: str, version: int, label: str) -> None:
+    from flows import promotion
+    from flows.recipes import find_recipe
+
+    model = find_recipe(recipe).name
+    if label != STABLE:
+        command = f"hotswap label {model} {label} {version}"
+        raise InvalidParameter(
+            f"--version makes a published version the stable one: `{command}` gives it another label"
+        )
+    promotion.promotable(settings, model, version)
 
 
 def _prepare(settings: Settings, recipe: str) -> None:

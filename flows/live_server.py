@@ -174,6 +174,11 @@ class LiveServer:
             _foreign_base_path(served, model),
         )
 
+    def default_label(self) -> str | None:
+        """The label that requests with neither version nor label follow; None where they get the highest version."""
+        served = self._rest.served()
+        return None if served is None else served.default_version_label
+
     def wait_available(self, model: str, version: int) -> None:
         failed = self._poll(lambda: self._failure_of(model, version))
         if failed:

@@ -55,6 +55,10 @@ AllowBreaking = Annotated[
     bool, typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures.")
 ]
 Bake = Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")]
+PromotionLabel = Annotated[
+    str,
+    typer.Option("--label", metavar="NAME", help="What it gets when it passes; with canary, what is stable stays so."),
+]
 Reason = Annotated[
     str | None, typer.Option(metavar="TEXT", callback=_stated, help="Why; the journal keeps it, `history` shows it.")
 ]

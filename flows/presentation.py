@@ -101,8 +101,7 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
     _print([_live_sentence(outcome) if passed else _held_up_sentence(outcome)])
     if passed:
         served = f"at {outcome.server}" if outcome.live else "by no server yet: `hotswap up` starts one"
-        ask = f"hotswap predict {outcome.model} {example or '-'}"
-        _print_named({"served": served, "ask it": ask, "go back": f"hotswap rollback {outcome.model}"})
+        _print_named({"served": served, **_next_steps(outcome, example)})
     if outcome.checks and (verbose or not passed):
         from flows.tables import gate_table
 
@@ -113,8 +112,28 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
         _print(["The last lines of the sandbox's server:", *outcome.log.splitlines()])
 
 
+def _next_steps(outcome: TrainOutcome, example: str) -> dict[str, str]:
+    model, ask = outcome.model, f"hotswap predict {outcome.model} {example or '-'}"
+    if _is_stable(outcome):
+        return {"ask it": ask, "go back": f"hotswap rollback {model}"}
+    return {
+        "ask it": f"{ask} --label {outcome.label}",
+        "stable": f"hotswap promote {model} --version {outcome.version}",
+        "go back": f"hotswap label {model} {outcome.label} --remove",
+    }
+
+
+def _is_stable(outcome: TrainOutcome) -> bool:
+    from flows.labelling import STABLE  # with the clients, which most commands do not need
+
+    return outcome.label == STABLE
+
+
 def _live_sentence(outcome: TrainOutcome) -> str:
     accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f}"
+    if not _is_stable(outcome):
+        what = f"{outcome.model} version {outcome.version} carries label {outcome.label}"
+        return f"{what}, and what is stable stays stable: {accuracy}."
     return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}: {accuracy}."
 
 

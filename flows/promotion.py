@@ -13,18 +13,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows import labelling, removal
+from flows import history, labelling, removal
 from flows.bake import watch
 from flows.journal import Entry, Journal
-from flows.labelling import STABLE, Change, alias_of, attempt, validate_label
+from flows.labelling import CANARY, STABLE, Change, alias_of, attempt, validate_label
 from flows.live_server import Endpoints, ask_first, ask_running, own_server, running_server
 from flows.settings import Settings
+from flows.unlabelled import warn_unless_stable
 from serving.errors import (
     FailedPrecondition,
     HotswapError,
@@ -40,6 +42,13 @@ log = logging.getLogger(__name__)
 
 ROLLING_BACK = "rolling back"
 """what the journal says before the label of a rollback moves, so that one that is killed then can be finished"""
+PROMOTING = "promoting"
+"""the same for the promotion of a version that is published already"""
+NOT_PROMOTED = "not promoted"
+"""how such a promotion ends when its label could not be moved"""
+
+
+_FINISHED = "an interrupted promotion was finished"
 
 
 class PromotionUndone(HotswapError):
@@ -89,11 +98,15 @@ def highest_version_seen(settings: Settings, model: str) -> int:
 
 
 def champion(settings: Settings, model: str) -> int | None:
-    """The version that label ``stable`` points to, else the highest published; None when nothing is published."""
+    """
+    The version that label ``stable`` points to.
+
+    Where that is gone, the highest published one that carries no other label: a canary is not live. None without any.
+    """
     repository = Repository(settings.models_repo)
-    versions = repository.versions(model)
-    labelled = labelling.read(repository, model).get(STABLE)
-    return labelled if labelled in versions else max(versions, default=None)
+    versions, labels = repository.versions(model), labelling.read(repository, model)
+    stable = labels.pop(STABLE, None)
+    return stable if stable in versions else max(set(versions) - set(labels.values()), default=None)
 
 
 def publish(settings: Settings, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
@@ -150,15 +163,80 @@ def promote(
     run_id: str,
     digest: str,
     reason: str | None = None,
+    label: str = STABLE,
 ) -> Change:
-    """Point label ``stable`` and alias ``champion`` to a verified version; the model's lock is held."""
-    change = labelling.move(settings, model, STABLE, version)
-    registry.set_alias(model, alias_of(STABLE), version)
-    registry.tag_version(model, version, {"promotion": "promoted"})
+    """Point `label`, and the registry's alias with it, to a verified version; the model's lock is held."""
+    change = labelling.move(settings, model, label, version)
+    _follow_labels(registry, model, version, (label,))
     Journal(settings.models_repo, model).append(
-        "promote", version=version, previous=change.previous, label=STABLE, run_id=run_id, digest=digest, why=reason
+        "promote", version=version, previous=change.previous, label=label, run_id=run_id, digest=digest, why=reason
     )
     return replace(change, action="promote")
+
+
+def promote_published(
+    settings: Settings, registry: Registry, model: str, version: int, run_id: str, reason: str | None = None
+) -> Change:
+    """
+    Make a published and verified version the stable one; the model's lock is held.
+
+    It is no canary any more, so that label goes.
+    """
+    repository, journal = Repository(settings.models_repo), Journal(settings.models_repo, model)
+    digest = repository.stamp(model, version).get("digest")
+    with _labels_restored_on_failure(settings, registry, model, (STABLE, CANARY)):
+        journal.append(PROMOTING, version=version, previous=labelling.read(repository, model).get(STABLE))
+        change = labelling.move(settings, model, STABLE, version, without=CANARY)
+        _follow_promotion(registry, model, version)
+        facts = {"previous": change.previous, "run_id": run_id, "digest": digest, "why": reason}
+        journal.append("promote", version=version, label=STABLE, unlabelled=[CANARY], **facts)
+    return replace(change, action="promote")
+
+
+def promotable(settings: Settings, model: str, version: int) -> Path:
+    """
+    The files of a published version that can be made the stable one.
+
+    Raises:
+        VersionNotFound: It is not published.
+        InvalidRequest: It is the stable one.
+        IncompleteSavedModel: Its files are no longer those that were published.
+    """
+    repository = Repository(settings.models_repo)
+    _published(repository, model, version)
+    if labelling.read(repository, model).get(STABLE) == version:
+        raise InvalidRequest(f"Version {version} of {model!r} is the stable one already")
+    repository.check_files(model, version)
+    return repository.path(model, version)
+
+
+@contextmanager
+def kept_on_failure(settings: Settings, model: str, version: int, run_id: str) -> Iterator[None]:
+    """
+    Record why a published version was not promoted when the block fails; it stays published.
+
+    Raises:
+        PromotionUndone: The block failed.
+    """
+    try:
+        yield
+    except HotswapError as exc:
+        facts = {"version": version, "run_id": run_id, "why": str(exc)}
+        attempt("journal", partial(Journal(settings.models_repo, model).append, NOT_PROMOTED, **facts))
+        raise PromotionUndone(f"Version {version} of {model!r} is not made stable, and stays as it was: {exc}") from exc
+
+
+def _follow_promotion(registry: Registry, model: str, version: int) -> None:
+    """Tell the registry that a published version is stable, and no canary any more."""
+    _set_alias(registry, model, alias_of(STABLE), version)
+    if registry.aliases(model).get(alias_of(CANARY)) == version:
+        registry.set_alias(model, alias_of(CANARY), None)
+    if version in registry.versions(model):
+        registry.tag_version(model, version, {"promotion": _tag(STABLE)})
+
+
+def _tag(label: str) -> str:
+    return "promoted" if label == STABLE else f"labelled {label}"
 
 
 @contextmanager
@@ -183,11 +261,15 @@ def undone_on_failure(settings: Settings, registry: Registry, model: str, versio
 
 
 def unfinished(entries: Sequence[Entry], labels: Mapping[str, int]) -> Entry | None:
-    """The entry that began a promotion, or a rollback whose label has moved, and that none followed."""
+    """
+    The entry that began what was interrupted, and that none followed.
+
+    Of a rollback, and of the promotion of a published version, nothing has changed before the label has moved.
+    """
     last = entries[-1] if entries else None
     if last is None or last.version is None:
         return None
-    moved = last.action == ROLLING_BACK and last.version == labels.get(STABLE)
+    moved = last.action in (ROLLING_BACK, PROMOTING) and last.version == labels.get(STABLE)
     return last if last.action == "publish" or moved else None
 
 
@@ -206,13 +288,25 @@ def tidy(settings: Settings, registry: Registry, model: str) -> None:
     begun = unfinished(journal.read(), labels)
     if begun is None or begun.version is None:
         return
-    version = begun.version
-    if labels.get(STABLE) == version:
-        registry.set_alias(model, alias_of(STABLE), version)
-        registry.tag_version(model, version, {"promotion": "promoted"})
-        journal.append("promote", version=version, label=STABLE, why="an interrupted promotion was finished")
+    carried = sorted(label for label, at in labels.items() if at == begun.version)
+    if begun.action == PROMOTING:
+        labelling.move(settings, model, STABLE, begun.version, without=CANARY)
+        _follow_promotion(registry, model, begun.version)
+        journal.append("promote", version=begun.version, label=STABLE, unlabelled=[CANARY], why=_FINISHED)
+    elif carried:
+        _follow_labels(registry, model, begun.version, carried)
+        for label in carried:
+            journal.append("promote", version=begun.version, label=label, why=_FINISHED)
     else:
-        _undo(settings, registry, model, version, labels, registry.aliases(model), "its promotion was interrupted")
+        aliases = registry.aliases(model)
+        _undo(settings, registry, model, begun.version, labels, aliases, "its promotion was interrupted")
+
+
+def _follow_labels(registry: Registry, model: str, version: int, labels: Sequence[str]) -> None:
+    """Tell the registry which labels a version carries."""
+    for label in labels:
+        registry.set_alias(model, alias_of(label), version)
+        registry.tag_version(model, version, {"promotion": _tag(label)})
 
 
 def set_label(settings: Settings, model: str, label: str, version: int, reason: str | None = None) -> Change:
@@ -229,11 +323,12 @@ def set_label(settings: Settings, model: str, label: str, version: int, reason: 
         _published(repository, model, version)
         ask_first(settings, model)
         registry = open_registry(settings)
-        with _labels_restored_on_failure(settings, registry, model, label):
+        with _labels_restored_on_failure(settings, registry, model, (label,)):
             change = labelling.move(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
             registry.mark_present(model)
             _journal(settings, change, reason)
+    warn_unless_stable(settings, model)
     return change
 
 
@@ -259,7 +354,7 @@ def remove_label(
             return Change("unlabel", model, before[label], label, before[label], dry_run=True)
         ask_first(settings, model)
         registry = open_registry(settings)
-        with _labels_restored_on_failure(settings, registry, model, label):
+        with _labels_restored_on_failure(settings, registry, model, (label,)):
             labelling.write(repository, model, {name: at for name, at in before.items() if name != label})
             server = ask_running(settings, lambda server: server.reload(repository))
             if alias_of(label) in registry.aliases(model):
@@ -270,47 +365,70 @@ def remove_label(
 
 
 @contextmanager
-def _labels_restored_on_failure(settings: Settings, registry: Registry, model: str, label: str) -> Iterator[None]:
-    """Put all labels, and the alias of `label`, back when the block fails; the model's lock is held."""
-    alias = alias_of(label)
+def _labels_restored_on_failure(
+    settings: Settings, registry: Registry, model: str, moving: Sequence[str]
+) -> Iterator[None]:
+    """Put all labels, and the aliases of those `moving`, back when the block fails; the model's lock is held."""
     labels, aliases = labelling.read(Repository(settings.models_repo), model), registry.aliases(model)
     try:
         yield
     except BaseException:
         if labelling.read(Repository(settings.models_repo), model) != labels:
             attempt("restore labels", lambda: labelling.restore(settings, model, labels))
-        if attempt("read alias", lambda: registry.aliases(model).get(alias)) != aliases.get(alias):
-            attempt("restore alias", lambda: registry.set_alias(model, alias, aliases.get(alias)))
+        for alias in map(alias_of, moving):
+            attempt("restore alias", partial(_put_alias_back, registry, model, alias, aliases.get(alias)))
         raise
 
 
+def _put_alias_back(registry: Registry, model: str, alias: str, version: int | None) -> None:
+    if registry.aliases(model).get(alias) != version:
+        registry.set_alias(model, alias, version)
+
+
 def bake(
-    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    version: int,
+    previous: int | None,
+    seconds: float,
+    label: str = STABLE,
 ) -> None:
     """
-    Watch a promoted version for `seconds`, and undo its promotion when it is worse than `previous`.
+    Watch a promoted version for `seconds`, and undo its promotion when it is worse than what was or is live.
+
+    Args:
+        settings: Where the repository and the server are.
+        registry: Where its alias is.
+        model: The model's name.
+        version: What is watched.
+        previous: Where its label pointed before, and goes back to.
+        seconds: For how long.
+        label: The one that it got; one with another label than ``stable`` is held against the stable version.
 
     The model's lock is free meanwhile, so that it can be rolled back by hand.
 
     Raises:
         PromotionUndone: It was worse; the message says how.
     """
-    log.info("watching model=%s version=%d previous=%s seconds=%g", model, version, previous, seconds)
-    reason = watch(settings, model, version, previous, seconds)
+    beside = previous if label == STABLE else champion(settings, model)
+    log.info("watching model=%s version=%d beside=%s seconds=%g", model, version, beside, seconds)
+    reason = watch(settings, model, version, beside, seconds)
     if not reason:
         log.info("version baked model=%s version=%d", model, version)
         return
     repository = Repository(settings.models_repo)
     with repository.lock(model):
         labels = labelling.read(repository, model)
-        if labels.get(STABLE) != version:
+        if labels.get(label) != version:
             log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
             return
-        labels = {label: at for label, at in labels.items() if at != version}
+        labels = {other: at for other, at in labels.items() if at != version}
         aliases = {}
         if previous in repository.versions(model):
-            labels[STABLE] = aliases[alias_of(STABLE)] = previous
-            attempt("announce", lambda: _announce_rollback(settings, model, previous, version, [version]))
+            labels[label] = aliases[alias_of(label)] = previous
+            if label == STABLE:
+                attempt("announce", lambda: _announce_rollback(settings, model, previous, version, [version]))
         _undo(settings, registry, model, version, labels, aliases, reason)
     raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
 
@@ -321,9 +439,11 @@ def rollback(
     """
     Point label ``stable`` and alias ``champion`` to an earlier version and retire the later ones.
 
-    The earlier one must load and answer first; `to` may be a retired one, which is restored. All later ones go, because
-    requests without a label are answered by the highest version. With `dry_run` nothing changes. A rollback that was
-    killed after its label had moved is finished first; when that is where `to` points, it is all that is done.
+    The earlier one, without `to` the last that was stable, must load and answer first; a retired one is restored. All
+    later ones go, because TensorFlow Serving answers requests without a label by the highest version; but what is above
+    the stable version and carries another label, as a canary does, stays for who asks for it. With `dry_run` nothing
+    changes. A rollback that was killed after its label had moved is finished first; when that is where `to` points, it
+    is all that is done.
 
     Raises:
         VersionNotFound: There is no earlier version, or `to` is neither published nor retired.
@@ -336,10 +456,12 @@ def rollback(
             ask_first(settings)
         if not dry_run and (finished := _finish_rollback(settings, model)) and to in (None, finished.version):
             return finished
-        current = _current(repository, model)
-        target = _target(repository, model, current, to)
-        later = [version for version in repository.versions(model) if version > target]
-        for label, version in labelling.read(repository, model).items():
+        current = _current(settings, model)
+        target = _target(settings, model, current, to)
+        labels = labelling.read(repository, model)
+        canaries = {version for label, version in labels.items() if label != STABLE and version > current}
+        later = [version for version in repository.versions(model) if version > target and version not in canaries]
+        for label, version in labels.items():
             if label != STABLE and version in later:
                 raise Protected(
                     f"Version {version} of {model!r} carries label {label!r}: "
@@ -354,6 +476,7 @@ def rollback(
             change = labelling.move(settings, model, STABLE, target)
         change = replace(change, action="rollback", previous=current, retired=tuple(later))
         _retire_later(settings, change, reason)
+    warn_unless_stable(settings, model)
     return change
 
 
@@ -470,6 +593,7 @@ def restore(settings: Settings, model: str, version: int, reason: str | None = N
             raise
         change = Change("restore", model, version, server=server)
         _journal(settings, change, reason)
+    warn_unless_stable(settings, model)
     return change
 
 
@@ -483,14 +607,15 @@ def _undo(
     reason: str,
 ) -> None:
     repository = Repository(settings.models_repo)
-    champion = alias_of(STABLE)
     # Each step is tried, whatever became of the others: what can be put back is put back.
     if version in repository.versions(model):
         attempt("restore labels", lambda: labelling.restore(settings, model, labels))
         attempt("retire", lambda: repository.retire(model, version))
         attempt("wait", lambda: ask_running(settings, lambda server: server.wait_gone(model, [version])))
-    if attempt("read alias", lambda: registry.aliases(model).get(champion)) == version:
-        attempt("restore alias", lambda: registry.set_alias(model, champion, aliases.get(champion)))
+    for alias, at in (attempt("read aliases", lambda: registry.aliases(model)) or {}).items():
+        if at == version:
+            before = aliases.get(alias)
+            attempt("restore alias", partial(registry.set_alias, model, alias, None if before == version else before))
     tags = {"promotion": "undone", "promotion_reason": reason[:500]}
     attempt("tag", lambda: registry.tag_version(model, version, tags))
     attempt("journal", lambda: Journal(settings.models_repo, model).append("undo", version=version, why=reason))
@@ -505,27 +630,35 @@ def _published(repository: Repository, model: str, version: int) -> None:
     raise VersionNotFound(f"Version {version} of {model!r} is not published; published are: {published}{hint}")
 
 
-def _current(repository: Repository, model: str) -> int:
+def _current(settings: Settings, model: str) -> int:
+    repository = Repository(settings.models_repo)
     versions = repository.versions(model)
     if not versions:
         raise VersionNotFound(f"No version of {model!r} is published in {repository.root}")
-    return labelling.read(repository, model).get(STABLE, versions[-1])
+    return labelling.read(repository, model).get(STABLE) or champion(settings, model) or versions[-1]
 
 
-def _target(repository: Repository, model: str, current: int, to: int | None) -> int:
-    earlier = [version for version in repository.versions(model) if version < current]
+def _target(settings: Settings, model: str, current: int, to: int | None) -> int:
+    repository = Repository(settings.models_repo)
     if to is None:
-        if not earlier:
-            raise VersionNotFound(
-                f"{model!r} has no version before {current} to roll back to; "
-                f"`hotswap status {model}` shows what can be restored"
-            )
-        return earlier[-1]
+        return _version_before(settings, model, current)
     if to not in repository.retired(model):
         _published(repository, model, to)
     if to >= current:
         raise VersionNotFound(f"Version {to} of {model!r} is not earlier than {current}, the one that is live")
     return to
+
+
+def _version_before(settings: Settings, model: str, current: int) -> int:
+    """The newest earlier version that was stable; where none was, the newest."""
+    earlier = [version for version in Repository(settings.models_repo).versions(model) if version < current]
+    if not earlier:
+        raise VersionNotFound(
+            f"{model!r} has no version before {current} to roll back to; "
+            f"`hotswap status {model}` shows what can be restored"
+        )
+    stable_once = history.stable_once(Journal(settings.models_repo, model).read())
+    return max(stable_once.intersection(earlier), default=earlier[-1])
 
 
 def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None:

@@ -28,7 +28,7 @@ from flows.evaluation import Champion, Evaluation, evaluate_champion, load_predi
 from flows.evaluation import evaluate as evaluate_saved_model
 from flows.gates import Check, GateDecision, judge, judge_files
 from flows.inspection import inspect
-from flows.labelling import Change
+from flows.labelling import STABLE, Change
 from flows.live_server import ask_first
 from flows.mlflow_errors import RegistryError
 from flows.noninferiority import Verdict
@@ -37,6 +37,7 @@ from flows.registry import FLOW_RUN, Registered, Registry
 from flows.sandbox import SandboxDecision, SandboxServer
 from flows.sandbox_answers import Candidate, chosen_rows
 from flows.settings import Settings, apply_environment, load_settings
+from flows.unlabelled import warn_unless_stable
 from flows.workspaces import workspace
 from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.repository import STAMP, Repository, check_complete, digest
@@ -78,6 +79,8 @@ class TrainOutcome:
     """what the gate looked at"""
     log: str = ""
     """the last lines of the sandbox's server, when that rejected it"""
+    label: str = STABLE
+    """what it got"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -105,6 +108,8 @@ class _Trial:
     """seconds"""
     reason: str | None
     """for the journal"""
+    label: str
+    """what it gets when it passes"""
     run_id: str
     directory: Path
     """for the candidate's files"""
@@ -121,6 +126,7 @@ def train_and_promote(
     allow_breaking: bool = False,
     bake: Seconds = 0.0,
     reason: str | None = None,
+    label: str = STABLE,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Train `recipe`, judge it, record it, and promote what passes the gate.
@@ -133,6 +139,7 @@ def train_and_promote(
         allow_breaking: Whether clients of the live version may find signatures or classes changed.
         bake: For how many seconds the new version is watched after it went live, and undone when it is worse.
         reason: What the journal keeps as the reason for its promotion.
+        label: What it gets when it passes; with ``canary``, or any other than ``stable``, what is stable stays so.
 
     Returns:
         The outcome; one that did not pass as the state ``Rejected`` or ``Inconclusive`` of a completed run.
@@ -147,7 +154,7 @@ def train_and_promote(
         "learning_rate": chosen.learning_rate,
     }
     ask(load_settings(), chosen.name)
-    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
+    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, label, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
         with trial.clock("train"):
@@ -164,6 +171,8 @@ def promote(
     allow_breaking: bool = False,
     bake: Seconds = 0.0,
     reason: str | None = None,
+    label: str = STABLE,
+    version: int | None = None,
 ) -> TrainOutcome | State[TrainOutcome]:
     """
     Judge a model that is there already as one that was just trained, and promote it when it passes.
@@ -176,18 +185,23 @@ def promote(
         allow_breaking: As in `train_and_promote`.
         bake: As in `train_and_promote`.
         reason: As in `train_and_promote`.
+        label: As in `train_and_promote`.
+        version: Or a published version, as a canary is, which is made the stable one.
 
     Returns:
         As `train_and_promote`; the outcome's run is the one that records the promotion.
     """
     chosen = find_recipe(recipe)
-    params = {"recipe": recipe, "candidate": f"run {run}" if run else str(saved_model)}
+    candidate_of = f"run {run}" if run else f"version {version}" if version is not None else str(saved_model)
+    params = {"recipe": recipe, "candidate": candidate_of}
     ask(load_settings(), chosen.name)
-    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, params) as trial:
+    with _trial(chosen, min_accuracy, allow_breaking, bake, reason, label, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
+            if version is not None:
+                saved_model = promotion.promotable(trial.settings, chosen.name, version)
             candidate = fetch(trial.registry, run, saved_model, trial.directory)
-        return _judge_and_promote(trial, dataset, candidate)
+        return _judge_and_promote(trial, dataset, candidate, version)
 
 
 @contextmanager
@@ -197,6 +211,7 @@ def _trial(
     allow_breaking: bool,
     bake: float,
     reason: str | None,
+    label: str,
     params: Mapping[str, Any],
 ) -> Iterator[_Trial]:
     """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
@@ -209,7 +224,7 @@ def _trial(
     thresholds = recipe.thresholds
     if min_accuracy is not None:
         thresholds = replace(thresholds, min_accuracy=min_accuracy)
-    asked = {"min_accuracy": thresholds.min_accuracy, "allow_breaking": allow_breaking, "bake": bake}
+    asked = {"min_accuracy": thresholds.min_accuracy, "allow_breaking": allow_breaking, "bake": bake, "label": label}
     clock = _Clock()
     with (
         workspace() as directory,
@@ -217,11 +232,24 @@ def _trial(
         SandboxServer(settings) as server,
     ):
         yield _Trial(
-            settings, registry, recipe, thresholds, allow_breaking, bake, reason, run_id, directory, server, clock
+            settings,
+            registry,
+            recipe,
+            thresholds,
+            allow_breaking,
+            bake,
+            reason,
+            label,
+            run_id,
+            directory,
+            server,
+            clock,
         )
 
 
-def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> TrainOutcome | State[TrainOutcome]:
+def _judge_and_promote(
+    trial: _Trial, dataset: Dataset, saved_model: Path, published: int | None = None
+) -> TrainOutcome | State[TrainOutcome]:
     settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
     model = trial.recipe.name
     if (refused := examine(model, saved_model, trial.thresholds, registry, run_id)) is not None:
@@ -229,8 +257,10 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
     with clock("evaluate"):
         evaluation = evaluate(saved_model, dataset, registry, run_id)
         champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
-    with clock("keep"):
-        model_uri = keep(saved_model, dataset, evaluation, registry, run_id)
+    model_uri = ""
+    if published is None:
+        with clock("keep"):
+            model_uri = keep(saved_model, dataset, evaluation, registry, run_id)
     judged = (saved_model, dataset, evaluation)
     with clock("gate"):
         decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
@@ -261,29 +291,61 @@ def _judge_and_promote(trial: _Trial, dataset: Dataset, saved_model: Path) -> Tr
             if decision.verdict is not Verdict.PASSED:
                 return _held_up(outcome)
         ask(settings, model)
-        with clock("register"):
-            registered = register(settings, model, saved_model, model_uri, registry, run_id)
-        version = registered.version
-        with promotion.undone_on_failure(settings, registry, model, version):
-            with clock("publish"):
-                golden = _golden(trial.recipe, saved_model, dataset, evaluation)
-                publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation, golden))
-            with clock("verify"):
-                verified = verify(settings, model, version)
-            with clock("label"):
-                change = label(settings, registry, model, registered, run_id, trial.reason)
+        live = _publish(trial, *judged, model_uri) if published is None else _make_stable(trial, published)
     if trial.bake:
         with clock("bake"):
-            watch(settings, registry, model, version, change.previous, trial.bake)
+            watch(settings, registry, model, live.version, live.change.previous, trial.bake, trial.label)
     progress.step("finishing")
     retention.tidy_after_promotion(settings, model)
+    warn_unless_stable(settings, model)
     return replace(
         outcome,
-        version=version,
-        digest=registered.digest,
-        server=verified.server,
-        live=change.server is not None,
+        version=live.version,
+        label=trial.label,
+        digest=live.digest,
+        server=live.server,
+        live=live.change.server is not None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A version that has its label."""
+
+    version: int
+    digest: str | None
+    server: str
+    change: Change
+
+
+def _publish(trial: _Trial, saved_model: Path, dataset: Dataset, evaluation: Evaluation, model_uri: str) -> _Live:
+    """Register, publish, verify and label a candidate that has passed, or undo it; the model's lock is held."""
+    settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
+    with trial.clock("register"):
+        registered = register(settings, model, saved_model, model_uri, registry, run_id)
+    version = registered.version
+    with promotion.undone_on_failure(settings, registry, model, version):
+        with trial.clock("publish"):
+            golden = _golden(trial.recipe, saved_model, dataset, evaluation)
+            publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation, golden))
+        with trial.clock("verify"):
+            verified = verify(settings, model, version)
+        with trial.clock("label"):
+            change = label(settings, registry, model, registered, run_id, trial.reason, trial.label)
+    return _Live(version, registered.digest, verified.server, change)
+
+
+def _make_stable(trial: _Trial, version: int) -> _Live:
+    """Verify a published version that has passed, and move the label; the model's lock is held."""
+    settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
+    with promotion.kept_on_failure(settings, model, version, run_id):
+        promotion.promotable(settings, model, version)
+        with trial.clock("verify"):
+            verified = verify(settings, model, version)
+        with trial.clock("label"):
+            change = relabel(settings, registry, model, version, run_id, trial.reason)
+    digest = Repository(settings.models_repo).stamp(model, version).get("digest")
+    return _Live(version, digest, verified.server, change)
 
 
 def _judged(trial: _Trial, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
@@ -497,18 +559,38 @@ def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 def label(
-    settings: Settings, registry: Registry, model: str, registered: Registered, run_id: str, reason: str | None
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    registered: Registered,
+    run_id: str,
+    reason: str | None,
+    label: str,
 ) -> Change:
-    """Move label ``stable`` and alias ``champion``."""
-    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest, reason)
+    """Move the label, and the alias with it."""
+    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest, reason, label)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+def relabel(
+    settings: Settings, registry: Registry, model: str, version: int, run_id: str, reason: str | None
+) -> Change:
+    """Make a published version the stable one."""
+    return promotion.promote_published(settings, registry, model, version, run_id, reason)
 
 
 @task(cache_policy=NO_CACHE)
 def watch(
-    settings: Settings, registry: Registry, model: str, version: int, previous: int | None, seconds: float
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    version: int,
+    previous: int | None,
+    seconds: float,
+    label: str,
 ) -> None:
     """Hold the new version against the one before while both are asked, and undo the promotion when it is worse."""
-    promotion.bake(settings, registry, model, version, previous, seconds)
+    promotion.bake(settings, registry, model, version, previous, seconds, label)
 
 
 def _answers(

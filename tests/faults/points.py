@@ -22,10 +22,12 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from flows import promotion
+from flows.labelling import STABLE
 from flows.registry import Registered, Registry
 from flows.settings import Settings
 from serving.repository import Repository
 from tests.flows.conftest import go_live
+from tests.flows.conftest import make_stable as promote_published
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["flows.cli", __name__])  # MLflow is imported once, not by each process
@@ -87,10 +89,18 @@ def command(settings: Settings, *arguments: str) -> None:
     main(arguments)
 
 
-def promote(settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any]) -> None:
+def promote(
+    settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any], label: str = STABLE
+) -> None:
     """Make a registered version live, as a training does."""
     with Repository(settings.models_repo).lock(model):
-        go_live(settings, Registry(settings.home / "artifacts"), model, registered, stamp)
+        go_live(settings, Registry(settings.home / "artifacts"), model, registered, stamp, label)
+
+
+def make_stable(settings: Settings, model: str, version: int) -> None:
+    """Make a published version stable, as ``hotswap promote --version`` does once the gate has passed."""
+    with Repository(settings.models_repo).lock(model):
+        promote_published(settings, Registry(settings.home / "artifacts"), model, version)
 
 
 def bake(settings: Settings, model: str, version: int, previous: int | None) -> None:

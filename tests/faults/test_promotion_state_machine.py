@@ -61,11 +61,46 @@ class Machine(RuleBasedStateMachine):
         self.kinds[version] = kind
 
     @rule(kind=_KINDS)
-    def promote_what_answers_wrongly(self, kind: int) -> None:
+    def promote_a_canary(self, kind: int) -> None:
+        """What is stable stays so."""
+        self.reconcile()
+        stable = self.labels().get("stable")
+        version = self.pipeline.promote(kind, label="canary")
+        assert version > self.highest
+        assert (self.labels().get("stable"), self.labels()["canary"]) == (stable, version)
+        self.highest = version
+        self.kinds[version] = kind
+
+    @rule(pick=_PICK)
+    def make_stable(self, pick: int) -> None:
+        """A version that becomes stable is no canary any more; any other refusal changes no label."""
+        self.reconcile()
+        version, before = self.published(pick), self.labels()
+        try:
+            self.pipeline.make_stable(version)
+        except HotswapError:
+            assert self.labels() == before
+        else:
+            assert self.labels()["stable"] == version != self.labels().get("canary")
+
+    @rule(pick=_PICK, point=st.sampled_from(["labels written", "announced"]))
+    def be_killed_making_stable(self, pick: int, point: str) -> None:
+        """The journal has it, and at most the labels are written."""
+        self.reconcile()
+        version, labels = self.published(pick), self.labels()
+        if version in self.repository.versions(self.model) and labels.get("stable") != version:
+            with self.repository.lock(self.model):
+                self.pipeline.journal.append(promotion.PROMOTING, version=version, previous=labels.get("stable"))
+                if point == "labels written":
+                    labelling.write(self.repository, self.model, {**labels, "stable": version})
+            self.agreed = False
+
+    @rule(kind=_KINDS, label=st.sampled_from(["stable", "canary"]))
+    def promote_what_answers_wrongly(self, kind: int, label: str) -> None:
         self.reconcile()
         before = self.pipeline.live()
         with pytest.raises(promotion.PromotionUndone):
-            self.pipeline.promote(kind, expected_kind=9)
+            self.pipeline.promote(kind, expected_kind=9, label=label)
         assert self.pipeline.live() == before
         self.highest = max(self.pipeline.registry.versions(self.pipeline.model))
 
@@ -167,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def labels_answer(self) -> None:
-        """4: every label is answered by its version, and its alias is at the same."""
+        """4 and 11: every label is answered by its version, who asks for none gets the stable one."""
         if not self.agreed:
             return
         aliases = self.pipeline.registry.aliases(self.model)
@@ -179,6 +214,9 @@ class Machine(RuleBasedStateMachine):
                     prediction = client.predict(self.model, ROWS, label=label)
                     assert prediction.version == version
                     assert (prediction.outputs["output"] == self.pipeline.answers(self.kinds[version])).all()
+            if "stable" in self.labels():
+                for client in (rest, grpc):
+                    assert client.predict(self.model, ROWS).version == self.labels()["stable"]
 
     @property
     def model(self) -> str:

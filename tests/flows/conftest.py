@@ -15,6 +15,7 @@ import pytest
 
 from flows import promotion
 from flows.journal import Journal
+from flows.labelling import STABLE
 from flows.registry import Registered, Registry
 from flows.settings import Settings, apply_environment
 from flows.status import VersionRow, status
@@ -51,14 +52,27 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def go_live(
-    settings: Settings, registry: Registry, model: str, registered: Registered, stamp: Mapping[str, Any]
+    settings: Settings,
+    registry: Registry,
+    model: str,
+    registered: Registered,
+    stamp: Mapping[str, Any],
+    label: str = STABLE,
 ) -> None:
     """Publish, verify and label a registered version, or undo it; the model's lock is held."""
     version = registered.version
     with promotion.undone_on_failure(settings, registry, model, version):
         promotion.publish(settings, model, version, registered.saved_model, stamp)
         promotion.verify(settings, model, version)
-        promotion.promote(settings, registry, model, version, stamp["run_id"], registered.digest)
+        promotion.promote(settings, registry, model, version, stamp["run_id"], registered.digest, label=label)
+
+
+def make_stable(settings: Settings, registry: Registry, model: str, version: int) -> None:
+    """Verify a published version and make it the stable one; the model's lock is held."""
+    with promotion.kept_on_failure(settings, model, version, "a run"):
+        promotion.promotable(settings, model, version)
+        promotion.verify(settings, model, version)
+        promotion.promote_published(settings, registry, model, version, "a run")
 
 
 @dataclass
@@ -113,14 +127,20 @@ class Pipeline:
             "golden": promotion.golden_rows(ROWS, self.answers(kind)),
         }
 
-    def promote(self, kind: int = 1, expected_kind: int | None = None) -> int:
+    def promote(self, kind: int = 1, expected_kind: int | None = None, label: str = STABLE) -> int:
         """Register, publish, verify and label; the golden rows are those of `expected_kind`."""
         with self.repository.lock(self.model):
             promotion.tidy(self.settings, self.registry, self.model)
             registered = self.register(kind)
             stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
-            go_live(self.settings, self.registry, self.model, registered, stamp)
+            go_live(self.settings, self.registry, self.model, registered, stamp, label)
         return registered.version
+
+    def make_stable(self, version: int) -> None:
+        """What ``hotswap promote --version`` does once the gate has passed."""
+        with self.repository.lock(self.model):
+            promotion.tidy(self.settings, self.registry, self.model)
+            make_stable(self.settings, self.registry, self.model, version)
 
     def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""
@@ -163,11 +183,14 @@ def with_endpoints(settings: Settings, *ports: tuple[int, int]) -> Settings:
 
 @pytest.fixture
 def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
-    """The same with a running server, which begins without any model."""
+    """The same with a running server, as that of ``hotswap up``, which begins without any model."""
     config = tmp_path / "models.config"
     config.write_text("model_config_list {}")
     server = model_server(
-        model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0
+        model_config_file=config,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+        default_version_label=STABLE,
     )
     offline.settings = offline.settings.model_copy(
         update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}

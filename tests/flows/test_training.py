@@ -293,6 +293,26 @@ def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris
     assert digest(home.repository.path("iris", outcome["version"])) == iris["digest"]
 
 
+def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any]) -> None:
+    """It is judged beside what is stable, gets no new number, and is the stable version then."""
+    stable = labelling.read(home.repository, "iris")["stable"]
+    source = str(home.repository.path("iris", iris["version"]))
+    code, canary = home.promote("iris", "--saved-model", source, "--label", "canary")
+    assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
+    assert labelling.read(home.repository, "iris") == {"stable": stable, "canary": canary["version"]}
+    code, outcome = home.promote("iris", "--version", str(canary["version"]))
+    assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
+    assert (outcome["version"], outcome["digest"]) == (canary["version"], canary["digest"])
+    assert [check["check"] for check in outcome["checks"]] == [check["check"] for check in canary["checks"]]
+    assert labelling.read(home.repository, "iris") == {"stable": canary["version"]}
+    assert home.repository.versions("iris")[-1] == canary["version"]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.params["candidate"] == f"version {canary['version']}"
+    with home.running("promote", "iris", "--version", str(canary["version"])) as process:
+        _, stderr = process.communicate(timeout=200)
+    assert (process.returncode, "is the stable one already" in stderr) == (1, True)
+
+
 def test_a_model_with_unsafe_ops_is_rejected_without_being_run(
     home: Home, iris: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,83 @@
+"""A canary whose promotion is killed at any step is a canary or gone; one that was to become stable is so or is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import drift, labelling
+from flows.doctor import examine
+from flows.history import replay
+from tests.faults.points import command, finish, killed_at, make_stable, promote, start
+from tests.faults.test_killed_commands import WRITE_LABELS, answered_all_the_while, assert_whole
+from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
+from tests.flows.test_promotion import answered
+
+__all__ = ["mlflow_home", "offline", "pipeline"]
+
+
+def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
+    """`hotswap reconcile` makes all sides agree on these labels, and a next promotion finds nothing to tidy."""
+    assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
+    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert labelling.read(pipeline.repository, pipeline.model) == labels
+    assert replay(pipeline.journal.read()).labels == labels
+    assert pipeline.registry.aliases(pipeline.model) == {
+        labelling.alias_of(label): version for label, version in labels.items()
+    }
+    for label, version in labels.items():
+        assert answered(pipeline, label=label) == {version}
+    assert answered(pipeline) == {labels["stable"]}
+    assert examine(pipeline.settings) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "kept"),
+    [
+        pytest.param("after serving.repository:Repository.publish", False, id="published"),
+        pytest.param("after flows.promotion:verify", False, id="verified"),
+        pytest.param(f"after {WRITE_LABELS} 2", True, id="config written"),
+        pytest.param("after flows.labelling:move", True, id="label moved"),
+        pytest.param("after flows.registry:Registry.set_alias", True, id="alias set"),
+        pytest.param("before flows.journal:Journal.append 2", True, id="tagged"),
+    ],
+)
+def test_a_killed_canary_promotion_never_touches_what_is_stable(point: str, kept: bool, pipeline: Pipeline) -> None:
+    """It is finished as a canary when its label had moved, else undone: the canary before it stays."""
+    pipeline.promote(1)
+    pipeline.promote(2, label="canary")
+    registered = pipeline.register(3)
+    with answered_all_the_while(pipeline, 1):
+        stamp = pipeline.stamp(registered, 3)
+        killed_at(point, promote, pipeline.settings, pipeline.model, registered, stamp, "canary")
+        assert_whole(pipeline)
+        assert_reconciled(pipeline, stable=1, canary=3 if kept else 2)
+    assert (3 in pipeline.repository.versions(pipeline.model)) is kept
+
+
+@pytest.mark.parametrize(
+    ("point", "finished"),
+    [
+        pytest.param("after flows.promotion:verify", False, id="verified"),
+        pytest.param("after flows.journal:Journal.append", False, id="announced"),
+        pytest.param(f"after {WRITE_LABELS}", True, id="config written"),
+        pytest.param("after flows.labelling:move", True, id="label moved"),
+        pytest.param("after flows.registry:Registry.set_alias 1", True, id="champion set"),
+        pytest.param("after flows.registry:Registry.set_alias 2", True, id="challenger removed"),
+        pytest.param("after flows.journal:Journal.append 2", True, id="journaled"),
+    ],
+)
+def test_a_killed_promotion_of_a_canary_is_finished_or_changes_nothing(
+    point: str, finished: bool, pipeline: Pipeline
+) -> None:
+    """Once the label has moved it is stable and no canary any more; before that it stays the canary."""
+    pipeline.promote(1)
+    pipeline.promote(2, label="canary")
+    with answered_all_the_while(pipeline, 1, 2):
+        killed_at(point, make_stable, pipeline.settings, pipeline.model, 2)
+        assert_whole(pipeline)
+        if finished:
+            assert_reconciled(pipeline, stable=2)
+        else:
+            assert_reconciled(pipeline, stable=1, canary=2)
+    assert pipeline.repository.versions(pipeline.model) == [1, 2]
+    assert pipeline.promote(3) == 3
