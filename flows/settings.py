@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clients.proxies import go_straight_to
+from flows.home import find_project
 from serving.errors import HotswapError
 from serving.redaction import redact_logs
 
@@ -119,19 +120,33 @@ def _parse_endpoints(text: str) -> tuple[Endpoint, ...]:
 
 def load_settings() -> Settings:
     """
-    The settings of this process.
+    The settings of this process; home and repository that are not set are those of the project around it.
 
     Raises:
         InvalidSettings: A variable has a value that cannot be used; the message names it.
     """
     try:
-        return Settings()
+        return _of_project(Settings())
+    except OSError as exc:
+        raise InvalidSettings(
+            f"The current directory cannot be used ({exc.strerror}): change to one that is there"
+        ) from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         name = "HOTSWAP_" + "_".join(str(part) for part in first["loc"]).upper()
         raise InvalidSettings(
             f"{name}={first['input']!r} cannot be used: {first['msg'].removeprefix('Value error, ')}"
         ) from exc
+
+
+def _of_project(settings: Settings) -> Settings:
+    here = Path.cwd()
+    project = find_project(here)
+    if project == here:
+        return settings
+    defaults = {"home": project / settings.home, "models_repo": project / settings.models_repo}
+    found = {name: path for name, path in defaults.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=found)
 
 
 def prepare_home(settings: Settings) -> Path:
