@@ -79,11 +79,11 @@ class Seen:
         """
         Per version that all servers know: AVAILABLE where it is so at all of them, else what it is at one.
 
-        One that does not answer knows none; None where no server runs.
+        What one has that does not answer is not known, so it does not count; None where no server answers.
         """
-        if self.servers is None:
+        found = [each.states for each in self.servers or () if not each.problem]
+        if not found:
             return None
-        found = [each.states for each in self.servers]
         return {
             version: next((each[version] for each in found if each[version] != "AVAILABLE"), "AVAILABLE")
             for version in set(found[0]).intersection(*found[1:])
@@ -91,8 +91,7 @@ class Seen:
 
     def is_live(self, version: int) -> bool:
         """Does a label point to it, or is no other version available? Then nobody may be advised to take it out."""
-        available = {each for each, state in (self.states or {}).items() if state == "AVAILABLE"}
-        others = (available if self.servers else {*self.published}) & {*self.published} - {version}
+        others = {each for each in self.published if each != version and self.usable(each)}
         return version in self.labels.values() or not others
 
     @property

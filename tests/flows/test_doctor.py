@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clients import GrpcClient
 from flows.doctor import examine
 from flows.labelling import Change
 from flows.promotion import set_label
 from flows.retention import tidy
+from serving.errors import ServingError
+from serving.model_config import ModelEntry
 from serving.repository import write_atomically
 from tests.flows.conftest import Pipeline
 
@@ -43,6 +47,10 @@ def removed_by_hand(pipeline: Pipeline) -> None:
 def flipped_byte(pipeline: Pipeline) -> None:
     path = pipeline.repository.path(pipeline.model, 1) / "saved_model.pb"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+def broken_files(pipeline: Pipeline) -> None:
+    (pipeline.repository.path(pipeline.model, 1) / "variables" / "variables.index").write_bytes(b"no index")
 
 
 def forged_stamp(pipeline: Pipeline) -> None:
@@ -93,6 +101,36 @@ def test_each_harm_is_found(harm: Callable[[Pipeline], None], told: str, offline
     findings = examine(offline.settings)
     assert any(told in finding.what for finding in findings), findings
     assert all(finding.next_step for finding in findings)
+
+
+@pytest.mark.parametrize("harm", [flipped_byte, forged_stamp, deleted_in_the_registry, broken_files, moved_alias])
+def test_no_advice_takes_away_what_is_live(harm: Callable[[Pipeline], None], offline: Pipeline) -> None:
+    """Neither with one version nor where a later one is there that carries no label."""
+    offline.promote(1)
+    offline.promote(2)
+    set_label(offline.settings, offline.model, "stable", 1)
+    harm(offline)
+    findings = [finding for finding in examine(offline.settings) if finding.version in (1, None)]
+    assert findings
+    assert not [step for step in (each.next_step for each in findings) if "retire" in step or "remove" in step]
+
+
+def test_a_live_version_that_the_server_cannot_load_is_named_with_the_reason(
+    offline: Pipeline, model_server: Any
+) -> None:
+    """The advice is the server's log, and never to take it out."""
+    offline.promote(1)
+    broken_files(offline)
+    (offline.directory / "models.config").write_text("model_config_list {}")
+    server = model_server(model_config_file=offline.directory / "models.config", max_num_load_retries=0)
+    ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 2.0}
+    settings = offline.settings.model_copy(update=ports)
+    entry = ModelEntry(offline.model, str(offline.repository.base_path(offline.model)))
+    with GrpcClient(settings.grpc_target) as client, pytest.raises(ServingError, match="did not become available"):
+        client.reload([entry])
+    (finding,) = [each for each in examine(settings) if "the server has it as" in each.what]
+    assert finding.version == 1
+    assert "retire" not in finding.next_step
 
 
 def test_retention_keeps_the_newest_and_the_labelled(offline: Pipeline) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clients import GrpcClient, RestClient
 from flows import drift, labelling, promotion
 from flows.explain import explain
 from flows.history import replay
@@ -15,7 +18,9 @@ from flows.live_server import running_server
 from flows.reconciler import Reconciler
 from flows.status import status
 from serving.errors import HotswapError
-from tests.flows.conftest import Pipeline
+from serving.repository import Repository
+from tests.faults.points import at
+from tests.flows.conftest import ROWS, Pipeline
 from tests.flows.test_promotion import answered
 
 
@@ -271,3 +276,86 @@ def test_a_failed_version_is_told(pipeline: Pipeline) -> None:
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
     assert "version 50 is published, and the server has it as" in told(pipeline)
+
+
+def test_a_repair_says_one_thing_of_each_finding(pipeline: Pipeline) -> None:
+    """What is still wrong afterwards, in whatever words, is left; the rest is mended."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    repair = drift.repair(pipeline.settings, pipeline.model)
+    mended, left = ({each.subject for each in findings} for findings in (repair.mended, repair.left))
+    assert (mended, left) == ({"directory 50"}, {"served 50"})
+
+
+def test_a_dead_server_takes_no_label_away(replicas: tuple[Pipeline, list[Any]]) -> None:
+    """What it has cannot be known, so nothing moves until it is back; the reconciler tries ever more rarely."""
+    pipeline, (_, dead) = replicas
+    pipeline.promote(1)
+    version = pipeline.promote(2)
+    dead.stop()
+    shutil.rmtree(pipeline.repository.path(pipeline.model, version))
+    before = pipeline.repository.read_config(), pipeline.registry.aliases(pipeline.model)
+    announced: list[str] = []
+    reconciler = Reconciler(pipeline.settings.model_copy(update={"reconcile_seconds": 60.0}), announced.append)
+    again: list[str] = []
+    with at("before flows.drift:repair 2", lambda: again.append("tried")):
+        for _ in range(4):
+            assert reconciler.turn() == []
+    assert again == []
+    assert (pipeline.repository.read_config(), pipeline.registry.aliases(pipeline.model)) == before
+    assert len([each for each in announced if "cannot be reconciled" in each]) == 1
+
+
+def test_the_reconciler_says_once_what_it_cannot_repair(pipeline: Pipeline) -> None:
+    """And that everything agrees again, once it does."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    announced: list[str] = []
+    reconciler = Reconciler(pipeline.settings, announced.append)
+    assert reconciler.turn() == [pipeline.model]
+    for _ in range(4):
+        assert reconciler.turn() == []
+    (sentence,) = announced
+    assert sentence.startswith(f"{pipeline.model}: version 50 is published, and the server has it as END")
+    shutil.rmtree(pipeline.repository.path(pipeline.model, 50))
+    assert reconciler.turn() == [pipeline.model]
+    assert reconciler.turn() == []
+    assert announced == [sentence, f"{pipeline.model}: everything agrees again"]
+
+
+def test_the_reconciler_says_whose_server_has_taken_its_ports_and_goes_on_when_that_is_gone(
+    offline: Pipeline, model_server: Any, tmp_path: Path
+) -> None:
+    """It neither touches that server nor needs to be started again."""
+    theirs = Repository(tmp_path / "theirs")
+    theirs.check_writable()
+    theirs.write_config("model_config_list {}")
+    offline.promote(1)
+    server = model_server(model_config_file=theirs.config_path)
+    ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port}
+    announced: list[str] = []
+    reconciler = Reconciler(offline.settings.model_copy(update=ports), announced.append)
+    for _ in range(3):
+        assert reconciler.turn() == []
+    (sentence,) = announced
+    assert str(theirs.root) in sentence
+    assert str(offline.repository.root) in sentence
+    server.stop()
+    assert reconciler.turn() == []
+    assert announced == [sentence, f"{offline.model}: everything agrees again"]
+
+
+def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
+    """A reload that asks for both at once is refused by TensorFlow Serving, so the label comes second."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
+    with GrpcClient(pipeline.settings.grpc_target) as client:
+        client.reload([])
+    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    with RestClient(pipeline.settings.rest_url) as client:
+        for label, version in (("stable", second), ("canary", first)):
+            assert client.predict(pipeline.model, ROWS, label=label).version == version
