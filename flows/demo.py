@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,7 @@ ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 _START_SECONDS = 60.0
 _ASK_SECONDS = 0.01
+_WATCH_SECONDS = 0.002
 EXIT_INTERRUPTED = 130
 
 
@@ -54,21 +57,59 @@ def main() -> int:
     started = time.perf_counter()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        settings = load_settings()
-        with _servers(settings) as running:
+        users = load_settings()
+        directory = _fresh_directory()
+        set_aside = _set_aside_environment(directory)
+        with _servers(load_settings()) as running:
             _run(running)
     except HotswapError as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("demo: interrupted; `hotswap status` shows what is live", file=sys.stderr)
+        print("demo: interrupted; nothing of yours was touched", file=sys.stderr)
         return EXIT_INTERRUPTED
     _say(
-        f"All of this took {time.perf_counter() - started:.0f} s. To look at the runs, start everything by "
-        f"`.venv/bin/hotswap up`: the MLflow page is http://{settings.url_host}:{settings.mlflow_port}, the Prefect "
-        f"page http://{settings.url_host}:{settings.prefect_port}."
+        f"All of this took {time.perf_counter() - started:.0f} s, and nothing of yours was touched. To look at the "
+        f"runs, start everything there; the MLflow page is then http://{users.url_host}:{users.mlflow_port}, the "
+        f"Prefect page http://{users.url_host}:{users.prefect_port}:"
     )
+    print(_look_commands(directory, set_aside), flush=True)
     return 0
+
+
+def _fresh_directory() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="hotswap-demo-"))
+    except OSError as exc:
+        raise DemoFailed(
+            f"a temporary directory cannot be made ({exc}): set TMPDIR to one that can be written"
+        ) from exc
+
+
+def _set_aside_environment(directory: Path) -> list[str]:
+    """
+    Let this process and all that it starts work in `directory` alone, whatever the user has set.
+
+    Returns:
+        The variables of the user that would lead elsewhere.
+    """
+    foreign = sorted(name for name in os.environ if name.startswith(("HOTSWAP_", "MLFLOW_", "PREFECT_")))
+    for name in foreign:
+        del os.environ[name]
+    os.environ["HOTSWAP_HOME"] = str(directory / ".hotswap")
+    os.environ["HOTSWAP_MODELS_REPO"] = str(directory / "models_repo")
+    # Nobody listens there, so a Prefect server of its own is started.
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        os.environ["HOTSWAP_PREFECT_PORT"] = str(unused.getsockname()[1])
+    return [name for name in foreign if not name.endswith("_PORT")]
+
+
+def _look_commands(directory: Path, set_aside: Sequence[str]) -> str:
+    """What shows the runs of the demo, a line each."""
+    without = ["env", *(word for name in set_aside for word in ("-u", name))] if set_aside else []
+    up = Path(sys.executable).with_name("hotswap")
+    command = [str(up)] if up.exists() else [sys.executable, "-m", "flows.cli"]
+    return f"$ cd {shlex.quote(str(directory))}\n$ {shlex.join([*without, *command, 'up'])}"
 
 
 def _run(settings: Settings) -> None:
@@ -134,14 +175,14 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], befor
     with _asking(settings) as load:
         outcome = _train("--seed", "2")
         version: int = outcome["version"]
-        renamed = Repository(settings.models_repo).base_path(MODEL).stat().st_mtime
         _prove(load.wait_for(version), f"version {version} was published, but does not answer")
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
     for client in clients:
         for number in (before, version):
             answered = client.predict(MODEL, ROW, version=number).version
             _prove(answered == number, f"asked for version {number}, version {answered} answers")
-    swap_milliseconds, slowest_milliseconds = (load.first_answer[version] - renamed) * 1000, load.slowest * 1000
+    swap_milliseconds = (load.first_answer[version] - load.last_absent[version]) * 1000
+    slowest_milliseconds = load.slowest * 1000
     _say(
         f"4. Version {version} went live while {load.count} requests came over both protocols: none failed, the first "
         f"answer of it came {swap_milliseconds:.0f} ms after its directory appeared, and the slowest of all took "
@@ -168,7 +209,7 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     promotion.set_label(settings, MODEL, STABLE, removed)
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
-    print(f"$ rm -r {os.path.relpath(path)}\n$ hotswap reconcile {MODEL}", flush=True)
+    print(f"$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)
     with _asking(settings) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
@@ -199,16 +240,20 @@ def _show_versions(settings: Settings) -> None:
 
 
 class _Load:
-    """Clients that ask without a pause, and what became of it."""
+    """Clients that ask without a pause, and what became of it; all times are of one monotonic clock, in seconds."""
 
-    def __init__(self, clients: Sequence[PredictClient]) -> None:
+    def __init__(self, clients: Sequence[PredictClient], repository: Repository) -> None:
         self.count = 0
         self.slowest = 0.0
         self.errors: list[str] = []
         self.first_answer: dict[int, float] = {}
+        self.last_absent: dict[int, float] = {}
+        """when a version that has appeared since was last looked for in vain"""
         self._changed = threading.Condition()
         self._stopped = threading.Event()
+        self._repository = repository
         self._threads = [threading.Thread(target=self._ask, args=(client,)) for client in clients]
+        self._threads.append(threading.Thread(target=self._watch))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -224,6 +269,14 @@ class _Load:
         with self._changed:
             return self._changed.wait_for(lambda: version in self.first_answer, _START_SECONDS)
 
+    def _watch(self) -> None:
+        looked, known = time.perf_counter(), set(self._repository.versions(MODEL))
+        while not self._stopped.wait(_WATCH_SECONDS):
+            now = time.perf_counter()
+            for version in set(self._repository.versions(MODEL)) - known:
+                self.last_absent.setdefault(version, looked)
+            looked = now
+
     def _ask(self, client: PredictClient) -> None:
         # A short pause between requests leaves the processor to the training.
         while not self._stopped.wait(_ASK_SECONDS):
@@ -238,14 +291,14 @@ class _Load:
                 self.count += 1
                 self.slowest = max(self.slowest, time.perf_counter() - started)
                 if version is not None:
-                    self.first_answer.setdefault(version, time.time())
+                    self.first_answer.setdefault(version, time.perf_counter())
                 self._changed.notify_all()
 
 
 @contextmanager
 def _asking(settings: Settings) -> Iterator[_Load]:
     with rest_client(settings) as rest, grpc_client(settings) as grpc:
-        load = _Load([rest, grpc])
+        load = _Load([rest, grpc], Repository(settings.models_repo))
         load.start()
         try:
             yield load
@@ -265,7 +318,10 @@ def _servers(settings: Settings) -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         ports_file = Path(directory) / "ports.json"
         flags = [*server_flags(settings), STABLE_BY_DEFAULT, "--ephemeral_ports", f"--ports_file={ports_file}"]
-        _say("Starting a model server, and a Prefect server where none is running.")
+        _say(
+            f"Working in {settings.home.parent}, with a model server and a Prefect server of the demo's own: they are "
+            "being started."
+        )
         server = Process("demo model server", [sys.executable, "-m", "serving", *flags], logs)
         try:
             if (prefect := find_prefect(settings)) is not None:
@@ -294,7 +350,7 @@ def _prove(holds: bool, otherwise: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"\n{textwrap.fill(text, 100)}\n", flush=True)
+    print(f"\n{textwrap.fill(text, width(), break_on_hyphens=False, break_long_words=False)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+import pytest
+import requests
 
 from serving.repository import Repository
 
@@ -21,7 +28,7 @@ def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=300,
         check=False,
     )
 
@@ -35,9 +42,13 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.timeout(400)
 def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
-    """All points are proved, the exit code is 0, the versions stay, and no process is left behind."""
-    done = demo(tmp_path)
+    """All points are proved in a directory of the demo's own, nothing else changes, and its runs can be looked at."""
+    (tmp_path / "models_repo" / "iris" / "7").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    mine = {"HOTSWAP_HOME": str(tmp_path / "mine"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    done = demo(tmp_path, **mine)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     for told in (
@@ -50,18 +61,52 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
         "5. Rolled back: version 2 is removed, the next answer came from version 1",
         "6. Version 2 was restored and went live again",
         "7. What there is now",
-        "hotswap up",
+        "nothing of yours was touched",
     ):
         assert told in text
-    assert processes_of(tmp_path / ".hotswap") == []
-    repository = Repository(tmp_path / "models_repo")
+    assert all(len(line) <= 80 or line.startswith("$ ") for line in (done.stdout + done.stderr).splitlines())
+    milliseconds = re.search(r"came (-?\d+) ms after its directory appeared", text)
+    assert milliseconds is not None
+    assert int(milliseconds[1]) >= 0
+    commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")][-2:]
+    directory = Path(commands[0].removeprefix("$ cd "))
+    assert processes_of(directory / ".hotswap") == []
+    repository = Repository(directory / "models_repo")
     assert (repository.versions("iris"), repository.retired("iris")) == ([1], [])
+    assert sorted(tmp_path.rglob("*")) == before
+    check_the_runs_can_be_looked_at(commands)
+    shutil.rmtree(directory)
+
+
+def check_the_runs_can_be_looked_at(printed: list[str]) -> None:
+    """The printed commands bring up MLflow with the registered model and Prefect with the flow runs."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        ports = [str(probe.getsockname()[1]) for probe in probes]
+    names = [f"HOTSWAP_{name}_PORT" for name in ("REST", "GRPC", "MLFLOW", "PREFECT")]
+    go, start = (command.removeprefix("$ ") for command in printed)
+    running = subprocess.Popen(
+        ["/bin/sh", "-c", f"{go} && exec {start} --json"],
+        env={**os.environ, **dict(zip(names, ports, strict=True)), "HOTSWAP_HOME": "/proc/nowhere"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        addresses = json.loads(running.stdout.readline())
+        registered = requests.get(
+            f"{addresses['mlflow']}/api/2.0/mlflow/registered-models/get", params={"name": "iris"}, timeout=30
+        )
+        assert registered.json()["registered_model"]["name"] == "iris"
+        assert requests.post(f"{addresses['prefect']}/api/flow_runs/count", json={}, timeout=30).json() >= 3
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
 
 
 def test_a_demo_that_cannot_run_says_why(tmp_path: Path) -> None:
     """One sentence on standard error and exit code 1."""
-    (tmp_path / "occupied").write_text("not a directory")
-    done = demo(tmp_path, HOTSWAP_MODELS_REPO="occupied")
+    done = demo(tmp_path, HOTSWAP_REST_PORT="eighty")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("demo: ")
     assert done.stderr.count("\n") == 1
