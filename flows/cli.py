@@ -13,20 +13,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows import failures, presentation, progress
-from flows.failures import EXIT_ERROR
+from flows import failures, presentation, progress, report_commands
+from flows.command_edges import at_work, plain_settings, prepared, show
 from flows.interrupts import between_locks
 from flows.options import (
     AllowBreaking,
-    AnyModel,
-    AnyVersion,
     Bake,
     DryRun,
     EarlierVersion,
@@ -42,15 +40,11 @@ from flows.options import (
     Recipe,
     RetiredVersion,
     Verbose,
-    Wide,
 )
-from flows.terminal import console, width, wrapped
 from serving.redaction import redact_logs, redacted_output
 
 if TYPE_CHECKING:
-    from flows.journal import Entry
     from flows.labelling import Change
-    from flows.settings import Settings
     from flows.train_and_promote import TrainOutcome
 
 EXIT_USAGE = 2
@@ -58,10 +52,7 @@ EXIT_REJECTED = 3
 EXIT_SANDBOX_REJECTED = 4
 EXIT_INTERRUPTED = 130
 
-app = typer.Typer(
-    name="hotswap",
-    rich_markup_mode=None,
-)
+app = typer.Typer(name="hotswap", rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
@@ -135,7 +126,9 @@ def train(
     with _flow_shown(f"training {recipe}"):
         from flows import launch
 
-        outcome = launch.train(_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label)
+        outcome = launch.train(
+            plain_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label
+        )
     return _show_outcome(outcome, verbose, as_json)
 
 
@@ -166,34 +159,9 @@ def promote(
         from flows import launch
 
         outcome = launch.promote(
-            _settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version
+            plain_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version
         )
     return _show_outcome(outcome, verbose, as_json)
-
-
-@app.command()
-def status(
-    model: AnyModel = None,
-    wide: Wide = False,
-    as_json: Json = False,
-) -> None:
-    """Show versions, states, labels, aliases, accuracy and run ids."""
-    from flows.presentation import show_place
-    from flows.status import overview
-    from flows.tables import version_table
-
-    found = overview(_prepared(), model)
-    if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
-        return
-    show_place(found)
-    if found.versions:
-        console(wide).print(version_table(found.versions, None if wide else width()))
-        for row in found.versions:
-            for what in row.drift:
-                print(wrapped(f"{row.model}: {what}", hanging=2))
-    else:
-        print(wrapped("There is no model yet: begin with `hotswap train`"))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus
@@ -217,8 +185,8 @@ def predict(
     for row in rows:
         if row.startswith("--"):
             raise typer.BadParameter(f"there is no option {row}")
-    answer = ask(_settings(), Asked(model, version, label, signature, grpc), rows)
-    _show(presentation.answer_data(answer), presentation.answer_text(answer), as_json, hanging=4)
+    answer = ask(plain_settings(), Asked(model, version, label, signature, grpc), rows)
+    show(presentation.answer_data(answer), presentation.answer_text(answer), as_json, hanging=4)
 
 
 @app.command()
@@ -236,7 +204,7 @@ def label(
         raise typer.BadParameter("give a version, or --remove")
     if dry_run and not remove:
         raise typer.BadParameter("--dry-run goes with --remove")
-    with _at_work(f"{'removing' if remove else 'moving'} label {label} of {model}") as settings:
+    with at_work(f"{'removing' if remove else 'moving'} label {label} of {model}") as settings:
         from flows import promotion
 
         if version is None:
@@ -259,7 +227,7 @@ def rollback(
 
     The earlier version must give its golden answers first; else nothing changes.
     """
-    with _at_work(f"rolling back {model}") as settings:
+    with at_work(f"rolling back {model}") as settings:
         from flows import promotion
 
         change = promotion.rollback(settings, model, to, dry_run, reason)
@@ -278,7 +246,7 @@ def retire(
     as_json: Json = False,
 ) -> None:
     """Take a version out of the polled directory."""
-    with _at_work(f"retiring version {version} of {model}") as settings:
+    with at_work(f"retiring version {version} of {model}") as settings:
         from flows import promotion
 
         change = promotion.retire(settings, model, version, force, dry_run, reason)
@@ -292,7 +260,7 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
 
     HOTSWAP_KEEP_VERSIONS says how many are the newest.
     """
-    with _at_work(f"retiring old versions of {model}") as settings:
+    with at_work(f"retiring old versions of {model}") as settings:
         from flows import retention
 
         change = retention.tidy(settings, model, dry_run, reason)
@@ -307,7 +275,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Put a retired version back."""
-    with _at_work(f"restoring version {version} of {model}") as settings:
+    with at_work(f"restoring version {version} of {model}") as settings:
         from flows import promotion
 
         change = promotion.restore(settings, model, version, reason)
@@ -325,95 +293,8 @@ def remove(
     from flows import removal
     from flows.presentation import removal_text
 
-    removed = removal.remove(_prepared(), model, force, dry_run)
-    _show(dataclasses.asdict(removed), removal_text(removed), as_json)
-
-
-@app.command()
-def history(
-    model: Model,
-    at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="What was live then: 2026-11-22T10:00, or with an offset.")
-    ] = None,
-    wide: Wide = False,
-    as_json: Json = False,
-) -> None:
-    """Show what changed what is live, when, by whom and why."""
-    from flows import history
-    from flows.tables import history_table
-
-    settings = _prepared()
-    if at is None:
-        entries = history.history(settings, model)
-        if as_json:
-            print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
-        else:
-            console(wide).print(history_table(entries, None if wide else width()))
-        return
-    moment = history.live_at(settings, model, at)
-    _show(dataclasses.asdict(moment), presentation.moment_text(moment), as_json)
-
-
-@app.command()
-def explain(
-    model: Model,
-    version: AnyVersion,
-    as_json: Json = False,
-) -> int:
-    """
-    Follow a version back to run, data, git commit and gate.
-
-    The exit code is 1 when its files are not those that were judged.
-    """
-    with _at_work(f"following version {version} of {model}") as settings:
-        from flows import explain
-
-        told = explain.explain(settings, model, version)
-    text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
-    _show(dataclasses.asdict(told), text, as_json, hanging=12)
-    return EXIT_ERROR if told.problems else 0
-
-
-@app.command()
-def reconcile(
-    model: AnyModel = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> int:
-    """
-    Make registry, directory, config, journal and servers agree.
-
-    The exit code is 1 when something does not.
-    """
-    with _at_work("comparing registry, directory, config, journal and servers") as settings:
-        from flows import drift
-
-        names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
-        repairs = [drift.repair(settings, name, dry_run) for name in names]
-    if as_json:
-        print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
-    else:
-        print(wrapped("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.", hanging=2))
-    return EXIT_ERROR if any(repair.left for repair in repairs) else 0
-
-
-@app.command()
-def doctor(as_json: Json = False) -> int:
-    """
-    Look for all that is wrong, and say the next step.
-
-    The exit code is 1 when there is something.
-    """
-    with _at_work("examining everything") as settings:
-        from flows import doctor
-
-        findings = doctor.examine(settings)
-    if as_json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
-    else:
-        lines = (f"{each.model}: {each.what}\n  next: {each.next_step}" for each in findings)
-        print(wrapped("\n".join(lines) or "All is well.", hanging=4))
-    return EXIT_ERROR if findings else 0
+    removed = removal.remove(prepared(), model, force, dry_run)
+    show(dataclasses.asdict(removed), removal_text(removed), as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
@@ -425,7 +306,7 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
     from flows.stack import server_flags
     from serving.cli import main as serve_models
 
-    flags = [*server_flags(_settings()), *context.args]
+    flags = [*server_flags(plain_settings()), *context.args]
     return serve_models([*flags, "--ports_file=-"] if as_json else flags)
 
 
@@ -437,36 +318,12 @@ def up(as_json: Json = False) -> None:
         from flows.log_file import keep_log
         from flows.settings import prepare_home
 
-        settings = _settings()
+        settings = plain_settings()
         keep_log("flows.supervision", prepare_home(settings) / "logs" / "up.log")
         stack.up(settings, as_json, close)
 
 
-def _settings() -> Settings:
-    from flows.settings import load_settings
-
-    return load_settings()
-
-
-@contextmanager
-def _at_work(what: str) -> Iterator[Settings]:
-    """As `_prepared`; a terminal shows `what` is being done during the block."""
-    from flows.settings import apply_environment
-
-    with progress.shown(what, logging.WARNING, quiet=True):
-        settings = _settings()
-        apply_environment(settings)
-        yield settings
-
-
-def _prepared() -> Settings:
-    """The settings, with MLflow and Prefect told where to keep their state."""
-    from flows.settings import apply_environment
-
-    progress.show_logs(logging.WARNING)
-    settings = _settings()
-    apply_environment(settings)
-    return settings
+app.registered_commands += report_commands.app.registered_commands
 
 
 def _flow_shown(first: str) -> AbstractContextManager[Any]:
@@ -489,20 +346,14 @@ def _example(outcome: TrainOutcome) -> str:
     from flows.rows import written
     from serving.repository import Repository
 
-    stamp = {} if outcome.version is None else Repository(_settings().models_repo).stamp(outcome.model, outcome.version)
+    if outcome.version is None:
+        return ""
+    stamp = Repository(plain_settings().models_repo).stamp(outcome.model, outcome.version)
     return written(stamp.get("golden", {}).get("inputs", []))
 
 
-def _show(data: dict[str, Any], text: str, as_json: bool, hanging: int = 0) -> None:
-    print(json.dumps(data) if as_json else wrapped(text, hanging=hanging))
-
-
 def _show_change(change: Change, as_json: bool) -> None:
-    _show(dataclasses.asdict(change), presentation.change_text(change), as_json)
-
-
-def _plain_entry(entry: Entry) -> dict[str, str]:
-    return {"time": entry.time, "who": entry.who, "action": entry.action}
+    show(dataclasses.asdict(change), presentation.change_text(change), as_json)
 
 
 if __name__ == "__main__":
