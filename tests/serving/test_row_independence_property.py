@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from serving.batching import Merger
@@ -62,14 +62,14 @@ def merged(call: Call, requests: Sequence[list[Array]]) -> list[Any]:
     return asyncio.run(main())
 
 
-def check(plan: Sequence[tuple[str, int]], seed: int) -> None:
+def check(plan: Sequence[tuple[str, int]], seed: int) -> bool:
+    """Hold merged answers against those of each request alone; False where the graph is not proven."""
     specs = [tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None, 2, 3], tf.float32)]
     servable = servable_of(lambda *inputs: graph_grammar.build(plan, inputs), *specs)
     try:
         call, _ = servable.bind(servable.signatures["serving_default"], dict(zip(("x0", "x1"), specs, strict=True)))
-        event("proven" if call.mergeable else "not proven")
         if not call.mergeable:
-            return
+            return False
         requests = requests_of(seed)
         alone = [outcome(call, arrays) for arrays in requests]
         for one, other in zip(alone, merged(call, requests), strict=True):
@@ -78,12 +78,14 @@ def check(plan: Sequence[tuple[str, int]], seed: int) -> None:
                 for expected, found in zip(one, other, strict=True):
                     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         assert call.mergeable, "the outputs of the merged run did not have the rows of its inputs"
+        return True
     finally:
         servable.close()
 
 
 def test_what_is_proven_answers_the_same_alone_and_merged(soak: bool) -> None:
-    """For random graphs of layers and of operations that couple rows, and requests of several sizes in one turn."""
+    """For random graphs of layers and of operations that couple rows; enough of them are proven to say something."""
+    proven: list[bool] = []
     phases = [Phase.generate, Phase.shrink] if soak else [Phase.generate]
 
     @settings(
@@ -96,14 +98,7 @@ def test_what_is_proven_answers_the_same_alone_and_merged(soak: bool) -> None:
     )
     @given(plan=PLANS, seed=st.integers(0, 2**16))
     def run(plan: list[tuple[str, int]], seed: int) -> None:
-        check(plan, seed)
+        proven.append(check(plan, seed))
 
     run()
-
-
-def test_enough_of_the_grammar_is_proven() -> None:
-    """The property says something: with layers alone nearly every graph is proven, with coupling steps none."""
-    layers = [("dense", 1), ("activation", 2), ("softmax", 0)]
-    servable = servable_of(lambda x: graph_grammar.build(layers, [x])[-1], tf.TensorSpec([None, 4], tf.float32))
-    assert servable.obstacle(servable.signatures["serving_default"]) is None
-    servable.close()
+    assert sum(proven) > len(proven) / 5
