@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from flows import labelling, open_runs, promotion, removal
-from flows.history import replay
+from flows.history import replay, stable_once
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, ModelAtServer, running_server
@@ -285,17 +285,25 @@ def _wanted(seen: Seen, label: str, labelled: int | None, aliased: int | None) -
             # Its alias was taken away in the registry; `stable` must stay, as clients depend on it.
             return labelled if label == STABLE else None
         if aliased is None and label == STABLE and labelled in _once_registered(seen):
-            return next((each for each in reversed(seen.published) if _stands_in(seen, each)), labelled)
+            registered = [
+                version for version in seen.published if seen.usable(version) and not _unregistered(seen, version)
+            ]
+            return _in_place_of(seen, labelled, registered) or labelled
         return labelled
     if label != STABLE:
         return None
-    usable = [version for version in seen.published if seen.usable(version)]
-    gone = labelled or aliased or 0
-    return max([version for version in usable if version < gone] or usable, default=None)
+    return _in_place_of(seen, labelled or aliased or 0, [version for version in seen.published if seen.usable(version)])
 
 
-def _stands_in(seen: Seen, version: int) -> bool:
-    return seen.usable(version) and not _unregistered(seen, version)
+def _in_place_of(seen: Seen, gone: int | None, candidates: Sequence[int]) -> int | None:
+    """Which of them becomes stable: the newest earlier one that was so before, rather than a canary or a later one."""
+    canaries = {version for label, version in seen.labels.items() if label != STABLE}
+    was_stable = stable_once(seen.entries)
+
+    def rank(version: int) -> tuple[bool, bool, bool, int]:
+        return version < (gone or 0), version in was_stable, version not in canaries, version
+
+    return max(candidates, key=rank, default=None)
 
 
 def _unregistered(seen: Seen, version: int | None) -> bool:

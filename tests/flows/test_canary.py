@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -114,6 +115,23 @@ def test_a_rollback_goes_to_a_version_that_was_stable(pipeline: Pipeline) -> Non
     pipeline.promote(4)
     assert promotion.rollback(pipeline.settings, pipeline.model).version == 1
     assert_live(pipeline, stable=1)
+
+
+@pytest.mark.parametrize("lost_by", ["directory", "registry"])
+def test_nothing_that_was_never_stable_takes_over_by_itself(pipeline: Pipeline, lost_by: str) -> None:
+    """When the stable version is removed by hand or deleted in MLflow, the last that was stable takes its place."""
+    pipeline.promote(1)
+    pipeline.promote(2, label="canary")
+    promotion.remove_label(pipeline.settings, pipeline.model, "canary")
+    pipeline.promote(3)
+    canary = pipeline.promote(4, label="canary")
+    if lost_by == "directory":
+        shutil.rmtree(pipeline.repository.path(pipeline.model, 3))
+    else:
+        pipeline.registry._client.delete_model_version(pipeline.model, "3")
+    drift.repair(pipeline.settings, pipeline.model)
+    assert labels(pipeline) == {"stable": 1, "canary": canary}
+    assert answered(pipeline) == {1}
 
 
 def test_retention_keeps_canary_and_stable_version(pipeline: Pipeline) -> None:
