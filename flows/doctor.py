@@ -7,19 +7,25 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows import drift
+from flows import drift, open_runs
 from flows.drift import Finding, Seen
 from flows.journal import BrokenJournal, Journal
+from flows.launch import find_running_prefect
 from flows.live_server import observed_servers
+from flows.prefect_access import PrefectUnavailable
+from flows.registry_reader import RegistryUnread, check_readable
 from flows.settings import Settings
 from serving.errors import IncompleteSavedModel, InvalidRequest, RepositoryError
 from serving.model_config import parse
+from serving.redaction import redacted
 from serving.repository import STAMP, Repository, check_complete, digest
 
 _NEARLY_FULL_BYTES = 1 << 30
 _NEARLY_FULL_SHARE = 0.02
 _OURS = ("README.md", "models.config")
 _EVERYTHING = "everything"
+NO_SERVER = "no server"
+"""the subject of what is told where no model server runs"""
 _SERVER_STEP = "`hotswap status` shows home, repository and servers; start the server, or change its endpoint"
 
 
@@ -29,15 +35,47 @@ def examine(settings: Settings) -> list[Finding]:
     found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
     if any(finding.model == "models.config" for finding in found):
         return found
+    models = drift.models(settings)
+    found += [*_prefect(settings), *([] if models else _mlflow())]
     with observed_servers(settings) as servers:
-        if servers is not None:
+        if servers is None:
+            found += _no_server(settings, repository)
+        else:
             found += [_by_hand(_EVERYTHING, problem, _SERVER_STEP) for problem in servers.problems.values()]
-        for model in drift.models(settings):
+        for model in models:
             seen = drift.look(settings, model, servers)
             found += _versions(repository, seen)
             found += _journal_truth(settings, repository, seen)
             found += drift.compare(seen)
     return found
+
+
+def _no_server(settings: Settings, repository: Repository) -> Iterator[Finding]:
+    if any(repository.versions(model) for model in repository.models()):
+        what = f"no model server runs at {settings.rest_url} and {settings.grpc_target}, so nothing is served"
+        step = "start one with `hotswap up` or `hotswap serve`"
+        yield Finding(_EVERYTHING, None, what, step, repairable=False, subject=NO_SERVER)
+
+
+def _mlflow() -> Iterator[Finding]:
+    """Of each model it is told with the model."""
+    try:
+        check_readable()
+    except RegistryUnread as exc:
+        yield _by_hand(_EVERYTHING, str(exc), "`hotswap train` needs it to record its runs")
+
+
+def _prefect(settings: Settings) -> Iterator[Finding]:
+    if "PREFECT_API_URL" in os.environ and not find_running_prefect(settings):
+        what = f"no Prefect server answers at PREFECT_API_URL={redacted(os.environ['PREFECT_API_URL'])}"
+        yield _by_hand(_EVERYTHING, what, "start it, or unset the variable: `hotswap train` needs one")
+        return
+    try:
+        for flow_run in open_runs.still_running(settings):
+            what = f"Prefect calls flow run {flow_run} running, whose process has gone"
+            yield _by_hand(_EVERYTHING, what, "`hotswap reconcile` ends it")
+    except PrefectUnavailable as exc:
+        yield _by_hand(_EVERYTHING, str(exc), "`hotswap train` needs Prefect to record its steps")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

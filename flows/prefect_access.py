@@ -7,7 +7,10 @@ Prefect's own client is asked, so that address, key and certificates count as th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from flows.user_code import described
 from serving.errors import HotswapError
@@ -23,11 +26,14 @@ class PrefectUnavailable(HotswapError):
     """The Prefect server cannot be used."""
 
 
-def client() -> SyncPrefectClient:
-    """A client of the API that Prefect's settings name; a context manager."""
+@contextmanager
+def client() -> Iterator[SyncPrefectClient]:
+    """A client of the API that ``PREFECT_API_URL`` names now; Prefect's own settings are those of its import."""
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    return get_client(sync_client=True)
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), get_client(sync_client=True) as asked:
+        yield asked
 
 
 def check() -> None:
@@ -37,11 +43,8 @@ def check() -> None:
     Raises:
         PrefectUnavailable: It does not answer, or not to us.
     """
-    try:
-        with client() as asked:
-            asked.api_version()
-    except Exception as exc:
-        raise PrefectUnavailable(explain(exc)) from exc
+    with _translated(), client() as asked:
+        asked.api_version()
 
 
 def is_usable() -> bool:
@@ -51,6 +54,49 @@ def is_usable() -> bool:
     except PrefectUnavailable:
         return False
     return True
+
+
+def is_running(flow_run: str) -> bool:
+    """
+    Does Prefect call this flow run running?
+
+    Raises:
+        PrefectUnavailable: It cannot be asked.
+    """
+    with _translated(), client() as asked:
+        return _is_going(asked, flow_run)
+
+
+def end_run(flow_run: str) -> None:
+    """
+    Make a flow run whose process has gone a crashed one, unless it has ended already or Prefect does not know it.
+
+    Raises:
+        PrefectUnavailable: Prefect cannot be told.
+    """
+    from prefect.states import Crashed
+
+    with _translated(), client() as asked:
+        if _is_going(asked, flow_run):
+            asked.set_flow_run_state(UUID(flow_run), Crashed(message="Its process has gone."), force=True)
+
+
+def _is_going(asked: SyncPrefectClient, flow_run: str) -> bool:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        state = asked.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    return state is not None and not state.is_final()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        raise PrefectUnavailable(explain(exc)) from exc
 
 
 def explain(exc: BaseException) -> str:

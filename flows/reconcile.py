@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import drift
+from flows import drift, open_runs
 from flows.settings import Settings, apply_environment, load_settings
 
 
@@ -23,6 +23,8 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Rep
     """
     settings = load_settings()
     apply_environment(settings)
+    if not dry_run:
+        open_runs.tell_prefect(settings)
     names = drift.models(settings) if model is None else [model]
     repairs = [mend(settings, name, dry_run) for name in names]
     rows = [

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flows import drift
+from flows import drift, open_runs, prefect_access
 from flows.drift import Finding
 from flows.launch import find_running_prefect
 from flows.settings import Settings, apply_environment, load_settings
@@ -59,6 +59,7 @@ class Reconciler:
     def turn(self) -> list[str]:
         """Repair every model that needs it; the names of those that were tried."""
         tried = []
+        open_runs.tell_prefect(self._settings)
         for name in self._models():
             model = self._known.setdefault(name, _Model())
             try:
@@ -100,7 +101,7 @@ class Reconciler:
         return model.found != before or time.monotonic() >= model.retry_at
 
     def _repair(self, name: str) -> drift.Repair:
-        if find_running_prefect(self._settings):
+        if find_running_prefect(self._settings) and prefect_access.is_usable():
             from flows.reconcile import reconcile
 
             return reconcile(name)[0]

@@ -53,6 +53,14 @@ def read_registry(model: str) -> RegistryView:
     return _READER.ask(mlflow_access.registry_address(), lambda client: _view(client, model), RegistryView())
 
 
+def check_readable() -> None:
+    """
+    Raises:
+        RegistryUnread: MLflow cannot be read.
+    """
+    _READER.ask(mlflow_access.registry_address(), lambda client: client.search_registered_models(max_results=1), None)
+
+
 def read_version_tags(model: str, version: int) -> dict[str, str]:
     """What the registry keeps with one version, such as ``hotswap.digest``; empty for an unknown one."""
 

@@ -102,8 +102,10 @@ def reconcile(
     The exit code is 1 when something does not.
     """
     with at_work("comparing registry, directory, config, journal and servers") as settings:
-        from flows import drift
+        from flows import drift, open_runs
 
+        if not dry_run:
+            open_runs.tell_prefect(settings)
         names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
         repairs = [drift.repair(settings, name, dry_run) for name in names]
     if as_json:

@@ -16,7 +16,7 @@ from flows.explain import explain
 from flows.history import history, live_at
 from flows.journal import START, BrokenJournal, next_record
 from serving.errors import HotswapError
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
+from tests.flows.conftest import Pipeline, examine_without_server, mlflow_home, offline, pipeline
 from tests.flows.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
@@ -126,4 +126,4 @@ def test_a_clock_that_was_set_back_does_not_change_the_order(offline: Pipeline) 
     earlier = live_at(offline.settings, offline.model, (now - timedelta(days=1)).isoformat())
     assert (earlier.live, earlier.since) == (None, None)
     assert offline.promote(1) == third + 1
-    assert examine(offline.settings) == []
+    assert examine_without_server(offline.settings) == []

@@ -19,7 +19,6 @@ import pytest
 
 from clients import GrpcClient
 from flows import drift
-from flows.doctor import examine
 from flows.journal import Journal
 from flows.launch import TemporaryPrefect
 from flows.settings import Settings, apply_environment
@@ -28,6 +27,7 @@ from serving.errors import HotswapError
 from serving.repository import Repository, digest
 from tests.conftest import wait_available
 from tests.faults.server_process import PROJECT
+from tests.flows.conftest import examine_without_server
 
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
 
@@ -145,12 +145,12 @@ def test_a_training_killed_before_it_publishes_is_told_and_its_run_closed(point:
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     run_id, _ = home.newest_run()
-    (finding,) = examine(home.settings)
+    (finding,) = examine_without_server(home.settings)
     assert "has ended, and its run in MLflow does not say so" in finding.what
     assert drift.repair(home.settings, "iris").mended == (finding,)
     assert home.newest_run() == (run_id, "KILLED")
     assert home.status() == before
-    assert examine(home.settings) == []
+    assert examine_without_server(home.settings) == []
 
 
 def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undone(
@@ -189,7 +189,7 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
     assert "requests failed" in last.facts["why"]
     assert home.status()[live].aliases == ("champion",)
     assert home.newest_run()[1] == "FAILED"
-    assert examine(home.settings) == []
+    assert examine_without_server(home.settings) == []
 
 
 @contextmanager

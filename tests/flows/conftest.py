@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import promotion
+from flows import doctor, promotion
+from flows.drift import Finding
 from flows.journal import Journal
 from flows.labelling import STABLE
 from flows.registry import Registered, Registry
@@ -152,6 +153,14 @@ class Pipeline:
         published = tuple(self.repository.versions(self.model))
         labels = {label: str(row.version) for row in rows for label in row.labels}
         return labels, self.registry.aliases(self.model), published
+
+
+def examine_without_server(settings: Settings) -> list[Finding]:
+    """What is wrong besides that no server runs on the ports of the settings."""
+    findings = doctor.examine(settings)
+    others = [finding for finding in findings if finding.subject != doctor.NO_SERVER]
+    assert len(others) == len(findings) - 1
+    return others
 
 
 @pytest.fixture

@@ -182,7 +182,8 @@ def test_a_version_put_there_by_hand_is_told_repaired_and_remembered(
     assert "tiny: would mend: version 3" in capsys.readouterr().out
     assert run(["reconcile"]) == 0
     assert "tiny: mended: version 3" in capsys.readouterr().out
-    assert run(["doctor"]) == 0
+    assert run(["doctor"]) == 1
+    assert "no model server runs" in capsys.readouterr().out
     assert run(["history", "tiny"]) == 0
     assert "reconcile" in capsys.readouterr().out
     assert run(["history", "tiny", "--json"]) == 0

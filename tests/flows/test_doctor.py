@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from flows.retention import tidy
 from serving.errors import ServingError
 from serving.model_config import ModelEntry
 from serving.repository import write_atomically
-from tests.flows.conftest import Pipeline
+from tests.flows.conftest import Pipeline, examine_without_server
 
 
 def partial_directory(pipeline: Pipeline) -> None:
@@ -96,7 +97,7 @@ def deleted_in_the_registry(pipeline: Pipeline) -> None:
 def test_each_harm_is_found(harm: Callable[[Pipeline], None], told: str, offline: Pipeline) -> None:
     """A healthy repository has no finding; a harmed one has, with what to do."""
     offline.promote(1)
-    assert examine(offline.settings) == []
+    assert examine_without_server(offline.settings) == []
     harm(offline)
     findings = examine(offline.settings)
     assert any(told in finding.what for finding in findings), findings
@@ -142,7 +143,7 @@ def test_retention_keeps_the_newest_and_the_labelled(offline: Pipeline) -> None:
     assert offline.repository.versions(offline.model) == versions
     assert tidy(settings, offline.model).retired == tuple(versions[:2])
     assert offline.repository.versions(offline.model) == versions[2:]
-    assert examine(settings) == []
+    assert examine_without_server(settings) == []
 
 
 def test_retention_leaves_a_labelled_version(offline: Pipeline) -> None:
@@ -157,3 +158,57 @@ def test_retention_leaves_a_labelled_version(offline: Pipeline) -> None:
 def test_an_empty_place_is_healthy(offline: Pipeline, tmp_path: Path) -> None:
     """Nothing has been trained yet, and nothing is wrong."""
     assert examine(offline.settings.model_copy(update={"models_repo": tmp_path / "none"})) == []
+
+
+def test_nothing_served_is_told(offline: Pipeline) -> None:
+    """Where a version is published and no server runs, with the command that starts one."""
+    offline.promote(1)
+    (finding,) = examine(offline.settings)
+    assert finding.what == "no model server runs at http://127.0.0.1:1 and 127.0.0.1:2, so nothing is served"
+    assert "`hotswap up`" in finding.next_step
+
+
+def test_all_is_well_with_a_server_that_has_everything(pipeline: Pipeline) -> None:
+    """Nothing is found where every version answers."""
+    pipeline.promote(1)
+    assert examine(pipeline.settings) == []
+
+
+def test_a_version_that_the_server_cannot_load_is_named_with_the_servers_reason(pipeline: Pipeline) -> None:
+    """And is never recommended to be retired while a label points to it."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    deadline = time.monotonic() + 30
+    while not (told := [each for each in examine(pipeline.settings) if "has it as END: " in each.what]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert told[0].version == 50
+    assert "file is too short to be an sstable" in told[0].what
+
+
+def test_an_endpoint_that_does_not_answer_is_named(replicas: tuple[Pipeline, list[Any]]) -> None:
+    """With its address and the reason."""
+    pipeline, servers = replicas
+    pipeline.promote(1)
+    servers[1].stop()
+    told = " ".join(each.what for each in examine(pipeline.settings))
+    assert f"the server at http://127.0.0.1:{servers[1].rest_port} does not answer" in told
+
+
+def test_an_mlflow_that_does_not_answer_is_named_before_anything_was_trained(
+    offline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first training would fail with it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (finding,) = examine(offline.settings)
+    assert "MLflow at http://127.0.0.1:1 cannot be read (nobody answers there)" in finding.what
+
+
+def test_a_prefect_that_does_not_answer_is_named(offline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an address is set; without one a training starts a server of its own."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://ada:secret-2@127.0.0.1:1/api")
+    (finding,) = examine(offline.settings)
+    assert finding.what == "no Prefect server answers at PREFECT_API_URL=http://ada:***@127.0.0.1:1/api"

@@ -1,0 +1,113 @@
+"""A Prefect that wants to know who asks, and one that calls running what has gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.restartable import Restartable, free_ports
+
+pytestmark = pytest.mark.xdist_group("prefect-trouble")  # one worker starts the server
+
+WHO = ("ada", "hunter-2-of-7")
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
+    """A Prefect server that lets in who says `WHO`."""
+    directory = tmp_path_factory.mktemp("prefect")
+    (port,) = free_ports(1)
+    variables = {
+        "PREFECT_HOME": str(directory),
+        "PREFECT_SERVER_API_AUTH_STRING": ":".join(WHO),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_UI_ENABLED": "0",
+    }
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = Restartable(command, f"http://127.0.0.1:{port}", "/api/health", directory / "log", **variables)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def environment(prefect: Restartable, tmp_path: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
+    return {
+        **kept,
+        "HOTSWAP_HOME": str(tmp_path / "home"),
+        "HOTSWAP_MODELS_REPO": str(tmp_path / "models"),
+        "HOTSWAP_REST_PORT": "1",
+        "HOTSWAP_GRPC_PORT": "2",
+        "PREFECT_API_URL": f"{prefect.url}/api",
+    }
+
+
+def hotswap(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("credentials", [{}, {"PREFECT_API_AUTH_STRING": "ada:something-else"}])
+def test_a_prefect_that_refuses_us_is_told_before_anything_is_trained(
+    credentials: dict[str, str], environment: dict[str, str]
+) -> None:
+    """One sentence names the variable, and no secret."""
+    code, out, errors = hotswap({**environment, **credentials}, "train", "iris")
+    assert (code, out) == (1, "")
+    assert "does not accept the credentials, status 401: set PREFECT_API_AUTH_STRING" in errors.splitlines()[-1]
+    assert "training epoch" not in errors
+    assert "something-else" not in errors
+
+
+def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
+    environment: dict[str, str], prefect: Restartable, tmp_path: Path
+) -> None:
+    """`doctor` names its flow run, `reconcile` makes it a crashed one; a flow run that is not ours is left alone."""
+    environment = {**environment, "PREFECT_API_AUTH_STRING": ":".join(WHO)}
+    with httpx.Client(base_url=f"{prefect.url}/api", auth=WHO, trust_env=False) as api:
+        flow = api.post("/flows/", json={"name": "train-and-promote"}).json()["id"]
+        running: dict[str, Any] = {"flow_id": flow, "state": {"type": "RUNNING", "name": "Running"}}
+        killed, other = (api.post("/flow_runs/", json=running).json()["id"] for _ in range(2))
+        trainings = tmp_path / "home" / "trainings" / "iris"
+        trainings.mkdir(parents=True)
+        (trainings / killed).touch()
+
+        def state(flow_run: str) -> str:
+            return str(api.get(f"/flow_runs/{flow_run}").json()["state"]["type"])
+
+        code, out, _ = hotswap(environment, "doctor")
+        assert code == 1
+        assert f"flow run {killed} has ended, and its run in MLflow does not say so" in " ".join(out.split())
+        prefect.kill()
+        assert hotswap(environment, "reconcile")[0] == 0
+        prefect.start()
+        prefect.wait()
+        code, out, _ = hotswap(environment, "doctor")
+        assert code == 1
+        assert f"Prefect calls flow run {killed} running, whose process has gone" in " ".join(out.split())
+        assert "`hotswap reconcile` ends it" in " ".join(out.split())
+        assert other not in out
+        assert state(killed) == "RUNNING"
+        assert hotswap(environment, "reconcile")[0] == 0
+        assert (state(killed), state(other)) == ("CRASHED", "RUNNING")
+        assert hotswap(environment, "doctor")[:2] == (0, "All is well.\n")
+        prefect.kill()
+        code, out, _ = hotswap(environment, "doctor")
+        assert code == 1
+        assert f"no Prefect server answers at PREFECT_API_URL={prefect.url}/api" in " ".join(out.split())
+        prefect.start()
+        prefect.wait()
