@@ -17,6 +17,7 @@ from clients import GrpcClient, RestClient
 from clients.client import PredictClient
 from flows import drift, labelling, promotion, retention
 from flows.bake import watch
+from flows.cli import run
 from flows.doctor import examine
 from flows.explain import explain
 from flows.live_server import ServersDisagree, ask_first, running_server
@@ -26,6 +27,7 @@ from flows.status import overview
 from serving.errors import HotswapError, ServerUnavailable, Unauthenticated
 from serving.model_config import ModelEntry, render
 from serving.repository import Repository
+from tests.faults.points import environment
 from tests.flows.conftest import ROWS, Pipeline, with_endpoints
 
 LENIENT = {"allow_version_labels_for_unavailable_models": True}
@@ -128,6 +130,42 @@ def test_no_command_acts_on_the_server_of_another_repository(first: Pipeline, se
     """It serves the same versions, with the same files, and is another one's; the sentence names both."""
     with nothing_changes(first, second):
         assert_refused(second, first.model, str(first.repository.root), str(second.models_repo), second.rest_url)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train iris",
+        "promote iris --run 0",
+        "label MODEL blue 2",
+        "label MODEL canary --remove",
+        "rollback MODEL",
+        "retire MODEL 2 --force test",
+        "restore MODEL 3",
+        "tidy MODEL",
+        "remove MODEL --force test",
+        "reconcile",
+        "reconcile MODEL",
+    ],
+)
+def test_every_command_ends_with_one_sentence_about_a_foreign_server(
+    arguments: str,
+    first: Pipeline,
+    second: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 1; it names both repositories, and neither has changed."""
+    for name, value in environment(second).items():
+        monkeypatch.setenv(name, value)
+    with nothing_changes(first, second):
+        assert run(arguments.replace("MODEL", first.model).split()) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    (sentence,) = [line for line in told.err.splitlines() if line.startswith("hotswap: ")]
+    assert str(first.repository.root) in sentence
+    assert str(second.models_repo) in sentence
+    assert "Traceback" not in told.err
 
 
 def test_a_copy_of_a_repository_does_not_act_on_its_server(first: Pipeline, tmp_path: Path) -> None:
