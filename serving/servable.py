@@ -32,19 +32,20 @@ from tensorflow.python.framework import errors_impl, ops, tensor_util
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
 from serving.deep_arrays import deep_callable
-from serving.errors import GraphError, InvalidRequest
+from serving.errors import GraphError, InvalidRequest, ServingError, Unsupported
 from serving.monitoring import Usage
 from serving.operations import AS_LONG_AS_VALUES_SAY, Operations
 from serving.row_independence.analysis import Analysis
 from serving.row_independence.values import Origin
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
-from serving.tensors import Array, DeepArray, data_type_of, dtype_of, type_name
+from serving.tensors import Array, DeepArray, data_type_of, dtype_of, is_quantized, type_name
 
 INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
 MOST_TIMES_THE_ROWS = 8
 
 _FLOATS = {types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
+_INSIDE_TENSORFLOW = {types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
 _NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
 _CALLERS_THREAD, _ALL_THREADS = -1, 0
 _RUNS_PER_ESTIMATE = 3
@@ -91,6 +92,8 @@ class Call:
         feeds, fetches = _names(infos), _names(signature.outputs[alias] for alias in outputs)
         if not all((*feeds, *fetches)):
             raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, _NOT_ONE_TENSOR)
+        for alias in outputs:
+            _check_sendable(alias, signature.outputs[alias])
         self.servable = servable
         self.signature = signature
         self.aliases = tuple(signature.inputs)
@@ -100,6 +103,10 @@ class Call:
         self.dtypes = [dtype_of(info.dtype) for info in infos]
         """None where only the graph knows"""
         self.type_names = [type_name(info.dtype) for info in infos]
+        kinds = [signature.outputs[alias].dtype for alias in outputs]
+        self._quantized: list[tuple[int, Any]] = [
+            (at, dtype_of(kind)) for at, kind in enumerate(kinds) if is_quantized(kind)
+        ]
         self.row_shapes = [None if info.shape is None else info.shape[1:] for info in infos]
         self._last_batch: tuple[list[tuple[int, ...]], Batch] = ([], Batch(0, None, False))
         self._short_rows: dict[Hashable, int] = {}
@@ -153,6 +160,9 @@ class Call:
         for position, result in enumerate(results):
             if type(result) is not np.ndarray:
                 results[position] = _as_array(result)
+        for position, dtype in self._quantized:
+            if results[position].dtype == dtype[0]:  # TensorFlow gives the bare integers
+                results[position] = results[position].view(dtype)
         return results
 
     def _run_in_order(self, arrays: Sequence[Array]) -> list[Array]:
@@ -333,7 +343,7 @@ class Servable:
     def prepare(self, names: Set[str]) -> None:
         """Do for these signatures, if they are there, what their first requests would else wait for."""
         for name in names & self.signatures.keys():
-            with suppress(GraphError, InvalidRequest):  # told to whoever asks for it
+            with suppress(ServingError):  # told to whoever asks for it
                 self._call(self.signatures[name], (), is_deep=False)
 
     def obstacle(self, signature: Signature, outputs: Sequence[str] = ()) -> Origin | None:
@@ -530,6 +540,14 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     return len(shape) == len(expected) and all(
         wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True)
     )
+
+
+def _check_sendable(alias: str, info: TensorInfo) -> None:
+    if info.dtype in _INSIDE_TENSORFLOW:
+        raise Unsupported(
+            f"Output {alias!r} is a tensor of type {type_name(info.dtype)}, which lives inside TensorFlow and cannot "
+            "be sent; leave it out by an output filter, or ask another signature"
+        )
 
 
 def _names(infos: Iterable[TensorInfo]) -> list[str]:

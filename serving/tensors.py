@@ -29,7 +29,16 @@ LARGEST_FILL_BYTES = 256 * 2**20
 _STRING_OVERHEAD_BYTES = 32
 _AT_A_TIME = 2**16
 
+_QUANTIZED: dict[int, np.dtype[Any]] = {
+    11: np.dtype([("qint8", np.int8)]),
+    12: np.dtype([("quint8", np.uint8)]),
+    13: np.dtype([("qint32", np.int32)]),
+    15: np.dtype([("qint16", np.int16)]),
+    16: np.dtype([("quint16", np.uint16)]),
+}
+"""As TensorFlow has them in Python: one field of integers, whose name is that of the type."""
 _DTYPES: dict[int, np.dtype[Any]] = {
+    **_QUANTIZED,
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
     3: np.dtype(np.int32),
@@ -95,6 +104,7 @@ _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     5: ("int_val", np.dtype(np.int64)),
     6: ("int_val", np.dtype(np.int64)),
     STRING: ("string_val", np.dtype(object)),
+    **dict.fromkeys(_QUANTIZED, ("int_val", np.dtype(np.int64))),
     8: ("scomplex_val", np.dtype(np.float32)),
     9: ("int64_val", np.dtype(np.int64)),
     BOOL: ("bool_val", np.dtype(np.bool_)),
@@ -174,6 +184,11 @@ def data_type_of(dtype: np.dtype[Any]) -> int:
     if number is None:
         raise ValueError(f"Arrays of type {dtype} cannot be sent")
     return number
+
+
+def is_quantized(data_type: int) -> bool:
+    """Is this a type of integers that stand for fractions?"""
+    return data_type in _QUANTIZED
 
 
 def type_name(data_type: int) -> str:
@@ -326,6 +341,8 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
         values = np.empty(min(len(given), count), object)
         for piece in _pieces(len(values)):
             values[piece] = given[piece]
+    elif proto.dtype in _QUANTIZED:
+        values = np.array(given, kind).astype(dtype[0]).view(dtype)
     else:
         values = np.array(given, kind).astype(dtype, copy=False)
     if len(values) >= count:
@@ -341,7 +358,7 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
 
 
 def _zero(data_type: int, dtype: np.dtype[Any]) -> Any:
-    return b"" if data_type == STRING else dtype.type(0)
+    return b"" if data_type == STRING else np.zeros((), dtype)[()]
 
 
 def _pieces(count: int) -> Iterator[slice]:
@@ -351,6 +368,8 @@ def _pieces(count: int) -> Iterator[slice]:
 
 def _flat(array: Array, data_type: int, kind: np.dtype[Any]) -> Array:
     flat = np.ascontiguousarray(array.reshape(-1))
+    if data_type in _QUANTIZED:
+        return flat.view(flat.dtype[0])
     if data_type in _BIT_PATTERNS or flat.dtype.kind == "c":
         return flat.view(kind)
     return flat
