@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flows import failures, presentation, progress, report_commands
-from flows.command_edges import at_work, plain_settings, prepared, show
+from flows.command_edges import at_work, plain_settings, show
 from flows.interrupts import between_locks
 from flows.options import (
     AllowBreaking,
@@ -290,11 +290,11 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take a whole model out, and archive all its versions."""
-    from flows import removal
-    from flows.presentation import removal_text
+    with at_work(f"removing {model}") as settings:
+        from flows import removal
 
-    removed = removal.remove(prepared(), model, force, dry_run)
-    show(dataclasses.asdict(removed), removal_text(removed), as_json)
+        removed = removal.remove(settings, model, force, dry_run)
+    show(dataclasses.asdict(removed), presentation.removal_text(removed), as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

@@ -32,10 +32,12 @@ SHORT_ID = 8
 
 _SECONDS = "%Y-%m-%d %H:%M:%S"
 _MINUTES = "%Y-%m-%d %H:%M"
+_DAY = "%Y-%m-%d"
 _GAP = 2
 _NOTE_INDENT = 4
 _LEAST_ELIDED = 8
 _MAX_WORD = 20
+_LEAST = 6
 _LEAST_WHY = 40
 _NUMBERS = ("version", "previous", "accuracy")
 
@@ -79,6 +81,7 @@ def version_table(rows: Sequence[VersionRow], columns: int | None) -> Group:
         _version_columns(rows, _MINUTES),
         _version_columns(rows, _short_time),
         _version_columns(rows, _short_time, _aliases_that_differ),
+        _version_columns(rows, _DAY, _aliases_that_differ),
     ]
     return _table(next((form for form in forms if _width(form) <= columns), forms[-1]), columns)
 
@@ -130,7 +133,7 @@ def _version_columns(
     return [
         _Column("model", [row.model for row in rows], flexible=True),
         _Column("version", [str(row.version) for row in rows]),
-        _Column("state", [row.state for row in rows]),
+        _Column("state", [row.state for row in rows], flexible=True, wraps=True),
         _Column("labels", [", ".join(row.labels) for row in rows], flexible=True, wraps=True),
         *([_Column("aliases", told, flexible=True, wraps=True)] if aliases is _aliases or any(told) else []),
         _Column("accuracy", ["" if row.accuracy is None else f"{row.accuracy:.4f}" for row in rows]),
@@ -178,12 +181,17 @@ def _table(table: Sequence[_Column], columns: int | None, notes: Sequence[str] =
 
 
 def _make_fit(table: Sequence[_Column], columns: int) -> None:
-    """Take what is too much from the widest columns that give way."""
-    for _ in range(_width(table) - columns):
-        giving_way = [column for column in table if column.flexible and column.columns > column.least]
-        if not giving_way:
-            return
-        max(giving_way, key=lambda column: column.columns).columns -= 1
+    """Take what is too much from the widest columns that give way; words are cut only when nothing else helps."""
+    for at_any_price in (False, True):
+        for _ in range(_width(table) - columns):
+            giving_way = [
+                column
+                for column in table
+                if column.flexible and column.columns > (_LEAST if at_any_price else column.least)
+            ]
+            if not giving_way:
+                break
+            max(giving_way, key=lambda column: column.columns).columns -= 1
 
 
 def _line(table: Sequence[_Column], cells: Sequence[Text]) -> Table:
