@@ -26,7 +26,7 @@ _OURS = ("README.md", "models.config")
 _EVERYTHING = "everything"
 NO_SERVER = "no server"
 """the subject of what is told where no model server runs"""
-_SERVER_STEP = "`hotswap status` shows home, repository and servers; start the server, or change its endpoint"
+_SERVER_STEP = "`hotswap status` shows home, repository and servers; start the one that is down, or name your own"
 
 
 def examine(settings: Settings) -> list[Finding]:

@@ -127,8 +127,8 @@ def _prepare(settings: Settings, recipe: str) -> None:
     apply_environment(settings)
     progress.step("asking the servers")
     ask_first(settings, find_recipe(recipe).name)
-    progress.note("starting Prefect")
     server = find_prefect(settings)
+    progress.note("using the Prefect server that runs" if server is None else "starting Prefect")
     progress.note("loading TensorFlow")
     with without_start_up_notes():
         # First and alone: the slowest, while the server starts.

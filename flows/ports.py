@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -57,8 +58,8 @@ def _open_all(settings: Settings, ports: Mapping[str, Mapping[str, int]]) -> Non
                 except OSError as exc:
                     who = "another of these settings has it" if port in ours else _listener(settings, port)
                     raise PortTaken(
-                        f"Port {port} of the {name} cannot be used: {exc.strerror}{f' ({who})' if who else ''}; "
-                        f"stop the process that listens there, or set {setting} to another port"
+                        f"Port {port} of the {name} cannot be used: {os.strerror(exc.errno or 0)}"
+                        f"{f' ({who})' if who else ''}; set {setting} to another port, or free this one"
                     ) from exc
                 ours.add(port)
 

@@ -115,7 +115,7 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
 def _next_steps(outcome: TrainOutcome, example: str) -> dict[str, str]:
     model, ask = outcome.model, f"hotswap predict {outcome.model} {example or '-'}"
     if _is_stable(outcome):
-        return {"ask it": ask, "go back": f"hotswap rollback {model}"}
+        return {"ask it": ask, "go back": "" if outcome.previous is None else f"hotswap rollback {model}"}
     return {
         "ask it": f"{ask} --label {outcome.label}",
         "stable": f"hotswap promote {model} --version {outcome.version}",

@@ -307,6 +307,7 @@ def _follow_labels(registry: Registry, model: str, version: int, labels: Sequenc
     for label in labels:
         registry.set_alias(model, alias_of(label), version)
         registry.tag_version(model, version, {"promotion": _tag(label)})
+    registry.mark_present(model)
 
 
 def set_label(settings: Settings, model: str, label: str, version: int, reason: str | None = None) -> Change:

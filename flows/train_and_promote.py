@@ -81,6 +81,8 @@ class TrainOutcome:
     """the last lines of the sandbox's server, when that rejected it"""
     label: str = STABLE
     """what it got"""
+    previous: int | None = None
+    """the version that had the label before"""
     digest: str | None = None
     """of the published SavedModel"""
     server: str | None = None
@@ -302,6 +304,7 @@ def _judge_and_promote(
         outcome,
         version=live.version,
         label=trial.label,
+        previous=live.change.previous,
         digest=live.digest,
         server=live.server,
         live=live.change.server is not None,
