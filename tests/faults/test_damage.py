@@ -40,7 +40,7 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
     assert any(
         "another digest than the stamp" in each for each in explain(pipeline.settings, pipeline.model, 1).problems
     )
-    (finding,) = examine(pipeline.settings)
+    (finding,) = (examine if served else examine_without_server)(pipeline.settings)
     assert finding.what == "the files of version 1 are not those that were published"
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
     with pytest.raises(promotion.PromotionUndone, match=r"nothing was changed.*no longer has the digest") as caught:
