@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
-from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -55,11 +54,12 @@ LARGEST_QUICK_BYTES = 65_536
 LARGEST_WRITTEN_HERE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
-_OPTIONS = [
+OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
 ]
+"""of every gRPC server"""
 _PREDICTION_SERVICE, _MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
@@ -69,22 +69,6 @@ SERVER_TRAILER = "hotswap-server"
 Method = Callable[[Any, Any], Awaitable[Any]]
 """From a request message to an answer, as a message or as its bytes."""
 Handler = Callable[[bytes, Any], Awaitable[Any]]
-
-
-def create_server(settings: ServerSettings, plain: bool) -> Any:
-    """
-    An empty gRPC server, on the fastest transport that is there and wanted.
-
-    Args:
-        plain: Whether it listens on a port without TLS, and on nothing else.
-    """
-    if not settings.native_grpc or not plain:
-        return aio.server(options=_OPTIONS)
-    try:
-        from serving.quick_grpc import QuickServer
-    except ImportError:  # pygrpc-native is an extra, not built for every platform
-        return aio.server(options=_OPTIONS)
-    return QuickServer(_OPTIONS)
 
 
 class Lasting(Protocol):

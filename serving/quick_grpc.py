@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc import aio
 from pygrpc_native import EVENT_CALL
 from pygrpc_native.aio import Server
 
@@ -24,6 +30,10 @@ log = logging.getLogger(__name__)
 _QUIET_SECONDS = 0.25
 _LINGER_SECONDS = 5.0
 _DRAIN_STEP_SECONDS = 0.005
+_SOCKET_NAME = "fallback.sock"
+_MAX_SOCKET_PATH_BYTES = 100
+"""a little less than any system takes"""
+_SHORT_DIRECTORIES = ("/tmp", "/dev/shm", "/var/tmp")
 
 Trailer = tuple[tuple[str, str], ...]
 
@@ -80,9 +90,25 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
     async def _start_fallback(self, streamed: Any, generic: Any) -> None:
         """Methods whose requests are streams go through a Unix socket in a temporary directory, where there is one."""
         try:
-            await super()._start_fallback(streamed, generic)
-        except OSError as exc:
+            directory = _socket_directory()
+            self._fallback_dir, path = str(directory), str(directory / _SOCKET_NAME)
+            fallback = aio.server(options=self._options)
+            fallback.add_generic_rpc_handlers(generic)
+            for service, handlers in streamed.items():
+                fallback.add_registered_method_handlers(service, handlers)
+            fallback.add_insecure_port(f"unix:{path}")
+            await fallback.start()
+            self._fallback = fallback
+            self.front.set_fallback(path)
+        except Exception as exc:  # nothing that is needed to serve
             log.warning("gRPC reflection is not offered: %s", exc)
+            if self._fallback_dir is not None:
+                shutil.rmtree(self._fallback_dir, ignore_errors=True)
+
+    async def abandon(self) -> None:
+        """Free the port of a server that has not started."""
+        with suppress(Exception):
+            await asyncio.to_thread(self.front.close)
 
     async def stop(self, grace: float | None) -> None:
         """
@@ -133,3 +159,30 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         if not is_taken:
             self.open_quick_calls.discard(call_id)
         return is_taken
+
+
+def _socket_directory() -> Path:
+    """
+    A new directory whose path leaves room for the name of a socket.
+
+    Raises:
+        OSError: There is no place for one.
+    """
+    error = OSError("no directory is short enough")
+    for parent in _parents():
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="hotswap-", dir=parent))
+        except OSError as exc:
+            error = exc
+            continue
+        if len(os.fsencode(directory / _SOCKET_NAME)) <= _MAX_SOCKET_PATH_BYTES:
+            return directory
+        directory.rmdir()
+    raise error
+
+
+def _parents() -> Iterator[str]:
+    """Where temporary directories may be made, the usual place first."""
+    with suppress(OSError):
+        yield tempfile.gettempdir()
+    yield from _SHORT_DIRECTORIES

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
+from grpc import aio
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.access import read_grpc_credentials, read_rest_context, read_token
+from serving.access import BearerToken, read_grpc_credentials, read_rest_context, read_token
 from serving.data_plane import DataPlane, entries_of
 from serving.errors import HotswapError, ServingError
-from serving.grpc_api import Lasting, add_services, create_server
+from serving.grpc_api import OPTIONS, Lasting, add_services
 from serving.http_protocol import HttpLimits, HttpServer
 from serving.model_config import ModelEntry
 from serving.rest_api import RestApi
@@ -210,17 +211,42 @@ class Server:
             return None
         credentials = _read(read_grpc_credentials, settings.ssl_config_file)
         token = _read(read_token, settings.token_file)
-        server = create_server(settings, plain=credentials is None and not settings.grpc_socket_path)
+        if settings.native_grpc and credentials is None and not settings.grpc_socket_path:
+            server = await self._open_native_grpc(token)
+            if server is not None:
+                return server
+        server = aio.server(options=OPTIONS)
+        await self._start_grpc(server, credentials, token)
+        return server
+
+    async def _open_native_grpc(self, token: BearerToken | None) -> Any:
+        """By pygrpc-native, an extra whose private parts may change; None where it does not start."""
+        server = None
+        try:
+            from serving.quick_grpc import QuickServer
+
+            server = QuickServer(OPTIONS)
+            await self._start_grpc(server, None, token)
+        except Exception as exc:
+            if not (isinstance(exc, ModuleNotFoundError) and exc.name == "pygrpc_native"):
+                log.warning(
+                    "gRPC is spoken by grpcio, as pygrpc-native does not start: %s: %s", type(exc).__name__, exc
+                )
+            if server is not None:
+                await server.abandon()
+            return None
+        return server
+
+    async def _start_grpc(self, server: Any, credentials: Any, token: BearerToken | None) -> None:
+        settings = self.settings
         self._lasting = await add_services(server, self.data_plane, settings, token)
         port = None
         if settings.grpc_port is not None:
-            address = _address(settings.host, settings.grpc_port)
-            port = _listen(server, address, credentials)
+            port = _listen(server, _address(settings.host, settings.grpc_port), credentials)
         if settings.grpc_socket_path:
             _listen(server, f"unix:{settings.grpc_socket_path}", credentials)
         await server.start()
         self._grpc_port = port
-        return server
 
     async def _open_rest(self) -> HttpServer | None:
         if self._rest_socket is None:

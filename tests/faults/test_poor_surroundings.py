@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
 import pytest
 import requests
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from clients.grpc_client import GrpcClient
 from serving.json_requests import LARGEST_READ_HERE_BYTES
@@ -71,3 +74,79 @@ def test_a_server_that_was_stopped_meanwhile_takes_sigterm(tiny_model: TinyModel
             assert server.wait(30) == 0
         finally:
             server.kill()
+
+
+def services(server: ServerProcess) -> set[str]:
+    """What a client learns by reflection."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        return set(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+
+def serving_tiny(tiny_model: TinyModel, root: Path) -> Sequence[str]:
+    """The flags of a server of one version."""
+    tiny_model(root / "tiny", 1)
+    return ["--model_name=tiny", f"--model_base_path={root / 'tiny'}", "--max_num_load_retries=0"]
+
+
+@pytest.mark.parametrize(
+    ("directory", "wrapper"), [("long", ()), ("/proc", ()), ("", NO_FILES)], ids=["long", "read-only", "no files"]
+)
+def test_temporary_directory_is_of_no_consequence(
+    directory: str, wrapper: Sequence[str], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Too long a path for a socket, or nothing can be written there: all of gRPC is served, reflection too."""
+    pytest.importorskip("pygrpc_native")
+    flags = serving_tiny(tiny_model, tmp_path)
+    long = tmp_path / ("x" * 200)
+    long.mkdir()
+    environment = os.environ | {"TMPDIR": str(long) if directory == "long" else directory}
+    with server_process(tmp_path, *flags, environment=environment, wrapper=wrapper) as server:
+        wait_answered_by(server, 1)
+        assert "tensorflow.serving.PredictionService" in services(server)
+        assert not server.complaints()
+        assert "gRPC" not in server.log.read_text()
+    assert not list(long.iterdir())
+
+
+UNUSABLE = {
+    "missing library": ("raise ImportError('libssl.so.3')", "ImportError: libssl.so.3"),
+    "wrong platform": ("raise RuntimeError('built for another processor')", "RuntimeError: built for another"),
+    "other names": ("EVENT_CALL = 0", "AttributeError: 'QuickServer' object has no attribute '_front_args'"),
+    "other start": ("EVENT_CALL = 0", "TypeError: start() needs a loop"),
+}
+STARTED_OTHERWISE = """
+import socket
+
+class Server:
+    def __init__(self, options):
+        self._front_args, self._options = {}, options
+
+    def add_registered_method_handlers(self, *names): ...
+
+    def add_insecure_port(self, address):
+        self._front = socket.create_server(("127.0.0.1", int(address.rpartition(":")[2])))
+        return self._front.getsockname()[1]
+
+    async def start(self):
+        raise TypeError("start() needs a loop")
+"""
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_grpcio_serves_where_pygrpc_native_does_not_start(kind: str, tiny_model: TinyModel, tmp_path: Path) -> None:
+    """Whatever another release or platform makes of it: one line of log says so, and all of gRPC is served."""
+    flags = serving_tiny(tiny_model, tmp_path)
+    content, told = UNUSABLE[kind]
+    package = tmp_path / "other" / "pygrpc_native"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(content)
+    (package / "aio.py").write_text(
+        STARTED_OTHERWISE if kind == "other start" else "class Server:\n    def __init__(self, options): ..."
+    )
+    environment = os.environ | {"PYTHONPATH": str(package.parent)}
+    with server_process(tmp_path, *flags, environment=environment) as server:
+        wait_answered_by(server, 1)
+        assert "tensorflow.serving.PredictionService" in services(server)
+        (line,) = [line for line in server.log.read_text().splitlines() if "pygrpc-native" in line]
+        assert f"gRPC is spoken by grpcio, as pygrpc-native does not start: {told}" in line
+        assert not server.complaints()
