@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from serving import errors
 from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError
 from serving.model_spec import ModelSpec
+from serving.unknown_operations import explained
 from serving.version_policy import INT64_MAX
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -217,6 +218,7 @@ def error_of(code: grpc.StatusCode, message: str) -> ServingError:
             ": an input or output of this signature is sparse or ragged, and only dense tensors can be sent and "
             "received; ask another signature."
         )
+    message = explained(message)
     if code in _FAMILY:
         return _FAMILY[code](message)
     error = ServingError(message)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clients.client import ModelMetadata, PredictClient
+from clients.client import DEFAULT_SIGNATURE, ModelMetadata, PredictClient, Signature
 from flows.connections import assigned_label, grpc_client, rest_client
 from flows.labelling import STABLE
 from flows.rows import Expected, check_readable, from_arguments, from_json, plain, written
 from flows.settings import Settings
-from serving.errors import ServableNotFound
+from serving.errors import InvalidRequest, ServableNotFound
 from serving.repository import Repository
 
 STANDARD_INPUT = "-"
 _CLASS_SIGNATURE = "classify_class"
 _CLASS_OUTPUTS = {"class_name", "probability"}
+_NO_EXAMPLE = "Could not parse example input"
+"""how TensorFlow begins when a string is no serialized ``tf.Example``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,54 @@ def ask(settings: Settings, asked: Asked, rows: Sequence[str]) -> Answer:
         if asked.version is None and asked.label is None:
             asked = replace(asked, label=assigned_label(client, asked.model, STABLE))
         metadata = client.metadata(asked.model, version=asked.version, label=asked.label)
+        _check_dense(asked, metadata)
         expected = _expected(settings, asked, metadata)
         if list(rows) == [STANDARD_INPUT]:
             inputs = from_json(sys.stdin.read(), expected)
         else:
             inputs = from_arguments(rows, expected)
-        prediction = client.predict(
-            asked.model, inputs, version=asked.version, label=asked.label, signature_name=asked.signature
-        )
+        with _explained(asked):
+            prediction = client.predict(
+                asked.model, inputs, version=asked.version, label=asked.label, signature_name=asked.signature
+            )
         classes = _classes(client, asked, metadata, inputs, prediction.version)
     outputs = {name: plain(array) for name, array in prediction.outputs.items()}
     return Answer(asked.model, prediction.version, outputs, classes)
+
+
+def _check_dense(asked: Asked, metadata: ModelMetadata) -> None:
+    """
+    Raises:
+        InvalidRequest: An input or output of the signature is no dense tensor.
+    """
+    signature = metadata.signature(asked.signature)
+    if not (names := _not_dense(signature)):
+        return
+    others = [f"`--signature {name}`" for name, each in sorted(metadata.signatures.items()) if not _not_dense(each)]
+    way = f"ask with {' or '.join(others)}" if others else "no signature of it has dense tensors alone"
+    raise InvalidRequest(
+        f"{' and '.join(names)} of signature {asked.signature or DEFAULT_SIGNATURE!r} of {asked.model!r} is sparse or "
+        f"ragged, and only dense tensors can be sent and received: {way}"
+    )
+
+
+def _not_dense(signature: Signature) -> list[str]:
+    sides = (("Input", signature.inputs), ("Output", signature.outputs))
+    return [f"{side} {name!r}" for side, infos in sides for name, info in infos.items() if not info.name]
+
+
+@contextmanager
+def _explained(asked: Asked) -> Iterator[None]:
+    """Where rows went to a signature that takes records, say so."""
+    try:
+        yield
+    except InvalidRequest as exc:
+        if not exc.message.startswith(_NO_EXAMPLE):
+            raise
+        raise InvalidRequest(
+            f"Signature {asked.signature or DEFAULT_SIGNATURE!r} of {asked.model!r} takes serialized "
+            f'tf.Example records: give [{{"b64": "…"}}] to `hotswap predict {asked.model} -`, or ask another signature'
+        ) from exc
 
 
 def _expected(settings: Settings, asked: Asked, metadata: ModelMetadata) -> Expected:

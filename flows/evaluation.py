@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.dataset import Dataset, Rows
-from flows.inspection import Inspection, inspect
+from flows.inspection import Inspection, Signature, describe, inspect, is_dense
 from serving.errors import HotswapError
 from serving.unknown_operations import explained
+
+_SIGNATURE = "serving_default"
 
 _CHUNK_ROWS = 1 << 16  # so that memory does not grow with the rows
 _MOST_VALUES = 10
@@ -154,7 +156,8 @@ def load_predictor(saved_model: Path) -> Predictor:
     The signature ``serving_default`` with input ``input`` and output ``output``.
 
     Raises:
-        CannotEvaluate: It cannot be loaded; the predictor raises the same for rows that it cannot answer.
+        CannotEvaluate: It cannot be loaded, or has no such signature; the predictor raises the same for rows that it
+            cannot answer.
     """
     import tensorflow as tf
 
@@ -162,9 +165,11 @@ def load_predictor(saved_model: Path) -> Predictor:
     from serving.saved_model import read_meta_graph
 
     with _translated(saved_model):
-        load_missing(read_meta_graph(saved_model).graph_def)
+        meta_graph = read_meta_graph(saved_model)
+        _check_signature(saved_model, describe(meta_graph).get(_SIGNATURE))
+        load_missing(meta_graph.graph_def)
         loaded = tf.saved_model.load(str(saved_model))
-        signature = loaded.signatures["serving_default"]
+        signature = loaded.signatures[_SIGNATURE]
         shape = signature.structured_input_signature[1]["input"].shape
 
     def predict(examples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,6 +181,24 @@ def load_predictor(saved_model: Path) -> Predictor:
             return np.concatenate([signature(input=tf.constant(chunk))["output"].numpy() for chunk in chunks])
 
     return predict
+
+
+def _check_signature(saved_model: Path, signature: Signature | None) -> None:
+    """Has it one dense input and a dense output of the names that are asked?"""
+    if signature is None:
+        has = "has no signature 'serving_default'"
+    elif not (is_dense(signature.inputs.get("input", "")) and is_dense(signature.outputs.get("output", ""))):
+        has = f"takes {_listed(signature.inputs)} and gives {_listed(signature.outputs)}"
+    else:
+        return
+    raise CannotEvaluate(
+        f"{saved_model} {has}: export it with a signature 'serving_default' that takes 'input', a dense tensor of one "
+        "row per example, and gives 'output', a dense tensor of the probabilities of the classes"
+    )
+
+
+def _listed(tensors: Mapping[str, str]) -> str:
+    return ", ".join(f"{name!r} ({described})" for name, described in tensors.items()) or "nothing"
 
 
 def compare(probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> Evaluation:
@@ -205,6 +228,8 @@ def slices(evaluation: Evaluation, dataset: Dataset, columns: Sequence[str]) -> 
 def _translated(saved_model: Path) -> Iterator[None]:
     try:
         yield
+    except CannotEvaluate:
+        raise
     except Exception as exc:  # TensorFlow raises everything from KeyError to errors of its own
         first_line = str(exc).strip().partition("\n")[0][:200]
         raise CannotEvaluate(f"{saved_model} does not answer: {type(exc).__name__}: {explained(first_line)}") from exc

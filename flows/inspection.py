@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,13 +130,22 @@ def inspect(saved_model: Path) -> Inspection:
     graph = _serving_graph(saved_model)
     names_file = saved_model / "assets" / "class_names.txt"
     return Inspection(
-        signatures={
-            name: _signature(each) for name, each in sorted(graph.signature_def.items()) if name != _INIT_SIGNATURE
-        },
+        signatures=describe(graph),
         class_names=tuple(names_file.read_text("utf-8").splitlines()) if names_file.is_file() else (),
         unsafe_ops=_unsafe_ops(graph),
         size=sum(file.stat().st_size for file in saved_model.rglob("*") if file.is_file()),
     )
+
+
+def describe(meta_graph: Any) -> dict[str, Signature]:
+    """The signatures of a graph that clients can see."""
+    found = sorted(meta_graph.signature_def.items())
+    return {name: _signature(each) for name, each in found if name != _INIT_SIGNATURE}
+
+
+def is_dense(described: str) -> bool:
+    """Is this the dtype and shape of one dense tensor?"""
+    return re.match(r"\w+ \[", described) is not None
 
 
 def _serving_graph(saved_model: Path) -> Any:

@@ -168,7 +168,7 @@ class LiveServer:
         return ModelAtServer(
             self.name,
             {each.version: each.state.name for each in statuses},
-            {each.version: each.message for each in statuses if each.message},
+            {each.version: explained(each.message) for each in statuses if each.message},
             None if served is None else _labels_of(served, model),
             _elsewhere(served).get(model, {}),
             _foreign_base_path(served, model),
