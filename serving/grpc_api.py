@@ -37,6 +37,7 @@ from serving.access import BearerToken, admit
 from serving.batching import Result
 from serving.data_plane import DataPlane
 from serving.errors import FailedPrecondition, InvalidRequest, ServingError
+from serving.example_tasks import CLASSIFY
 from serving.model_spec import ModelSpec
 from serving.monitoring import Metrics
 from serving.predict_requests import LARGEST_KEPT_BYTES, PredictRequest, PredictRequests
@@ -252,7 +253,7 @@ class _PredictionService:
             for task, (name, found) in zip(request.tasks, answers, strict=True):
                 result = response.results.add()
                 _fill_spec(result.model_spec, handle.servable, name)
-                if task.method_name == examples.CLASSIFY:
+                if task.method_name == CLASSIFY:
                     _fill_classifications(result.classification_result, found)
                 else:
                     _fill_regressions(result.regression_result, found)

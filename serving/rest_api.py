@@ -37,6 +37,7 @@ from serving.access import BearerToken
 from serving.batching import Result
 from serving.data_plane import DataPlane, State
 from serving.errors import InvalidRequest, ServingError
+from serving.example_tasks import Classifications, Regressions
 from serving.grpc_api import signature_map, status_response
 from serving.http_protocol import JSON, METHODS, TEXT, Head, Respond, Response, error_page
 from serving.identity import is_same_directory
@@ -475,7 +476,7 @@ def _version_header(version: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"Model-Version", b"%d" % version),)
 
 
-def _classifications(found: examples.Classifications) -> str:
+def _classifications(found: Classifications) -> str:
     rows = []
     for row in found:
         scores = float_texts(np.array([score for _, score in row], np.float32))
@@ -485,7 +486,7 @@ def _classifications(found: examples.Classifications) -> str:
     return f"[{', '.join(rows)}\n    ]"
 
 
-def _regressions(found: examples.Regressions) -> str:
+def _regressions(found: Regressions) -> str:
     return array(float_texts(np.array(found, np.float32)), 1, single_line=True)
 
 

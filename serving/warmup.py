@@ -2,7 +2,8 @@
 Which requests does a model want answered before it goes live?
 
 A SavedModel may carry recorded requests in ``assets.extra/tf_serving_warmup_requests``. They run once after loading, so
-that the first real request finds everything prepared; a request that fails fails the load.
+that the first real request finds everything prepared, each as the server runs such a request; one that fails fails the
+load.
 
 Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc
 """
@@ -10,18 +11,30 @@ Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow.python.framework import errors_impl
 from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.errors import GraphError, InvalidRequest
+from serving.errors import GraphError, InvalidRequest, Unsupported
+from serving.example_tasks import (
+    Aliases,
+    answers_of,
+    asked_of,
+    checked_classify,
+    checked_regress,
+    classifications,
+    find_signature,
+    output_filter,
+    regressions,
+    serialized_examples,
+    together,
+)
 from serving.servable import Servable, graph_error
 from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
 from serving.tensors import Array
@@ -30,8 +43,6 @@ log = logging.getLogger(__name__)
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_RECORDS = 1000
-NO_SIGNATURE = "No signature was found with the name: {name}"
-NO_SIGNATURE_FOR_TASK = "Requested signature not found in model graph: {name}"
 
 
 def warm_up(servable: Servable, iterations: int = 1) -> int:
@@ -56,28 +67,10 @@ def warm_up(servable: Servable, iterations: int = 1) -> int:
         for _ in range(max(iterations, 1)):
             try:
                 _replay(servable, record)
-            except InvalidRequest as exc:
+            except (InvalidRequest, Unsupported) as exc:
                 raise GraphError(exc.code, exc.message) from exc
     log.info("warm-up done model=%s version=%d records=%d", servable.model, servable.version, count)
     return count
-
-
-def serialized_examples(source: Any) -> Array:
-    """
-    The examples of a ``tensorflow.serving.Input`` as one string per row.
-
-    Raises:
-        InvalidRequest: There are none.
-    """
-    if source.WhichOneof("kind") == "example_list_with_context":
-        listed = source.example_list_with_context
-        context = listed.context.SerializeToString()
-        rows = [context + example.SerializeToString() for example in listed.examples]
-    else:
-        rows = [example.SerializeToString() for example in source.example_list.examples]
-    if not rows:
-        raise InvalidRequest("Input is empty.")
-    return np.array(rows, dtype=object)
 
 
 def _records(path: Path) -> Iterator[Any]:
@@ -106,31 +99,38 @@ def _replay(servable: Servable, record: Any) -> None:
         request = record.predict_log.request
         signature = _signature(servable, request.model_spec.signature_name)
         _run(servable, signature, decode_inputs(signature, request.inputs), list(request.output_filter))
-    elif kind in ("classify_log", "regress_log"):
-        request = getattr(record, kind).request
-        _run_examples(servable, request.model_spec.signature_name, request.input, NO_SIGNATURE)
+    elif kind == "classify_log":
+        request = record.classify_log.request
+        signature = find_signature(servable, request.model_spec.signature_name)
+        classifications(*_run_examples(servable, signature, checked_classify(servable, signature), request.input))
+    elif kind == "regress_log":
+        request = record.regress_log.request
+        signature = find_signature(servable, request.model_spec.signature_name)
+        regressions(*_run_examples(servable, signature, checked_regress(servable, signature), request.input))
     elif kind == "multi_inference_log":
         request = record.multi_inference_log.request
-        for task in request.tasks:
-            _run_examples(servable, task.model_spec.signature_name, request.input, NO_SIGNATURE_FOR_TASK)
+        asked = asked_of(servable, request.tasks)
+        answers_of(request.tasks, asked, *_run_examples(servable, together(asked), (), request.input))
     else:
         number = record.DESCRIPTOR.fields_by_name[kind].number
         raise GraphError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
-def _run_examples(servable: Servable, signature_name: str, source: Any, missing: str) -> None:
-    name = signature_name or DEFAULT_SIGNATURE
-    if name not in servable.signatures:
-        raise InvalidRequest(missing.format(name=name))
-    signature = servable.signatures[name]
+def _run_examples(
+    servable: Servable, signature: Signature, wanted: Aliases, source: Any
+) -> tuple[dict[str, Array], int]:
+    """The outputs, by alias, for so many examples."""
     examples = serialized_examples(source)
-    _run(servable, signature, dict.fromkeys(signature.inputs, examples), [])
+    inputs = dict.fromkeys(signature.inputs, examples)
+    return _run(servable, signature, inputs, output_filter(signature, wanted)), len(examples)
 
 
-def _run(servable: Servable, signature: Signature, inputs: dict[str, Array], outputs: list[str]) -> None:
+def _run(
+    servable: Servable, signature: Signature, inputs: dict[str, Array], outputs: Sequence[str]
+) -> dict[str, Array]:
     call, arrays = servable.bind(signature, inputs, outputs)
     call.check_types(arrays)
-    call(arrays)
+    return dict(zip(call.outputs, call(arrays), strict=True))
 
 
 def _signature(servable: Servable, name: str) -> Signature:

@@ -226,10 +226,10 @@ def test_a_model_without_its_variables_says_which_are_missing(models: str, tmp_p
         (
             [prediction_log_pb2.PredictionLog(classify_log={}).SerializeToString()],
             "INVALID_ARGUMENT",
-            "Input is empty.",
+            "No classification inputs found in SignatureDef",
         ),
     ],
-    ids=["no records", "nothing", "no message", "wrong signature", "no tensor", "no examples"],
+    ids=["no records", "nothing", "no message", "wrong signature", "no tensor", "no classifier"],
 )
 def test_a_broken_warm_up_file_is_told(
     models: str, tmp_path: Path, tiny_model: Any, written: bytes | list[bytes], code: str, told: str
