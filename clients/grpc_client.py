@@ -37,7 +37,7 @@ from clients.client import (
 from clients.proxies import is_local_target
 from clients.retries import call_with_retries
 from serving import wire_pb2 as wire
-from serving.errors import FailedPrecondition, InvalidRequest, ServingError
+from serving.errors import FailedPrecondition, InvalidRequest, ServingError, Unsupported
 from serving.model_config import ModelEntry, to_message
 from serving.model_spec import ModelSpec
 from serving.tensors import decode, dtype_of, encode
@@ -89,7 +89,7 @@ class GrpcClient(PredictClient):
         except FailedPrecondition:
             self._known_metadata(spec).signature(signature_name)  # REST calls an unknown signature an invalid request
             raise
-        outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
+        outputs = {name: _decoded(name, tensor) for name, tensor in response.outputs.items()}
         answered = response.model_spec.version.value if response.model_spec.HasField("version") else version
         return Prediction(outputs, answered)
 
@@ -221,6 +221,13 @@ def _encode(name: str, array: NDArray[Any], request: wire.PredictRequest) -> Non
         encode(array, request.inputs[name], as_content=True)
     except ValueError as exc:
         raise InvalidRequest(f"Input {name!r}: {exc}") from exc
+
+
+def _decoded(name: str, tensor: wire.TensorProto) -> NDArray[Any]:
+    try:
+        return decode(tensor)
+    except ValueError as exc:
+        raise Unsupported(f"Output {name!r} cannot be read: {exc}") from exc
 
 
 def _as_array(name: str, value: ArrayLike, info: TensorInfo | None) -> NDArray[Any]:

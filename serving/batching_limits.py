@@ -16,7 +16,7 @@ import numpy as np
 
 from serving import wire_pb2 as wire
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.tensors import Array, DeepArray
+from serving.tensors import Array
 from serving.text_protos import read_text_proto
 
 
@@ -47,7 +47,7 @@ class BatchingLimits:
         """The inputs, filled up to the next allowed size with their first row."""
         rows = len(arrays[0]) if arrays else 0
         missing = next((size for size in self.allowed_sizes if size >= rows), rows) - rows
-        if not rows or not missing or any(isinstance(array, DeepArray) for array in arrays):
+        if not rows or not missing:
             return arrays
         return [np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) for array in arrays]
 

@@ -45,7 +45,7 @@ from serving.reflection import Reflection
 from serving.servable import Call, Servable, ServableHandle
 from serving.settings import ServerSettings
 from serving.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
-from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, data_type_of, encode, varint
+from serving.tensors import Array, data_type_of, encode, varint
 
 if TYPE_CHECKING:
     from serving.quick_grpc import QuickCall
@@ -198,7 +198,7 @@ class _PredictionService:
         as_content = self._settings.enable_serialization_as_tensor_content
         if len(outputs) == 1:
             array = outputs[0]
-            if array.dtype.char in "fd" and array.size and array.ndim <= MOST_NUMPY_DIMENSIONS:
+            if array.dtype.char in "fd" and array.size:
                 alias = call.outputs[0]
                 head, tail = _frame(
                     servable.model, servable.version, signature_name, alias, array.dtype, array.shape, as_content

@@ -23,7 +23,7 @@ import numpy as np
 from serving.errors import InvalidRequest, ServingError, Unsupported
 from serving.json_dialect import array as laid_out_array
 from serving.json_dialect import dump, mapping, members, quoted, type_name
-from serving.signature import Signature, TensorInfo
+from serving.signature import Signature, TensorInfo, unreadable
 from serving.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.tensors import type_name as tensor_type_name
 
@@ -406,7 +406,7 @@ class _Column:
         try:
             return shaped(array, shape)
         except ValueError as exc:
-            raise InvalidRequest(f"tensor parsing error: {self._name}") from exc
+            raise unreadable(self._name, exc) from exc
 
     def _fill(self, value: Any, level: int, shape: tuple[int, ...]) -> None:
         if not isinstance(value, list):

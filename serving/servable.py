@@ -31,14 +31,13 @@ from tensorflow.python.framework import errors_impl, ops, tensor_util
 
 from serving.background import Native, at_once
 from serving.batching_limits import BatchingLimits
-from serving.deep_arrays import deep_callable
 from serving.errors import GraphError, InvalidRequest, ServingError, Unsupported
 from serving.monitoring import Usage
 from serving.operations import AS_LONG_AS_VALUES_SAY, Operations
 from serving.row_independence.analysis import Analysis
 from serving.row_independence.values import Origin
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
-from serving.tensors import Array, DeepArray, data_type_of, dtype_of, is_quantized, type_name
+from serving.tensors import Array, data_type_of, dtype_of, is_quantized, type_name
 
 INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
@@ -85,7 +84,6 @@ class Call:
         servable: Servable,
         signature: Signature,
         outputs: tuple[str, ...],
-        is_deep: bool = False,
         timeout_milliseconds: int = 0,
     ) -> None:
         infos = list(signature.inputs.values())
@@ -113,7 +111,7 @@ class Call:
         self._short_shapes: list[tuple[int, ...]] | None = None
         """of the last run that was short"""
         operations = servable.operations.behind(fetches)
-        self.mergeable = not is_deep and servable.obstacle(signature, outputs) is None
+        self.mergeable = servable.obstacle(signature, outputs) is None
         """whether requests may be run as one"""
         self.steady = operations.isdisjoint(AS_LONG_AS_VALUES_SAY)
         self.seconds = inf
@@ -123,9 +121,7 @@ class Call:
         self._long_graph: _Graph | None = None
         self.is_in_order = False
         """whether short runs are in order"""
-        if is_deep:
-            self._graph = self._long_graph = servable.deep_callable(feeds, fetches)
-        elif timeout_milliseconds:
+        if timeout_milliseconds:
             self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
         else:
             in_order = servable.callable_in_order(signature, outputs)
@@ -292,7 +288,7 @@ class Servable:
         self.operations = Operations(meta_graph.graph_def)
         self._analysis = Analysis(meta_graph.graph_def)
         self._obstacles: dict[tuple[Hashable, str], Origin | None] = {}
-        self._calls: dict[tuple[str, tuple[str, ...], bool, int], Call] = {}
+        self._calls: dict[tuple[str, tuple[str, ...], int], Call] = {}
         self._users = 0
         self._free: Callable[[], None] | None = None
 
@@ -316,23 +312,18 @@ class Servable:
         """
         if inputs.keys() != signature.inputs.keys():
             inputs = with_defaults(signature, inputs)
-        is_deep = False
-        for array in inputs.values():
-            is_deep |= isinstance(array, DeepArray)
-        call = self._call(signature, tuple(outputs), is_deep)
-        if timeout_milliseconds and not call.steady and not is_deep:
-            call = self._call(signature, tuple(outputs), is_deep, timeout_milliseconds)
+        call = self._call(signature, tuple(outputs))
+        if timeout_milliseconds and not call.steady:
+            call = self._call(signature, tuple(outputs), timeout_milliseconds)
         return call, [inputs[alias] for alias in call.aliases]
 
-    def _call(
-        self, signature: Signature, outputs: tuple[str, ...], is_deep: bool, timeout_milliseconds: int = 0
-    ) -> Call:
-        key = (signature.name, outputs, is_deep, timeout_milliseconds)
+    def _call(self, signature: Signature, outputs: tuple[str, ...], timeout_milliseconds: int = 0) -> Call:
+        key = (signature.name, outputs, timeout_milliseconds)
         call = self._calls.get(key)
         if call is None:
             wanted = outputs or tuple(signature.outputs)
             check_outputs(signature, wanted)
-            call = self._calls[key] = Call(self, signature, wanted, is_deep, timeout_milliseconds)
+            call = self._calls[key] = Call(self, signature, wanted, timeout_milliseconds)
         return call
 
     @property
@@ -344,7 +335,7 @@ class Servable:
         """Do for these signatures, if they are there, what their first requests would else wait for."""
         for name in names & self.signatures.keys():
             with suppress(ServingError):  # told to whoever asks for it
-                self._call(self.signatures[name], (), is_deep=False)
+                self._call(self.signatures[name], ())
 
     def obstacle(self, signature: Signature, outputs: Sequence[str] = ()) -> Origin | None:
         """
@@ -410,15 +401,6 @@ class Servable:
             return graph
         positions = [distinct.index(name) for name in fetches]
         return lambda arrays, _: [found[position] for found in [graph(arrays, None)] for position in positions]
-
-    def deep_callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> _Graph:
-        """The same for arrays of more dimensions than numpy can hold."""
-        try:
-            return deep_callable(self._session, feeds, fetches)
-        except errors_impl.OpError as exc:
-            raise graph_error(exc) from exc
-        except ValueError as exc:
-            raise InvalidRequest(str(exc)) from exc
 
     def can_run_in_order(self) -> bool:
         """Is there neither control flow nor state that a request can change, and no device but the processor?"""
@@ -529,11 +511,7 @@ def _have_nan(arrays: Iterable[Array]) -> bool:
 
 def _as_array(result: Any) -> Any:
     """What a session gave for one tensor; a scalar string comes as bytes."""
-    return (
-        result
-        if isinstance(result, (np.ndarray, DeepArray))
-        else np.array(result, None if hasattr(result, "dtype") else object)
-    )
+    return result if isinstance(result, np.ndarray) else np.array(result, None if hasattr(result, "dtype") else object)
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:

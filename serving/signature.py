@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import InvalidRequest
-from serving.tensors import Array, decode
+from serving.tensors import Array, TooManyDimensions, decode
 
 DEFAULT_SIGNATURE = "serving_default"
 _NOTHING: Array = np.empty(0)
@@ -59,9 +59,16 @@ def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, 
         except ValueError as exc:
             if alias in signature.inputs:
                 _check_count(signature, protos)
-                raise InvalidRequest(f"tensor parsing error: {alias}") from exc
+                raise unreadable(alias, exc) from exc
             inputs[alias] = _NOTHING  # whose name is refused
     return inputs
+
+
+def unreadable(alias: str, error: ValueError) -> InvalidRequest:
+    """Why an input holds no tensor that can be fed."""
+    if isinstance(error, TooManyDimensions):
+        return InvalidRequest(f"Input {alias!r} has {error}")
+    return InvalidRequest(f"tensor parsing error: {alias}")
 
 
 def with_defaults(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:

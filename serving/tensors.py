@@ -118,52 +118,31 @@ _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
 _BIT_PATTERNS = {14, 19}
 
 
-class DeepArray:
-    """A tensor of more dimensions than numpy can hold: its values in a row, and its shape."""
+class TooManyDimensions(ValueError):
+    """A tensor that TensorFlow has, and no array can hold."""
 
-    __slots__ = ("shape", "values")
-
-    def __init__(self, values: Array, shape: tuple[int, ...]) -> None:
-        self.values = values
-        self.shape = shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return self.values.size
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def ravel(self) -> Array:
-        return self.values
-
-    def reshape(self, size: int) -> Array:
-        """Only to one dimension."""
-        return self.values.reshape(size)
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} dimensions, and no more than {MOST_NUMPY_DIMENSIONS} are supported")
 
 
-def shaped(values: Array, shape: tuple[int, ...]) -> Any:
+def shaped(values: Array, shape: tuple[int, ...]) -> Array:
     """
-    The values in this shape, as an array where numpy can hold it.
+    The values in this shape.
 
     Raises:
-        ValueError: TensorFlow has no tensors of so many dimensions.
+        TooManyDimensions: An array cannot have as many.
+        ValueError: Not even TensorFlow has tensors of so many.
     """
-    if len(shape) > MOST_DIMENSIONS:
-        raise ValueError(f"{len(shape)} dimensions")
-    return values.reshape(shape) if len(shape) <= MOST_NUMPY_DIMENSIONS else DeepArray(values, shape)
+    check_dimensions(len(shape))
+    return values.reshape(shape)
+
+
+def check_dimensions(count: int) -> None:
+    """The same for a shape of so many."""
+    if count > MOST_DIMENSIONS:
+        raise ValueError(f"{count} dimensions")
+    if count > MOST_NUMPY_DIMENSIONS:
+        raise TooManyDimensions(count)
 
 
 def dtype_of(data_type: int) -> np.dtype[Any] | None:
@@ -203,29 +182,31 @@ def data_type_named(name: str) -> int:
     return _NUMBERS_BY_NAME.get(name, 0)
 
 
-def decode(proto: Any) -> Any:
+def decode(proto: Any) -> Array:
     """
-    The array in a ``TensorProto``, a `DeepArray` where it has very many dimensions.
+    The array in a ``TensorProto``.
 
     ``tensor_content`` must have the exact length. Of the typed fields, too few values repeat the last one, none at all
     means zeros, and what is too much is ignored. Where the shape has no room for any value, nothing is read; its other
     dimensions must not be huge.
 
     Raises:
+        TooManyDimensions: An array cannot have as many.
         ValueError: The message holds no tensor.
     """
     dtype = _DTYPES.get(proto.dtype)
     if dtype is None:
         raise ValueError(f"unknown type {proto.dtype}")
     shape = tuple([dim.size for dim in proto.tensor_shape.dim])
-    if shape and (len(shape) > MOST_DIMENSIONS or min(shape) < 0):
+    check_dimensions(len(shape))
+    if min(shape, default=0) < 0:
         raise ValueError(f"bad shape {shape}")
     count = math.prod(shape)
     if not count and math.prod(filter(None, shape)) * dtype.itemsize > LARGEST_FILL_BYTES:
         raise ValueError(f"bad shape {shape}")  # of no columns a graph can make a value per row
     content = proto.tensor_content if count else b""
     values = _from_content(content, proto.dtype, dtype, count) if content else _from_field(proto, dtype, count)
-    return shaped(values, shape)
+    return values.reshape(shape)
 
 
 def is_packed(proto: wire.PackedTensorProto) -> bool:

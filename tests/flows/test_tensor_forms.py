@@ -131,7 +131,7 @@ def test_a_candidate_of_another_form_is_told_what_to_export(name: str) -> None:
     signature = inspect(version(name)).signatures.get("serving_default")
     assert "\n" not in told
     assert "takes 'input', a dense tensor of one row per example" in told
-    for tensor in signature.inputs | signature.outputs if signature else ["has no signature"]:
+    for tensor in [*signature.inputs, *signature.outputs] if signature else ["has no signature"]:
         assert tensor in told
 
 

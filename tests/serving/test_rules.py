@@ -254,18 +254,6 @@ def test_what_holds_no_tensor_is_told_where_it_is_looked_at(setup: Client, input
     assert (answer.code, answer.message[: len(error)]) == ("INVALID_ARGUMENT", error)
 
 
-@main
-@pytest.mark.parametrize("value", [0, 5])
-def test_tensors_of_many_dimensions_may_end_in_zeros(setup: Client, value: int) -> None:
-    """They are what they were after the model."""
-    tensor = make_tensor_proto(np.array(value, np.int32))
-    for _ in range(65):
-        tensor.tensor_shape.dim.add(size=1)
-    answer = setup.grpc(PREDICT, predict("dtypes", {"x": tensor}, "any_int32"), SECONDS)
-    (output,) = predict_pb2.PredictResponse.FromString(answer.response).outputs.values()
-    assert (list(output.int_val), len(output.tensor_shape.dim)) == ([value], 65)
-
-
 @pytest.mark.parametrize("setup", ["empty"], indirect=True)
 def test_a_reload_tells_what_was_counted_meanwhile(setup: Client) -> None:
     """By the names that TensorFlow gives its metrics; one that is not there has counted nothing."""

@@ -26,6 +26,7 @@ def save(target: Path) -> None:
         x = v1.placeholder(tf.float32, [None], "x")
         tf.multiply(x, 2.0, "y")
         tf.constant([1.0, 2.0], name="c")
+        tf.reshape(x, [1] * 65, "d")
         for name in ("qint8", "quint8", "qint32", "qint16", "quint16"):
             tf.identity(v1.placeholder(name, [None], f"in_{name}"), f"out_{name}")
         tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.float32, name="r")
@@ -40,6 +41,7 @@ def save(target: Path) -> None:
     _describe(meta_graph, "of_another_time", "y:0", 77)
     _describe(meta_graph, "by_operation", "y", types_pb2.DT_FLOAT)
     _describe(meta_graph, "gone", "nothing:0", types_pb2.DT_FLOAT)
+    _describe(meta_graph, "deep", "d:0", types_pb2.DT_FLOAT)
     _describe(meta_graph, "resource", "r:0", types_pb2.DT_RESOURCE)
     for name in ("qint8", "quint8", "qint32", "qint16", "quint16"):
         dtype = types_pb2.DataType.Value(f"DT_{name.upper()}")
@@ -127,6 +129,7 @@ def test_quantized_integers_go_in_and_out(server: Any, name: str, as_content: bo
     [
         ("gone", grpc.StatusCode.INVALID_ARGUMENT, 400, "Tensor nothing:0, specified in either feed_devices"),
         ("resource", grpc.StatusCode.UNIMPLEMENTED, 501, "Output 'y' is a tensor of type resource"),
+        ("deep", grpc.StatusCode.INVALID_ARGUMENT, 400, "Cannot convert tensor with 65 dimensions"),
     ],
 )
 def test_what_cannot_be_fetched_is_refused(
@@ -140,3 +143,23 @@ def test_what_cannot_be_fetched_is_refused(
     answered, answer = predict_rest(server, signature)
     assert (answered, answer["error"][: len(text)]) == (status, text)
     assert list(predict(server, "serving_default", ROW).float_val) == [3.0]
+
+
+@pytest.mark.parametrize("dimensions", [65, 254])
+@pytest.mark.parametrize("over", ["rows", "columns", "grpc"])
+def test_more_dimensions_than_an_array_has_are_refused(server: Any, over: str, dimensions: int) -> None:
+    """In one sentence with the name of the input, whether the values are empty or not."""
+    told = f"Input 'x' has {dimensions} dimensions, and no more than 64 are supported"
+    if over == "grpc":
+        shape = {"dim": [{"size": 1}] * dimensions}
+        with pytest.raises(grpc.RpcError) as caught:
+            predict(server, "serving_default", {**ROW, "tensor_shape": shape})
+        refused: Any = caught.value
+        assert (refused.code(), refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, told)
+        return
+    key = "instances" if over == "rows" else "inputs"
+    for value in ("1.5", ""):
+        body = f'{{"{key}": {"[" * dimensions}{value}{"]" * dimensions}}}'
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/default:predict"
+        response = requests.post(url, data=body, timeout=20)
+        assert (response.status_code, response.json()) == (400, {"error": told})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from serving.tensors import data_type_of, decode, dtype_of, encode
+from serving.tensors import TooManyDimensions, data_type_of, decode, dtype_of, encode
 
 NUMERIC = [1, 2, 3, 4, 5, 6, 8, 9, 10, 14, 17, 18, 19, 22, 23]
 
@@ -122,17 +122,31 @@ def test_one_string_stands_for_what_fits_only(tensor_proto: Any, text: bytes, co
     assert decode(proto).tolist() == [text] * 3
 
 
-@pytest.mark.parametrize("dimensions", [64, 65, 254])
-def test_tensors_of_many_dimensions_survive(tensor_proto: Any, dimensions: int) -> None:
-    """As many dimensions as TensorFlow has, though numpy holds fewer."""
+def of_dimensions(tensor_proto: Any, count: int) -> Any:
     sent = tensor_proto(dtype=1, float_val=[1.5])
-    for _ in range(dimensions):
+    for _ in range(count):
         sent.tensor_shape.dim.add(size=1)
+    return sent
+
+
+def test_tensors_of_many_dimensions_survive(tensor_proto: Any) -> None:
+    """As many dimensions as numpy has."""
+    sent = of_dimensions(tensor_proto, 64)
     array = decode(sent)
-    assert (array.ndim, array.reshape(-1).tolist()) == (dimensions, [1.5])
+    assert (array.ndim, array.reshape(-1).tolist()) == (64, [1.5])
     again = tensor_proto()
     encode(array, again)
     assert again == sent
+
+
+@pytest.mark.parametrize("dimensions", [65, 254])
+def test_tensors_of_more_dimensions_are_told_apart_from_what_is_none(tensor_proto: Any, dimensions: int) -> None:
+    """TensorFlow has up to 254."""
+    with pytest.raises(TooManyDimensions, match=f"{dimensions} dimensions, and no more than 64 are supported"):
+        decode(of_dimensions(tensor_proto, dimensions))
+    with pytest.raises(ValueError, match="255 dimensions") as caught:
+        decode(of_dimensions(tensor_proto, 255))
+    assert not isinstance(caught.value, TooManyDimensions)
 
 
 def test_an_array_type_that_tensorflow_lacks_cannot_be_sent() -> None:
