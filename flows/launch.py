@@ -37,6 +37,12 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+_MAX_RESTARTS = 1
+_SERVER_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_UI_ENABLED": "0",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its log says why it did not start
+}
 
 
 class InvalidParameter(HotswapError):
@@ -197,9 +203,11 @@ class TemporaryPrefect:
 
     def __init__(self, settings: Settings) -> None:
         self.log_path = prepare_home(settings) / "logs" / "prefect-temporary.log"
+        self.log_path.unlink(missing_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.api_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-            self._process = self._start(listening)
+            self._port = listening.getsockname()[1]
+            self._process = self._start_on(listening)
+        self.api_url = f"http://127.0.0.1:{self._port}/api"
         os.environ["PREFECT_API_URL"] = self.api_url
         # Where the run can be looked at later, when this server is gone.
         os.environ.setdefault("PREFECT_UI_URL", f"http://{settings.url_host}:{settings.prefect_port}")
@@ -208,15 +216,21 @@ class TemporaryPrefect:
 
     def wait(self) -> None:
         """
-        Return when it answers.
+        Return when it answers; a start that failed, as on a machine that is busy, is repeated.
 
         Raises:
-            PrefectUnavailable: It ended, or took too long; the message names its log.
+            PrefectUnavailable: It ended again, or took too long; the message names its log.
         """
         deadline = time.monotonic() + _START_SECONDS
+        restarts = _MAX_RESTARTS
         while not _answers(self.api_url):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            has_ended = self._process.poll() is not None
+            if (has_ended and not restarts) or time.monotonic() > deadline:
                 raise PrefectUnavailable(f"The temporary Prefect server did not start: see {self.log_path}")
+            if has_ended:
+                restarts -= 1
+                self._process.communicate()
+                self._process = self._start()
             time.sleep(0.05)
 
     def dismiss(self) -> None:
@@ -235,10 +249,14 @@ class TemporaryPrefect:
         if os.environ.get("PREFECT_API_URL") == self.api_url:
             del os.environ["PREFECT_API_URL"]
 
-    def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_UI_ENABLED": "0"}
+    def _start(self) -> subprocess.Popen[bytes]:
+        with socket.create_server(("127.0.0.1", self._port)) as listening:
+            return self._start_on(listening)
+
+    def _start_on(self, listening: socket.socket) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **_SERVER_SETTINGS}
         command = [sys.executable, "-m", "flows.temporary_prefect", str(listening.fileno())]
-        with self.log_path.open("wb") as output:
+        with self.log_path.open("ab") as output:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -26,7 +26,8 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # a buffered read would hold a lock that the interpreter needs when it ends
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

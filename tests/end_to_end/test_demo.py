@@ -85,9 +85,10 @@ def check_the_runs_can_be_looked_at(printed: list[str]) -> None:
         ports = [str(probe.getsockname()[1]) for probe in probes]
     names = [f"HOTSWAP_{name}_PORT" for name in ("REST", "GRPC", "MLFLOW", "PREFECT")]
     go, start = (command.removeprefix("$ ") for command in printed)
+    users = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_"))}
     running = subprocess.Popen(
         ["/bin/sh", "-c", f"{go} && exec {start} --json"],
-        env={**os.environ, **dict(zip(names, ports, strict=True)), "HOTSWAP_HOME": "/proc/nowhere"},
+        env={**users, **dict(zip(names, ports, strict=True)), "HOTSWAP_HOME": "/proc/nowhere"},
         stdout=subprocess.PIPE,
         text=True,
     )

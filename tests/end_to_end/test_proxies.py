@@ -74,6 +74,6 @@ def test_everything_is_up_and_answers(up: dict[str, Any], behind_a_proxy: dict[s
         answer = hotswap(behind_a_proxy, "predict", "tiny", "1,2,3,4", *protocol)
         assert answer["outputs"] == {"output": [[13.0, 103.0, 1003.0]]}
     over_mlflow = {**behind_a_proxy, "MLFLOW_TRACKING_URI": up["mlflow"]}
-    (row,) = hotswap(over_mlflow, "status")
+    (row,) = hotswap(over_mlflow, "status")["versions"]
     assert (row["version"], row["state"]) == (3, "AVAILABLE")
     assert not any("MLflow" in what for what in row["drift"])

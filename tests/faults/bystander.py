@@ -46,6 +46,7 @@ class Bystander(threading.Thread):
 @contextmanager
 def undisturbed(url: str, within_seconds: float = 30.0) -> Iterator[None]:
     """During the block version 1 of the model at `url` gives a bystander one and the same answer, in time."""
+    _wait_available(f"{url}/versions/1")
     bystander = Bystander(f"{url}/versions/1:predict")
     bystander.start()
     bystander.answered.wait(30)
@@ -55,3 +56,10 @@ def undisturbed(url: str, within_seconds: float = 30.0) -> Iterator[None]:
         bystander.stop()
     assert [status for status, _ in bystander.answers] == [200], bystander.answers
     assert bystander.slowest_seconds < within_seconds, f"one answer took {bystander.slowest_seconds:.1f} seconds"
+
+
+def _wait_available(url: str) -> None:
+    """A server answers as soon as one version of a model is there; others may still be loading."""
+    deadline = time.monotonic() + 30
+    while "AVAILABLE" not in requests.get(url, timeout=30).text:
+        assert time.monotonic() < deadline, f"{url} is not available"

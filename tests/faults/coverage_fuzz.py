@@ -105,8 +105,8 @@ def tensor_message(data: bytes) -> None:
         proto = tensor_pb2.TensorProto.FromString(data)
     except DecodeError:
         return
-    shape = proto.tensor_shape
-    if dtype_of(proto.dtype) is None or shape.unknown_rank or len(shape.dim) > MOST_NUMPY_DIMENSIONS:
+    shape, dtype = proto.tensor_shape, dtype_of(proto.dtype)
+    if dtype is None or shape.unknown_rank or len(shape.dim) > MOST_NUMPY_DIMENSIONS:
         return
     if not _is_small(proto):
         return
@@ -117,6 +117,8 @@ def tensor_message(data: bytes) -> None:
             expected = None
     if isinstance(expected, bytes):
         expected = np.array(expected, object)
+    if expected is not None and dtype.names:
+        expected = expected.view(dtype)  # an eager tensor gives plain integers
     packed = wire.PackedTensorProto.FromString(data)
     for message in [proto, packed] if is_packed(packed) else [proto]:
         try:

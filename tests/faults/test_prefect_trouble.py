@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from flows.launch import TemporaryPrefect
+from flows.settings import Settings
 from tests.faults.restartable import Restartable, free_ports
 
 pytestmark = pytest.mark.xdist_group("prefect-trouble")  # one worker starts the server
@@ -111,3 +114,20 @@ def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
         assert f"no Prefect server answers at PREFECT_API_URL={prefect.url}/api" in " ".join(out.split())
         prefect.start()
         prefect.wait()
+
+
+def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training does not fail for it; the address stays, and the log keeps what the first one said."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    server = TemporaryPrefect(Settings(home=tmp_path / "home"))
+    try:
+        (process,) = (each for each in psutil.Process().children() if "flows.temporary_prefect" in each.cmdline())
+        process.kill()
+        server.wait()
+        assert httpx.get(f"{server.api_url}/health").status_code == 200
+    finally:
+        server.stop()
