@@ -22,7 +22,8 @@ from flows.history import replay, stable_once
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.labelling import STABLE, alias_of
 from flows.live_server import Endpoints, ModelAtServer, running_server
-from flows.registry_reader import RegistryView, check_same_registry, read_registry
+from flows.registry_identity import check_same_registry, journaled_publications, registered_here
+from flows.registry_reader import RegistryView, read_registry
 from flows.settings import Settings
 from flows.workspaces import workspace
 from serving.errors import DeadlineExceeded, HotswapError, RepositoryError, ServerUnavailable, VersionNotFound
@@ -173,7 +174,7 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
     registry, registry_error = None, ""
     try:
         view = read_registry(model)
-        check_same_registry(view, model, _registered_here(repository, model, entries, (*published, *retired)))
+        check_same_registry(view, model, registered_here(repository, model, entries))
         registry = view
     except HotswapError as exc:
         registry_error = str(exc)
@@ -311,19 +312,7 @@ def _unregistered(seen: Seen, version: int | None) -> bool:
 
 
 def _once_registered(seen: Seen) -> set[int | None]:
-    return _journaled_publications(seen.entries)
-
-
-def _journaled_publications(entries: Sequence[Entry]) -> set[int | None]:
-    return {entry.version for entry in entries if entry.action == "publish"}
-
-
-def _registered_here(
-    repository: Repository, model: str, entries: Sequence[Entry], versions: Sequence[int]
-) -> dict[int, str | None]:
-    """The run of every version on disk that was registered when it was published."""
-    once = _journaled_publications(entries)
-    return {version: repository.stamp(model, version).get("run_id") for version in versions if version in once}
+    return journaled_publications(seen.entries)
 
 
 def _wanted_aliases(seen: Seen, wanted: Mapping[str, int]) -> dict[str, int | None]:
@@ -474,11 +463,11 @@ def _can_be_registered_again(seen: Seen, version: int) -> bool:
 def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     seen = look(settings, model, servers)
     if seen.open_runs and seen.registry is not None:
-        open_runs.close(settings, promotion.open_registry(settings), model)
+        open_runs.close(settings, promotion.open_registry(settings, model), model)
     if seen.journal_error:
         return
     if seen.removal is not None or seen.unfinished is not None:
-        promotion.tidy(settings, promotion.open_registry(settings), model)
+        promotion.tidy(settings, promotion.open_registry(settings, model), model)
         seen = look(settings, model, servers)
     repository = Repository(settings.models_repo)
     if seen.published and (not seen.configured or any(_is_behind(seen, each) for each in seen.servers or ())):
@@ -493,7 +482,7 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     wanted = _mend_labels(settings, seen)
     moves = _wanted_aliases(seen, wanted)
     if moves:
-        registry = promotion.open_registry(settings)
+        registry = promotion.open_registry(settings, model)
         for alias, version in moves.items():
             registry.set_alias(model, alias, version)
     _mend_journal(settings, repository, seen, wanted, lost)
@@ -508,7 +497,7 @@ def _register_again(settings: Settings, model: str, version: int) -> bool:
     path, stamp = repository.path(model, version), repository.stamp(model, version)
     if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
         return False
-    registry = promotion.open_registry(settings)
+    registry = promotion.open_registry(settings, model)
     example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
     with workspace() as directory:
         saved_model = directory / "saved_model"

@@ -25,6 +25,7 @@ from flows import prefect_access, progress
 from flows.labelling import STABLE, validate_label
 from flows.live_server import ask_first
 from flows.prefect_access import PrefectUnavailable
+from flows.registry_identity import check_registry
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
@@ -147,6 +148,7 @@ def _prepare(settings: Settings, recipe: str) -> None:
     from flows.registry import Registry
 
     progress.note("opening MLflow's database")
+    check_registry(settings, find_recipe(recipe).name)
     # Makes MLflow's database where there is none, while the Prefect server makes its own.
     Registry(settings.home / "artifacts").check()
     if server is not None:

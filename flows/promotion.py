@@ -25,6 +25,7 @@ from flows.bake import watch
 from flows.journal import Entry, Journal
 from flows.labelling import CANARY, STABLE, Change, alias_of, attempt, validate_label
 from flows.live_server import Endpoints, ask_first, ask_running, own_server, running_server
+from flows.registry_identity import check_registry
 from flows.settings import Settings
 from flows.unlabelled import warn_unless_stable
 from serving.errors import (
@@ -69,13 +70,19 @@ class Verified:
     seconds: float
 
 
-def open_registry(settings: Settings) -> Registry:
+def open_registry(settings: Settings, model: str, may_be_unknown: bool = False) -> Registry:
     """
     MLflow, as the settings name it.
 
+    Args:
+        settings: Where it keeps its files.
+        model: What is going to be changed in it.
+        may_be_unknown: Whether it is well when MLflow does not know the model, although it was registered.
+
     Raises:
-        RegistryError: It cannot be used.
+        RegistryError: It cannot be used, or is another one than what is published was registered in.
     """
+    check_registry(settings, model, may_be_unknown)
     from flows.registry import Registry  # MLflow takes seconds to import
 
     registry = Registry(settings.home / "artifacts")
@@ -323,7 +330,7 @@ def set_label(settings: Settings, model: str, label: str, version: int, reason: 
     with repository.lock(model):
         _published(repository, model, version)
         ask_first(settings, model)
-        registry = open_registry(settings)
+        registry = open_registry(settings, model)
         with _labels_restored_on_failure(settings, registry, model, (label,)):
             change = labelling.move(settings, model, label, version)
             _set_alias(registry, model, alias_of(label), version)
@@ -354,7 +361,7 @@ def remove_label(
         if dry_run:
             return Change("unlabel", model, before[label], label, before[label], dry_run=True)
         ask_first(settings, model)
-        registry = open_registry(settings)
+        registry = open_registry(settings, model)
         with _labels_restored_on_failure(settings, registry, model, (label,)):
             labelling.write(repository, model, {name: at for name, at in before.items() if name != label})
             server = ask_running(settings, lambda server: server.reload(repository))
@@ -563,10 +570,10 @@ def retire(
             return Change("retire", model, version, retired=(version,), dry_run=True)
         ask_first(settings)
         if carried:
+            registry = open_registry(settings, model, may_be_unknown=True)
             labelling.restore(settings, model, {label: at for label, at in before.items() if label not in carried})
-            registry = open_registry(settings)
-            for label in carried:
-                registry.set_alias(model, alias_of(label), None)
+            for alias in registry.aliases(model).keys() & {alias_of(label) for label in carried}:
+                registry.set_alias(model, alias, None)
         repository.retire(model, version)
         server = ask_running(settings, lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
@@ -672,7 +679,7 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
 def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:
     """Tell the registry of a rollback. The way back must not wait for MLflow, so a failure here is only reported."""
     try:
-        registry = open_registry(settings)
+        registry = open_registry(settings, model)
         _set_alias(registry, model, alias_of(STABLE), change.version)
         for version in set(change.retired).intersection(registry.versions(model)):
             registry.tag_version(model, version, {"promotion": "rolled back"})

@@ -1,9 +1,7 @@
 """
 What does MLflow hold about a model?
 
-For those who only look: nothing is made, nothing is migrated, and what cannot be read is never taken for gone. An
-MLflow that answers but is another one than the model was registered in, as after a slip in ``MLFLOW_TRACKING_URI``,
-counts as one that cannot be read.
+For those who only look: nothing is made, nothing is migrated, and what cannot be read is never taken for gone.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows import mlflow_access
 from flows.mlflow_errors import RegistryError
-from serving.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,14 +40,18 @@ class RegistryView:
     """whether there is a registered model of this name"""
 
 
-def read_registry(model: str) -> RegistryView:
+def read_registry(model: str, what: str = "read") -> RegistryView:
     """
     Aliases and versions of `model`; empty where MLflow does not know it.
+
+    Args:
+        model: The model's name.
+        what: What MLflow cannot be, in the words of an error: used or read.
 
     Raises:
         RegistryUnread: MLflow cannot be read.
     """
-    return _READER.ask(mlflow_access.registry_address(), lambda client: _view(client, model), RegistryView())
+    return _READER.ask(mlflow_access.registry_address(), lambda client: _view(client, model), RegistryView(), what)
 
 
 def check_readable() -> None:
@@ -75,58 +76,30 @@ def read_run_tags(run_id: str) -> dict[str, str]:
     return _READER.ask(mlflow_access.tracking_address(), lambda client: dict(client.get_run(run_id).data.tags), {})
 
 
-def check_same_registry(view: RegistryView, model: str, published: Mapping[int, str | None]) -> None:
-    """
-    Is this the registry that the versions on disk were registered in?
-
-    Args:
-        view: What the registry has.
-        model: The model's name.
-        published: The run of every version that was registered and published here, as far as its stamp is there.
-
-    Raises:
-        RegistryUnread: It is not; the message asks for the address.
-    """
-    address = redacted(mlflow_access.registry_address())
-    question = "is MLFLOW_TRACKING_URI the right one?"
-    if published and not view.known:
-        raise RegistryUnread(
-            f"MLflow at {address} does not know the model {model!r}, which was registered: {question} "
-            "If the model was deleted there, create it again and `hotswap reconcile` registers its versions"
-        )
-    for version, run_id in sorted(published.items()):
-        there = view.runs.get(version)
-        if run_id and there and there != run_id:
-            raise RegistryUnread(
-                f"MLflow at {address} has another version {version} of {model!r}, made by run {there}, "
-                f"not by {run_id}: {question}"
-            )
-
-
 class _Reader:
     """Asks MLflow, and remembers for a moment that it could not be asked."""
 
     def __init__(self) -> None:
         self._failed_at = float("-inf")
-        self._failed = ("", "")
+        self._failed = ("", "", "")
 
-    def ask(self, address: str, question: Callable[[MlflowClient], T], unknown: T) -> T:
+    def ask(self, address: str, question: Callable[[MlflowClient], T], unknown: T, what: str = "read") -> T:
         """The answer of MLflow at `address`; `unknown` where it has nothing of that name."""
-        if self._failed[0] == address and time.monotonic() - self._failed_at < _FAILURE_SECONDS:
-            raise RegistryUnread(self._failed[1])
+        if self._failed[:2] == (address, what) and time.monotonic() - self._failed_at < _FAILURE_SECONDS:
+            raise RegistryUnread(self._failed[2])
         try:
-            with mlflow_access.translated(address, "read"):
-                return _answer(address, question, unknown)
+            with mlflow_access.translated(address, what):
+                return _answer(address, question, unknown, what)
         except RegistryError as exc:
-            self._failed, self._failed_at = (address, str(exc)), time.monotonic()
+            self._failed, self._failed_at = (address, what, str(exc)), time.monotonic()
             raise RegistryUnread(str(exc)) from exc
 
 
-def _answer(address: str, question: Callable[[MlflowClient], T], unknown: T) -> T:
+def _answer(address: str, question: Callable[[MlflowClient], T], unknown: T, what: str) -> T:
     if mlflow_access.is_new(address):
         return unknown
     tracking = mlflow_access.tracking_address()
-    client = mlflow_access.connect("read", address if mlflow_access.is_new(tracking) else tracking)
+    client = mlflow_access.connect(what, address if mlflow_access.is_new(tracking) else tracking)
     try:
         return question(client)
     except mlflow_access.import_mlflow().MlflowException as exc:

@@ -82,7 +82,7 @@ def remove(settings: Settings, model: str, force: str | None = None, dry_run: bo
         # All are asked before anything changes.
         from flows.promotion import open_registry  # it imports this module
 
-        registry = open_registry(settings)
+        registry = open_registry(settings, model, may_be_unknown=True)
         ask_first(settings)
         if begun is None:
             _begin(settings, planned, force or "")

@@ -220,8 +220,7 @@ def _trial(
     settings = load_settings()
     apply_environment(settings)
     Repository(settings.models_repo).check_writable()
-    registry = Registry(settings.home / "artifacts")
-    registry.check()
+    registry = promotion.open_registry(settings, recipe.name)
     open_runs.close(settings, registry, recipe.name)
     thresholds = recipe.thresholds
     if min_accuracy is not None:
