@@ -16,10 +16,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import requests
 
 from flows import prefect_access, progress
 from flows.labelling import STABLE, validate_label
@@ -29,6 +29,7 @@ from flows.registry_identity import check_registry
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.errors import HotswapError
 from serving.native_logs import without_start_up_notes
+from serving.redaction import redacted
 from serving.repository import Repository, check_complete
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def train(
     _prepare(settings, recipe)
     from flows.train_and_promote import TrainOutcome, train_and_promote
 
-    outcome = train_and_promote(recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label)
+    # Prefect keeps the parameters of a flow as they are.
+    outcome = train_and_promote(
+        recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason and redacted(reason), label
+    )
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
@@ -107,7 +111,9 @@ def promote(
     from flows.train_and_promote import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
-    outcome = promote_model(recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version)
+    outcome = promote_model(
+        recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason and redacted(reason), label, version
+    )
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
@@ -280,7 +286,6 @@ def _check_prefect(api_url: str) -> None:
 
 def _answers(api_url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
+        return requests.get(f"{api_url.rstrip('/')}/health", timeout=5).status_code == 200
+    except (requests.RequestException, ValueError):
         return False

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from serving.redaction import redacted
+
 MAX_LOG_BYTES = 10 << 20
 STOP_SECONDS = 35.0  # the model server lets requests in flight end, for at most 30 s
 _LAST_LINES = 15
+_MAX_LINE_BYTES = 1 << 20
+_DRAIN_SECONDS = 5.0
 
 # A stopped process has to go on first: else SIGTERM might come to a thread that does not look at it. One that hangs
 # takes SIGKILL only. A zombie has ended, although nobody may ever ask for its exit code.
@@ -56,20 +61,36 @@ class Process:
         logs: Path,
         environment: Mapping[str, str] | None = None,
         output: int | None = None,
+        redact: bool = False,
     ) -> None:
-        """`output` is where its standard output goes when that is for the user; else it goes to its log."""
+        """
+        Start it.
+
+        Args:
+            name: What it is called; its log too.
+            command: The program and its arguments.
+            logs: The directory of its log.
+            environment: What it has besides the environment of this process.
+            output: Where its standard output goes when that is for the user; else it goes to its log.
+            redact: Whether its log goes through this process, which leaves secrets out; it waits while that is stopped.
+        """
         self.name = name
         self.log_path = logs / f"{name.replace(' ', '-')}.log"
+        self._copying: threading.Thread | None = None
         with self._open_log() as log:
             self._log_begins = log.seek(0, os.SEEK_END) if log.seekable() else 0
-            self._leader = subprocess.Popen(
-                ["/bin/sh", "-c", _TETHERED, "sh", *command],
-                stdin=subprocess.PIPE,
-                stdout=log if output is None else output,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **(environment or {})},
-            )
+            written = self._redacted_log() if redact else os.dup(log.fileno())
+            try:
+                self._leader = subprocess.Popen(
+                    ["/bin/sh", "-c", _TETHERED, "sh", *command],
+                    stdin=subprocess.PIPE,
+                    stdout=written if output is None else output,
+                    stderr=written,
+                    start_new_session=True,
+                    env={**os.environ, **(environment or {})},
+                )
+            finally:
+                os.close(written)
 
     @property
     def pid(self) -> int:
@@ -133,14 +154,29 @@ class Process:
             self._leader.wait(max(0.0, deadline - time.monotonic()))
         self.kill()
         self._leader.communicate()
+        if self._copying is not None:
+            self._copying.join(_DRAIN_SECONDS)
+
+    def _redacted_log(self) -> int:
+        """A pipe whose lines come into the log without their secrets."""
+        read, written = os.pipe()
+        self._copying = threading.Thread(target=self._copy, args=(read,), name=f"log of {self.name}", daemon=True)
+        self._copying.start()
+        return written
+
+    def _copy(self, pipe: int) -> None:
+        with os.fdopen(pipe, "rb") as lines, self._open_log() as log:
+            while line := lines.readline(_MAX_LINE_BYTES):
+                with suppress(OSError):  # a full disk: what is not read would stop the process
+                    log.write(redacted(line.decode("utf-8", "replace")).encode())
 
     def _open_log(self) -> IO[bytes]:
         """Nowhere, when there is no place for a log: the process matters more."""
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            return self.log_path.open("ab")
+            return self.log_path.open("ab", buffering=0)
         except OSError:
-            return Path(os.devnull).open("ab")
+            return Path(os.devnull).open("ab", buffering=0)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # nobody is left

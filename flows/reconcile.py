@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import drift, open_runs
+from flows.prefect_records import followed, keep_table, without_secrets
 from flows.settings import Settings, apply_environment, load_settings
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
+@followed
 def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Repair]:
     """
     Make registry, directory, ``models.config``, journal and server agree.
@@ -32,11 +33,12 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Rep
         for repair in repairs
         for finding in (*repair.mended, *repair.left)
     ]
-    create_table_artifact(rows, key="reconcile", description="What did not agree")
+    keep_table("reconcile", rows, "What did not agree")
     return repairs
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def mend(settings: Settings, model: str, dry_run: bool) -> drift.Repair:
     """Repair one model."""
     return drift.repair(settings, model, dry_run)

@@ -7,10 +7,12 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import promotion
 from flows.labelling import Change
+from flows.prefect_records import followed, without_secrets
 from flows.settings import Settings, apply_environment, load_settings
 
 
 @flow(name="roll-back", flow_run_name="roll back {model}")
+@followed
 def roll_back(model: str, to: int | None = None, reason: str | None = None) -> Change:
     """
     Point label and alias of `model` to an earlier version and retire the later ones.
@@ -26,6 +28,7 @@ def roll_back(model: str, to: int | None = None, reason: str | None = None) -> C
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def move_back(settings: Settings, model: str, to: int | None, reason: str | None = None) -> Change:
     """Move label, directories and alias."""
     return promotion.rollback(settings, model, to, reason=reason)

@@ -170,6 +170,7 @@ def _model_server(settings: Settings) -> Service:
         {"HOTSWAP_REST_PORT": settings.rest_port, "HOTSWAP_GRPC_PORT": settings.grpc_port},
         ready_seconds=_MODEL_SERVER_READY_SECONDS,
         must_start=True,
+        redact_log=False,
     )
 
 

@@ -61,6 +61,8 @@ class Service:
     """where its standard output goes, when that is for the user"""
     max_silence_seconds: float = 60.0
     """without an answer, after which it counts as hanging"""
+    redact_log: bool = True
+    """whether secrets are left out of its log; what does so itself writes without waiting for this process"""
 
 
 class Supervisor:
@@ -116,7 +118,9 @@ class Supervisor:
         try:
             self._check_ports(self.service)
             service = self.service
-            process = Process(service.name, service.command(), self._logs, service.environment, service.output)
+            process = Process(
+                service.name, service.command(), self._logs, service.environment, service.output, service.redact_log
+            )
             try:
                 self._watch(process)
             finally:

@@ -15,8 +15,17 @@ import threading
 
 import uvicorn
 
+from serving.redaction import redact_logs, redacted_output
+
 
 def main() -> None:
+    """Run until the other process ends; the log carries no secret."""
+    redact_logs()
+    with redacted_output():
+        _serve()
+
+
+def _serve() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     listening = socket.socket(fileno=int(sys.argv[1]))
     config = uvicorn.Config(

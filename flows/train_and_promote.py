@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from prefect import State, flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -32,6 +31,7 @@ from flows.labelling import STABLE, Change
 from flows.live_server import ask_first
 from flows.mlflow_errors import RegistryError
 from flows.noninferiority import Verdict
+from flows.prefect_records import followed, keep_markdown, keep_table, without_secrets
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry import FLOW_RUN, Registered, Registry
 from flows.sandbox import SandboxDecision, SandboxServer
@@ -40,6 +40,7 @@ from flows.settings import Settings, apply_environment, load_settings
 from flows.unlabelled import warn_unless_stable
 from flows.workspaces import workspace
 from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
+from serving.redaction import redacted
 from serving.repository import STAMP, Repository, check_complete, digest
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class _Trial:
 
 
 @flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
+@followed
 def train_and_promote(
     recipe: str = "iris",
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42,
@@ -165,6 +167,7 @@ def train_and_promote(
 
 
 @flow(name="promote", flow_run_name="promote {recipe}")
+@followed
 def promote(
     recipe: str,
     run: str | None = None,
@@ -274,7 +277,7 @@ def _judge_and_promote(
     if tried.verdict is Verdict.REJECTED:
         log.info("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
         outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
-        return Completed(name="Rejected", message=tried.reason, data=outcome)
+        return Completed(name="Rejected", message=redacted(tried.reason), data=outcome)
     # One promotion of a model at a time: its number, its directory and its labels belong together.
     with Repository(settings.models_repo).lock(model):
         promotion.tidy(settings, registry, model)
@@ -370,12 +373,14 @@ def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def ask(settings: Settings, model: str) -> None:
     """See that every server answers, serves this repository, and has the same versions as the others."""
     ask_first(settings, model)
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def load(recipe: Recipe, registry: Registry, run_id: str) -> Dataset:
     """Load, check and split the recipe's data."""
     dataset = load_dataset(recipe)
@@ -385,6 +390,7 @@ def load(recipe: Recipe, registry: Registry, run_id: str) -> Dataset:
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def train(
     recipe: Recipe, dataset: Dataset, registry: Registry, run_id: str, seed: int, epochs: int, directory: Path
 ) -> Path:
@@ -405,6 +411,7 @@ def train(
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def fetch(registry: Registry, run: str | None, saved_model: Path | None, directory: Path) -> Path:
     """
     A copy of the SavedModel that a run keeps, or that is in a directory.
@@ -427,6 +434,7 @@ def fetch(registry: Registry, run: str | None, saved_model: Path | None, directo
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def examine(
     model: str, saved_model: Path, thresholds: Thresholds, registry: Registry, run_id: str
 ) -> GateDecision | None:
@@ -439,6 +447,7 @@ def examine(
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: str) -> Evaluation:
     """Run the exported SavedModel over the held-out rows."""
     evaluation = evaluate_saved_model(saved_model, dataset.test, len(dataset.class_names))
@@ -448,6 +457,7 @@ def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: st
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def evaluate_live(
     settings: Settings, model: str, candidate: Path, dataset: Dataset, registry: Registry, run_id: str
 ) -> Champion | None:
@@ -469,6 +479,7 @@ def evaluate_live(
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def keep(saved_model: Path, dataset: Dataset, evaluation: Evaluation, registry: Registry, run_id: str) -> str:
     """Keep the SavedModel in its run, whatever becomes of it; its address in MLflow."""
     example, output = dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS]
@@ -476,6 +487,7 @@ def keep(saved_model: Path, dataset: Dataset, evaluation: Evaluation, registry: 
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def gate(
     model: str,
     saved_model: Path,
@@ -497,12 +509,13 @@ def gate(
 def _report(model: str, decision: GateDecision, registry: Registry, run_id: str) -> None:
     registry.log_decision(run_id, decision)
     key = "gate-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
-    create_markdown_artifact(decision.markdown, key=key, description=f"Gate of {model}")
-    create_table_artifact(decision.table, key=f"{key}-checks", description=f"Gate of {model}, check by check")
+    keep_markdown(key, decision.markdown, f"Gate of {model}")
+    keep_table(f"{key}-checks", decision.table, f"Gate of {model}, check by check")
     log.info("gate decided model=%s verdict=%s", model, decision.verdict)
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def sandbox(
     settings: Settings,
     server: SandboxServer,
@@ -530,12 +543,13 @@ def sandbox(
     server.stop()
     registry.log_sandbox(run_id, decision)
     key = "sandbox-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
-    create_markdown_artifact(decision.markdown, key=key, description=f"Sandbox of {model}")
+    keep_markdown(key, decision.markdown, f"Sandbox of {model}")
     log.info("sandbox decided model=%s verdict=%s", model, decision.verdict)
     return decision
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def register(
     settings: Settings, model: str, saved_model: Path, model_uri: str, registry: Registry, run_id: str
 ) -> Registered:
@@ -548,18 +562,21 @@ def register(
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def publish(settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any]) -> Path:
     """Make the registered files visible to the server, by one rename."""
     return promotion.publish(settings, model, registered.version, registered.saved_model, stamp)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
     """Wait until the version answers by number, and as it was judged."""
     return promotion.verify(settings, model, version)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def label(
     settings: Settings,
     registry: Registry,
@@ -574,6 +591,7 @@ def label(
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
+@without_secrets
 def relabel(
     settings: Settings, registry: Registry, model: str, version: int, run_id: str, reason: str | None
 ) -> Change:
@@ -582,6 +600,7 @@ def relabel(
 
 
 @task(cache_policy=NO_CACHE)
+@without_secrets
 def watch(
     settings: Settings,
     registry: Registry,
@@ -628,7 +647,7 @@ def _stamp(
 def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
     """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
     log.info("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
-    return Completed(name=outcome.decision.capitalize(), message=outcome.reason, data=outcome)
+    return Completed(name=outcome.decision.capitalize(), message=redacted(outcome.reason), data=outcome)
 
 
 class _Clock:

@@ -27,7 +27,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<user>[^\s/?#\"<>]{1,1000})@")
-_PARAMETER = re.compile(rf"(?P<name>[?&;][\w.-]{{0,40}}(?:{_WORDS})=)[^\s&;#'\"<>),]+", re.IGNORECASE)
+_PARAMETER = re.compile(rf"(?P<name>(?:^|[?&;\s'\"(])[\w.-]{{0,40}}(?:{_WORDS})=)[^\s&;#'\"<>),]+", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(?P<scheme>\b(?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{8,}")
 _MIN_LENGTH = 6
 """shorter values of variables would blot out words that have nothing to do with them"""
@@ -53,6 +53,25 @@ def redacted_values(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: redacted_values(each) for key, each in value.items()}
     return [redacted_values(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def redact_error(exc: BaseException) -> None:
+    """Leave the secrets out of an error and of those that it came from; who catches it may keep its text anywhere."""
+    seen: list[BaseException] = []
+    current: BaseException | None = exc
+    while current is not None and current not in seen:
+        seen.append(current)
+        current.args = tuple(map(_redacted_part, current.args))
+        if isinstance(current, OSError):
+            current.filename = _redacted_part(current.filename)
+            current.strerror = _redacted_part(current.strerror)
+        current = current.__cause__ or current.__context__
+
+
+def _redacted_part(part: Any) -> Any:
+    """The part as it is, or its text where that has a secret in it."""
+    text = str(part)
+    return part if (shown := redacted(text)) == text else shown
 
 
 def redact_logs() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,47 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
         assert httpx.get(f"{server.api_url}/health").status_code == 200
     finally:
         server.stop()
+
+
+FLOWS = (
+    ("flows.roll_back:roll_back", "before flows.promotion:rollback", "'tiny'"),
+    ("flows.reconcile:reconcile", "before flows.drift:repair", "'tiny'"),
+    ("flows.train_and_promote:train_and_promote", "before flows.train_and_promote:ask_first", ""),
+)
+
+
+def test_killed_flow_runs_of_every_kind_are_named_and_ended(
+    environment: dict[str, str], prefect: Restartable, tmp_path: Path
+) -> None:
+    """Also before their first step; those whose processes are there are not named."""
+    environment = {**environment, "PREFECT_API_AUTH_STRING": ":".join(WHO)}
+    with ExitStack() as stack:
+        running = [stack.enter_context(waiting(environment, *flow)) for flow in FLOWS]
+        for process in running:
+            assert process.stdout is not None
+            assert "there\n" in process.stdout
+        assert "whose process has gone" not in " ".join(hotswap(environment, "doctor")[1].split())
+        for process in running:
+            process.kill()
+    flow_runs = [path.name for path in (tmp_path / "home" / "flow_runs").iterdir()]
+    assert len(flow_runs) == len(FLOWS)
+    told = " ".join(hotswap(environment, "doctor")[1].split())
+    for flow_run in flow_runs:
+        assert f"Prefect calls flow run {flow_run} running, whose process has gone" in told
+    assert hotswap(environment, "reconcile")[0] == 0
+    with httpx.Client(base_url=f"{prefect.url}/api", auth=WHO, trust_env=False) as api:
+        states = {api.get(f"/flow_runs/{flow_run}").json()["state"]["type"] for flow_run in flow_runs}
+    assert states == {"CRASHED"}
+    assert list((tmp_path / "home" / "flow_runs").iterdir()) == []
+
+
+def waiting(environment: dict[str, str], flow: str, point: str, parameters: str) -> subprocess.Popen[str]:
+    """A flow run in a process of its own, which says when it has come to the point, and stays there."""
+    module, name = flow.split(":")
+    code = f"""
+from {module} import {name}
+from tests.faults.points import at
+with at({point!r}, lambda: print("there", flush=True) or input()):
+    {name}({parameters})
+"""
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=-1, stdout=-1, text=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import labelling
+from flows.processes import Process
 from serving.repository import Repository
 
 SECRET = "hunter-2-of-7"
@@ -61,3 +63,15 @@ def test_no_command_shows_a_secret_when_everything_is_down(command: list[str], t
     for text in texts:
         assert SECRET not in text
         assert TOKEN not in text
+
+
+def test_the_log_of_a_process_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another's program as well; its last words are there as soon as it has ended, whatever they were."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    code = (
+        "import os, sys; print('at http://ada:hidden@db', flush=True);"
+        "sys.stderr.write('refused: ' + os.environ['MLFLOW_TRACKING_PASSWORD'] + ' again')"
+    )
+    process = Process("page", [sys.executable, "-c", code], tmp_path, redact=True)
+    process.end(time.monotonic() + 30)
+    assert process.last_lines == "at http://ada:***@db\nrefused: *** again"

@@ -13,7 +13,7 @@ import pytest
 from clients.rest_client import RestClient
 from flows.journal import next_record
 from serving.errors import HotswapError, RepositoryError, ServerUnavailable
-from serving.redaction import redact_logs, redacted, redacted_output
+from serving.redaction import redact_error, redact_logs, redacted, redacted_output
 
 SECRET = "hunter-2/of 7"
 QUOTED = "hunter-2%2Fof%207"
@@ -31,6 +31,9 @@ QUOTED = "hunter-2%2Fof%207"
         f"https://store.example/a?X-Amz-Signature=ab&api_key={QUOTED}",
         f"sqlite:////m.db?password={QUOTED}&timeout=3",
         f"Authorization: Bearer {QUOTED.replace('%', '')}",
+        f"host=db user=ada password={QUOTED} dbname=mlflow",
+        f"password={QUOTED}",
+        f"connect(user='ada', password={QUOTED})",
     ],
 )
 def test_addresses_and_headers_show_no_secret(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +134,15 @@ def test_errors_and_the_journal_show_no_secret() -> None:
     record = next_record("", "undo", {"why": text, "labels": {"a": text}, "added": [1]})
     shown = "no answer from http://ada:***@db"
     assert (record["why"], record["labels"], record["added"]) == (shown, {"a": shown}, [1])
+
+
+def test_an_error_that_somebody_keeps_has_no_secret() -> None:
+    """Nor have those that it came from; what its parts are stays, and an error of the system names its file."""
+    error = ValueError(f"http://ada:{QUOTED}@db is no database", 7)
+    error.__cause__ = FileNotFoundError(2, "No such file", f"/data?password={QUOTED}")
+    redact_error(error)
+    assert error.args == ("http://ada:***@db is no database", 7)
+    assert str(error.__cause__) == "[Errno 2] No such file: '/data?password=***'"
 
 
 def test_a_client_does_not_show_the_password_of_its_address() -> None:

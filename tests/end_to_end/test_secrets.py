@@ -1,0 +1,177 @@
+"""No secret is shown or kept while everything runs: on a terminal, in a log, in MLflow, in Prefect, in the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+SECRET = "hunter-2-of-7"
+TOKEN = "token-9-of-11"
+SECRETS = (SECRET, TOKEN)
+PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+DOWN = f"http://ada:{SECRET}@127.0.0.1:1"
+WHY = ["--reason", f"as postgresql://bob:{SECRET}@db says, and {TOKEN}"]
+RECIPE = f"""
+from dataclasses import replace
+from flows.recipes.iris import RECIPE as iris
+
+def load():
+    raise ValueError("no rows at postgresql://bob:{SECRET}@db/x?sslpassword={SECRET}, password={SECRET}, {TOKEN}")
+
+RECIPE = replace(iris, name="leaky", load=load)
+"""
+DRIVER = """
+import json, os, sys
+from flows import cli
+for environment, arguments in json.load(sys.stdin):
+    before = dict(os.environ)
+    os.environ.update(environment)
+    print("##", *arguments[:2], flush=True)
+    print("## exit", cli.run(arguments), flush=True)
+    for name in environment:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+"""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What `hotswap up` and the commands beside it have printed and written."""
+
+    directory: Path
+    up: str
+    commands: str
+    arguments: str
+    """of every process of `hotswap up`"""
+    codes: tuple[int, ...]
+
+    @property
+    def kept(self) -> Iterator[tuple[Path, bytes]]:
+        for path in sorted(self.directory.rglob("*")):
+            if path.is_file() and path.parts[len(self.directory.parts)] in ("home", "models"):
+                yield path, path.read_bytes()
+
+
+def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """The life of a model, and then each of the others down on its own."""
+    yield {}, ["train", "iris", *WHY]
+    yield {}, ["train", "iris", "--epochs", "1", "--min-accuracy", "1", "--verbose", *WHY]
+    yield {}, ["train", "leaky_recipe:RECIPE"]
+    yield {}, ["promote", "iris", "--saved-model", str(models / "iris" / "1"), *WHY]
+    yield {}, ["label", "iris", "canary", "1", *WHY]
+    yield {}, ["label", "iris", "canary", "--remove", *WHY]
+    for command in (["status"], ["history", "iris"], ["explain", "iris", "2"], ["reconcile"], ["doctor"]):
+        yield {}, command
+    yield {}, ["rollback", "iris", *WHY]
+    yield {}, ["restore", "iris", "2", *WHY]
+    yield {}, ["retire", "iris", "2", *WHY]
+    yield {}, ["predict", "iris", "5.1,3.5,1.4,0.2"]
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "HOTSWAP_SERVING_ENDPOINTS"):
+        down = {name: f"{DOWN} 127.0.0.1:1" if name == "HOTSWAP_SERVING_ENDPOINTS" else DOWN}
+        for command in (
+            ["train", "iris"],
+            ["status"],
+            ["doctor"],
+            ["reconcile"],
+            ["explain", "iris", "1"],
+            ["label", "iris", "canary", "1"],
+            ["rollback", "iris"],
+        ):
+            yield down, command
+    yield {}, ["remove", "iris", "--force", WHY[1]]
+    yield {}, ["history", "iris", "--json"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
+    directory = tmp_path_factory.mktemp("secrets")
+    (directory / "token").write_text(TOKEN)
+    (directory / "leaky_recipe.py").write_text(RECIPE)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+        ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
+    environment = {
+        **kept,
+        **ports,
+        "PYTHONPATH": f"{Path.cwd()}:{directory}",
+        "HOTSWAP_HOME": str(directory / "home"),
+        "HOTSWAP_MODELS_REPO": str(directory / "models"),
+        "HOTSWAP_TOKEN_FILE": str(directory / "token"),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_TRACKING_PASSWORD": SECRET,
+        "PREFECT_SERVER_API_AUTH_STRING": f"ada:{SECRET}",
+        "PREFECT_API_AUTH_STRING": f"ada:{SECRET}",
+    }
+    backend = f"sqlite:///file:{directory}/home/mlflow.db?uri=true&password={SECRET}"
+    up = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "up", "--json"],
+        env={**environment, "MLFLOW_TRACKING_URI": backend},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=directory,
+    )
+    assert up.stdout is not None
+    first = up.stdout.readline()
+    assert first, up.communicate()[1]
+    processes = psutil.Process(up.pid).children(recursive=True)
+    arguments = "\n".join(" ".join(each.cmdline()) for each in processes)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        env={
+            **environment,
+            "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_MLFLOW_PORT']}",
+            "PREFECT_API_URL": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_PREFECT_PORT']}/api",
+        },
+        input=json.dumps(list(commands(directory / "models"))),
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        timeout=220,
+        check=False,
+    )
+    up.send_signal(signal.SIGTERM)
+    rest, errors = up.communicate(timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    codes = tuple(int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("## exit"))
+    return Swept(directory, first + rest + errors, done.stdout + done.stderr, arguments, codes)
+
+
+def test_the_life_of_a_model_went_as_it_should(swept: Swept) -> None:
+    """Each command did what it does without secrets, and what was down was missed."""
+    assert swept.codes[:15] == (0, 3, 1, *[0] * 12), swept.commands
+    assert swept.codes[-2:] == (0, 0)
+
+
+def test_no_output_shows_a_secret(swept: Swept) -> None:
+    """Neither those of the commands nor that of `hotswap up`, nor the arguments of its processes."""
+    for text in (swept.commands, swept.up, swept.arguments):
+        assert text
+        assert not [line for line in text.splitlines() if any(secret in line for secret in SECRETS)]
+
+
+def test_nothing_keeps_a_secret(swept: Swept) -> None:
+    """Logs, the traceback, the databases of MLflow and Prefect, artifacts, journal, stamps and models.config."""
+    names = {path.name for path, _ in swept.kept}
+    assert names >= {"mlflow.db", "prefect.db", "mlflow.log", "prefect.log", "error.log", "iris.jsonl", "gate.md"}
+    leaks = {
+        str(path.relative_to(swept.directory)): content[max(0, at - 80) : at + 30]
+        for path, content in swept.kept
+        for secret in SECRETS
+        if (at := content.find(secret.encode())) >= 0
+    }
+    assert leaks == {}
