@@ -73,7 +73,7 @@ def main() -> int:
         f"runs, start everything there; the MLflow page is then http://{users.url_host}:{users.mlflow_port}, the "
         f"Prefect page http://{users.url_host}:{users.prefect_port}:"
     )
-    print(_look_commands(directory, set_aside), flush=True)
+    print(f"\n{_look_commands(directory, set_aside)}", flush=True)
     return 0
 
 
@@ -127,7 +127,7 @@ def _run(settings: Settings) -> None:
 def _train(*options: str, expected: int = 0) -> dict[str, Any]:
     """Train as a user does, who sees the progress; the outcome."""
     arguments = ["train", MODEL, *options, "--json"]
-    print(f"$ hotswap {' '.join(arguments)}", flush=True)
+    print(f"\n$ hotswap {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], stdout=subprocess.PIPE, check=False)
     _prove(done.returncode == expected, f"the training ended with exit code {done.returncode}, not {expected}")
     outcome: dict[str, Any] = json.loads(done.stdout)
@@ -209,7 +209,7 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     promotion.set_label(settings, MODEL, STABLE, removed)
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
-    print(f"$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)
+    print(f"\n$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)
     with _asking(settings) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
@@ -236,6 +236,7 @@ def _rows(settings: Settings) -> dict[int, VersionRow]:
 
 def _show_versions(settings: Settings) -> None:
     _say("7. What there is now:")
+    print()
     console().print(version_table(status(settings, MODEL), width()))
 
 
@@ -350,7 +351,7 @@ def _prove(holds: bool, otherwise: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"\n{textwrap.fill(text, width(), break_on_hyphens=False, break_long_words=False)}\n", flush=True)
+    print(f"\n{textwrap.fill(text, width(), break_on_hyphens=False, break_long_words=False)}", flush=True)
 
 
 if __name__ == "__main__":
