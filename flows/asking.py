@@ -11,9 +11,10 @@ from typing import Any
 from clients.client import DEFAULT_SIGNATURE, ModelMetadata, PredictClient, Signature
 from flows.connections import assigned_label, grpc_client, rest_client
 from flows.labelling import STABLE
+from flows.ownership import check_is_ours
 from flows.rows import Expected, check_readable, from_arguments, from_json, plain, written
 from flows.settings import Settings
-from serving.errors import InvalidRequest, ServableNotFound
+from serving.errors import InvalidRequest, ServableNotFound, ServingError
 from serving.repository import Repository
 
 STANDARD_INPUT = "-"
@@ -52,10 +53,12 @@ def ask(settings: Settings, asked: Asked, rows: Sequence[str]) -> Answer:
 
     Raises:
         InvalidRequest: The rows do not fit the signature.
+        ForeignServer: The model is published here, and the server is another repository's.
         ServingError: The server refuses, or does not answer.
     """
     if list(rows) != [STANDARD_INPUT]:
         check_readable(rows)
+    _check_is_ours(settings, asked.model)
     with grpc_client(settings) if asked.grpc else rest_client(settings) as client:
         if asked.version is None and asked.label is None:
             asked = replace(asked, label=assigned_label(client, asked.model, STABLE))
@@ -73,6 +76,15 @@ def ask(settings: Settings, asked: Asked, rows: Sequence[str]) -> Answer:
         classes = _classes(client, asked, metadata, inputs, prediction.version)
     outputs = {name: plain(array) for name, array in prediction.outputs.items()}
     return Answer(asked.model, prediction.version, outputs, classes)
+
+
+def _check_is_ours(settings: Settings, model: str) -> None:
+    """Do not take a model that is published here for one of the same name elsewhere; any other is asked anywhere."""
+    repository = Repository(settings.models_repo)
+    if not repository.versions(model):
+        return
+    with rest_client(settings) as rest, grpc_client(settings) as grpc, suppress(ServingError):  # asking says why
+        check_is_ours(repository, settings.endpoints[0], rest, grpc)
 
 
 def _check_dense(asked: Asked, metadata: ModelMetadata) -> None:

@@ -146,6 +146,8 @@ def test_no_command_acts_on_the_server_of_another_repository(first: Pipeline, se
         "remove MODEL --force test",
         "reconcile",
         "reconcile MODEL",
+        "predict MODEL 1,2,3,4",
+        "predict MODEL 1,2,3,4 --grpc",
     ],
 )
 def test_every_command_ends_with_one_sentence_about_a_foreign_server(
@@ -166,6 +168,16 @@ def test_every_command_ends_with_one_sentence_about_a_foreign_server(
     assert str(first.repository.root) in sentence
     assert str(second.models_repo) in sentence
     assert "Traceback" not in told.err
+
+
+def test_a_model_that_is_not_published_here_is_asked_anywhere(
+    first: Pipeline, second: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has no model of that name cannot take one for the other."""
+    shutil.rmtree(Repository(second.models_repo).base_path(first.model))
+    for name, value in environment(second).items():
+        monkeypatch.setenv(name, value)
+    assert run(["predict", first.model, "1,2,3,4"]) == 0, capsys.readouterr().err
 
 
 def test_a_copy_of_a_repository_does_not_act_on_its_server(first: Pipeline, tmp_path: Path) -> None:
