@@ -27,7 +27,10 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<user>[^\s/?#\"<>]{1,1000})@")
-_PARAMETER = re.compile(rf"(?P<name>(?:^|[?&;\s'\"(])[\w.-]{{0,40}}(?:{_WORDS})=)[^\s&;#'\"<>),]+", re.IGNORECASE)
+_NO_SECRET = r"(?!(?:true|false|none|null)\b)"
+_PARAMETER = re.compile(
+    rf"(?P<name>(?:^|[?&;\s'\"(])[\w.-]{{0,40}}(?:{_WORDS})=){_NO_SECRET}[^\s&;#'\"<>),]+", re.IGNORECASE
+)
 _AUTHORIZATION = re.compile(r"(?P<scheme>\b(?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{8,}")
 _MIN_LENGTH = 6
 """shorter values of variables would blot out words that have nothing to do with them"""

@@ -230,7 +230,8 @@ def test_a_home_may_have_any_characters(offline: Pipeline, tmp_path: Path, monke
     home = tmp_path / ODD
     home.mkdir()
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # one that is not there now is taken away again only if it was set here
+        monkeypatch.delenv(name)
     apply_environment(Settings(home=home, models_repo=tmp_path / "models"))
     assert os.environ["MLFLOW_TRACKING_URI"] == sqlite_address(home / "mlflow.db")
     registry = Registry(home / "artifacts")

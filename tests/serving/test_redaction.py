@@ -74,6 +74,7 @@ def test_the_token_of_the_token_file_is_not_shown(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "text",
     [
+        "--use_alts_credentials=false",
         "MLflow at http://127.0.0.1:5000 cannot be read: set MLFLOW_TRACKING_PASSWORD",
         "ada@example.org published version 3, see https://example.org/a?page=2",
         '{"token": 1, "tokens=": 2}',
