@@ -22,13 +22,13 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: setup ## the main job: train, gate, publish, hot swap, roll back
-	@$(BIN)/python -m flows.demo
+	@$(BIN)/python -m flows.local.demo
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 soak: setup ## the tests of abuse and faults in their long form, with random fuzz
-	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/serving/test_row_independence_property.py
+	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/serving/runtime/test_row_independence_property.py
 
 check: setup ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .
@@ -47,8 +47,8 @@ up: setup ## model server, MLflow page and Prefect server, until Ctrl-C
 bench: setup ## measure the numbers that the README gives
 	$(BIN)/python -m tests.benchmarks
 
-wire: setup ## generate serving/wire_pb2.py from serving/wire.proto again
-	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serving/wire.proto
+wire: setup ## generate serving/protocol/wire_pb2.py from serving/protocol/wire.proto again
+	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serving/protocol/wire.proto
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

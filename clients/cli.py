@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from clients.client import Access, ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
-from serving.errors import HotswapError, InvalidRequest
+from serving.protocol.errors import HotswapError, InvalidRequest
 
 SAMPLE_ROWS = [[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 4.2, 1.5], [6.9, 3.1, 5.4, 2.1]]
 CLASS_SIGNATURE = "classify_class"

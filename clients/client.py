@@ -12,11 +12,11 @@ import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from serving import errors
-from serving.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError
-from serving.model_spec import ModelSpec
-from serving.unknown_operations import explained
-from serving.version_policy import INT64_MAX
+from serving.protocol import errors
+from serving.protocol.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError
+from serving.protocol.model_spec import ModelSpec
+from serving.protocol.unknown_operations import explained
+from serving.repository.version_policy import INT64_MAX
 
 DEFAULT_SIGNATURE = "serving_default"
 INITIALIZER_SIGNATURE = "__saved_model_init_op"  # stands among the signatures, but nobody can ask for it
@@ -146,9 +146,9 @@ class PredictClient(Protocol):
     """
     Asks one model server.
 
-    Every method raises an error of `serving.errors`: `ServerUnavailable` where nobody answers, `DeadlineExceeded` where
-    the answer takes too long, else what the server says is wrong. A call is made again only while the server is
-    unavailable.
+    Every method raises an error of `serving.protocol.errors`: `ServerUnavailable` where nobody answers,
+    `DeadlineExceeded` where the answer takes too long, else what the server says is wrong. A call is made again only
+    while the server is unavailable.
     """
 
     def predict(

@@ -36,11 +36,11 @@ from clients.client import (
 )
 from clients.proxies import is_local_target
 from clients.retries import call_with_retries
-from serving import wire_pb2 as wire
-from serving.errors import FailedPrecondition, InvalidRequest, ServingError, Unsupported
-from serving.model_config import ModelEntry, to_message
-from serving.model_spec import ModelSpec
-from serving.tensors import decode, dtype_of, encode
+from serving.protocol import wire_pb2 as wire
+from serving.protocol.errors import FailedPrecondition, InvalidRequest, ServingError, Unsupported
+from serving.protocol.model_spec import ModelSpec
+from serving.protocol.tensors import decode, dtype_of, encode
+from serving.repository.model_config import ModelEntry, to_message
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"

@@ -39,7 +39,7 @@ from clients.client import (
 )
 from clients.proxies import is_loopback
 from clients.retries import call_with_retries
-from serving.errors import (
+from serving.protocol.errors import (
     DeadlineExceeded,
     InvalidRequest,
     ServableNotFound,
@@ -47,9 +47,9 @@ from serving.errors import (
     ServingError,
     Unauthenticated,
 )
-from serving.model_spec import ModelSpec
-from serving.redaction import redacted
-from serving.tensors import data_type_named, dtype_of
+from serving.protocol.model_spec import ModelSpec
+from serving.protocol.redaction import redacted
+from serving.protocol.tensors import data_type_named, dtype_of
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

@@ -16,7 +16,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from serving.errors import ServerUnavailable
+from serving.protocol.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows import failures, presentation, progress, report_commands
-from flows.command_edges import at_work, plain_settings, show
-from flows.interrupts import between_locks
-from flows.options import (
+from flows.commands import failures, presentation, report_commands
+from flows.commands.edges import at_work, plain_settings, show
+from flows.commands.options import (
     AllowBreaking,
     Bake,
     DryRun,
@@ -41,10 +40,12 @@ from flows.options import (
     RetiredVersion,
     Verbose,
 )
-from serving.redaction import redact_logs, redacted_output
+from flows.console import progress
+from flows.local.interrupts import between_locks
+from serving.protocol.redaction import redact_logs, redacted_output
 
 if TYPE_CHECKING:
-    from flows.labelling import Change
+    from flows.promotion.labelling import Change
     from flows.train_and_promote import TrainOutcome
 
 EXIT_USAGE = 2
@@ -124,7 +125,7 @@ def train(
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
     with _flow_shown(f"training {recipe}"):
-        from flows import launch
+        from flows.local import launch
 
         outcome = launch.train(
             plain_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label
@@ -156,7 +157,7 @@ def promote(
     It is held against the same rows and thresholds as one that was just trained.
     """
     with _flow_shown(f"promoting a model of {recipe}"):
-        from flows import launch
+        from flows.local import launch
 
         outcome = launch.promote(
             plain_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version
@@ -180,7 +181,7 @@ def predict(
     Without --version and --label the version with label stable answers, where there is one. Single values are one row
     where a row has as many.
     """
-    from flows.asking import Asked, ask
+    from flows.prediction.asking import Asked, ask
 
     for row in rows:
         if row.startswith("--"):
@@ -205,7 +206,7 @@ def label(
     if dry_run and not remove:
         raise typer.BadParameter("--dry-run goes with --remove")
     with at_work(f"{'removing' if remove else 'moving'} label {label} of {model}") as settings:
-        from flows import promotion
+        from flows.promotion import promotion
 
         if version is None:
             change = promotion.remove_label(settings, model, label, dry_run, reason)
@@ -228,7 +229,7 @@ def rollback(
     The earlier version must give its golden answers first; else nothing changes.
     """
     with at_work(f"rolling back {model}") as settings:
-        from flows import promotion
+        from flows.promotion import promotion
 
         change = promotion.rollback(settings, model, to, dry_run, reason)
     _show_change(change, as_json)
@@ -247,7 +248,7 @@ def retire(
 ) -> None:
     """Take a version out of the polled directory."""
     with at_work(f"retiring version {version} of {model}") as settings:
-        from flows import promotion
+        from flows.promotion import promotion
 
         change = promotion.retire(settings, model, version, force, dry_run, reason)
     _show_change(change, as_json)
@@ -261,7 +262,7 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
     HOTSWAP_KEEP_VERSIONS says how many are the newest.
     """
     with at_work(f"retiring old versions of {model}") as settings:
-        from flows import retention
+        from flows.promotion import retention
 
         change = retention.tidy(settings, model, dry_run, reason)
     _show_change(change, as_json)
@@ -276,7 +277,7 @@ def restore(
 ) -> None:
     """Put a retired version back."""
     with at_work(f"restoring version {version} of {model}") as settings:
-        from flows import promotion
+        from flows.promotion import promotion
 
         change = promotion.restore(settings, model, version, reason)
     _show_change(change, as_json)
@@ -291,7 +292,7 @@ def remove(
 ) -> None:
     """Take a whole model out, and archive all its versions."""
     with at_work(f"removing {model}") as settings:
-        from flows import removal
+        from flows.promotion import removal
 
         removed = removal.remove(settings, model, force, dry_run)
     show(dataclasses.asdict(removed), presentation.removal_text(removed), as_json)
@@ -303,7 +304,7 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
     if "--help" in context.args:
         print(presentation.server_help())
         return 0
-    from flows.stack import server_flags
+    from flows.local.stack import server_flags
     from serving.cli import main as serve_models
 
     flags = [*server_flags(plain_settings()), *context.args]
@@ -314,12 +315,12 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
 def up(as_json: Json = False) -> None:
     """Run model server, MLflow page and Prefect server, until Ctrl-C."""
     with progress.shown("starting model server, MLflow page and Prefect server", logging.WARNING) as close:
-        from flows import stack
-        from flows.log_file import keep_log
+        from flows.local import stack
+        from flows.machine.log_file import keep_log
         from flows.settings import prepare_home
 
         settings = plain_settings()
-        keep_log("flows.supervision", prepare_home(settings) / "logs" / "up.log")
+        keep_log("flows.local.supervision", prepare_home(settings) / "logs" / "up.log")
         stack.up(settings, as_json, close)
 
 
@@ -343,8 +344,8 @@ def _show_outcome(outcome: TrainOutcome, verbose: bool, as_json: bool) -> int:
 
 def _example(outcome: TrainOutcome) -> str:
     """A row that the new version can be asked."""
-    from flows.rows import written
-    from serving.repository import Repository
+    from flows.prediction.rows import written
+    from serving.repository.store import Repository
 
     if outcome.version is None:
         return ""

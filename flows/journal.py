@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.errors import RepositoryError
-from serving.redaction import redacted_values
-from serving.repository import validate_model_name
+from serving.protocol.errors import RepositoryError
+from serving.protocol.redaction import redacted_values
+from serving.repository.store import validate_model_name
 
 START = "0" * 64
 """what the first line carries as the hash of the line before it"""

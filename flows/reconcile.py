@@ -7,8 +7,9 @@ import dataclasses
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import drift, open_runs
-from flows.prefect_records import followed, keep_table, without_secrets
+from flows.orchestration import open_runs
+from flows.orchestration.prefect_records import followed, keep_table, without_secrets
+from flows.reconciliation import drift
 from flows.settings import Settings, apply_environment, load_settings
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import promotion
-from flows.labelling import Change
-from flows.prefect_records import followed, without_secrets
+from flows.orchestration.prefect_records import followed, without_secrets
+from flows.promotion import promotion
+from flows.promotion.labelling import Change
 from flows.settings import Settings, apply_environment, load_settings
 
 

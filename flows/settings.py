@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clients.proxies import go_straight_to
 from flows.home import find_project
-from serving.errors import HotswapError
-from serving.redaction import redact_logs
+from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redact_logs
 
 _SPECIAL = frozenset("%?")
 """what means something in the address of a SQLite file"""

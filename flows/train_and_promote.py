@@ -21,27 +21,30 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import open_runs, progress, promotion, retention, training
-from flows.dataset import Dataset, load_dataset
-from flows.evaluation import Champion, Evaluation, evaluate_champion, load_predictor, slices
-from flows.evaluation import evaluate as evaluate_saved_model
-from flows.gates import Check, GateDecision, judge, judge_files
-from flows.inspection import inspect
-from flows.labelling import STABLE, Change
-from flows.live_server import ask_first
-from flows.mlflow_errors import RegistryError
-from flows.noninferiority import Verdict
-from flows.prefect_records import followed, keep_markdown, keep_table, without_secrets
+from flows.console import progress
+from flows.endpoints.live_server import ask_first
+from flows.gate.gates import Check, GateDecision, judge, judge_files
+from flows.gate.noninferiority import Verdict
+from flows.gate.sandbox import SandboxDecision, SandboxServer
+from flows.gate.sandbox_answers import Candidate, chosen_rows
+from flows.machine.workspaces import workspace
+from flows.orchestration import open_runs
+from flows.orchestration.prefect_records import followed, keep_markdown, keep_table, without_secrets
+from flows.promotion import promotion, retention
+from flows.promotion.labelling import STABLE, Change
+from flows.promotion.unlabelled import warn_unless_stable
 from flows.recipes import Recipe, Thresholds, find_recipe
-from flows.registry import FLOW_RUN, Registered, Registry
-from flows.sandbox import SandboxDecision, SandboxServer
-from flows.sandbox_answers import Candidate, chosen_rows
+from flows.registry.mlflow_errors import RegistryError
+from flows.registry.mlflow_registry import FLOW_RUN, Registered, Registry
 from flows.settings import Settings, apply_environment, load_settings
-from flows.unlabelled import warn_unless_stable
-from flows.workspaces import workspace
-from serving.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
-from serving.redaction import redacted
-from serving.repository import STAMP, Repository, check_complete, digest
+from flows.training import fit
+from flows.training.dataset import Dataset, load_dataset
+from flows.training.evaluation import Champion, Evaluation, evaluate_champion, load_predictor, slices
+from flows.training.evaluation import evaluate as evaluate_saved_model
+from flows.training.inspection import inspect
+from serving.protocol.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
+from serving.protocol.redaction import redacted
+from serving.repository.store import STAMP, Repository, check_complete, digest
 
 log = logging.getLogger(__name__)
 
@@ -403,10 +406,10 @@ def train(
             numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
             log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
 
-    fitted = training.fit(recipe, dataset, seed, epochs, tell)
+    fitted = fit.fit(recipe, dataset, seed, epochs, tell)
     registry.log_history(run_id, fitted.history)
     saved_model = directory / "saved_model"
-    training.export(fitted.model, dataset, recipe.name, saved_model)
+    fit.export(fitted.model, dataset, recipe.name, saved_model)
     return saved_model
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.errors import HotswapError
+from serving.protocol.errors import HotswapError
 
 _OURS = Path(__file__).resolve().parent.parent
 _ROOMS = tuple(str(_OURS / room) for room in ("flows", "serving", "clients"))

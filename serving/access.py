@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 
-from serving import wire_pb2 as wire
-from serving.errors import InvalidRequest, Unauthenticated
-from serving.text_protos import read_text_proto
+from serving.protocol import wire_pb2 as wire
+from serving.protocol.errors import InvalidRequest, Unauthenticated
+from serving.protocol.text_protos import read_text_proto
 
 _SCHEME = b"bearer "
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from serving.native_logs import without_start_up_notes
+from serving.runtime.native_logs import without_start_up_notes
 from serving.settings import NEVER, PROVEN, ServerSettings
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     """Run one server in this process, which does nothing else, until it is told to stop."""
     _allow_many_files()
-    from serving import tensorflow_import
+    from serving.runtime import tensorflow_import
 
     tensorflow_import.set_environment()
     with without_start_up_notes():

@@ -23,14 +23,14 @@ from grpc import aio
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.access import BearerToken, read_grpc_credentials, read_rest_context, read_token
-from serving.data_plane import DataPlane, entries_of
-from serving.errors import HotswapError, ServingError
-from serving.grpc_api import OPTIONS, Lasting, add_services
-from serving.http_protocol import HttpLimits, HttpServer
-from serving.model_config import ModelEntry
-from serving.rest_api import RestApi
+from serving.grpc.api import OPTIONS, Lasting, add_services
+from serving.inference.data_plane import DataPlane, entries_of
+from serving.protocol.errors import HotswapError, ServingError
+from serving.protocol.text_protos import read_text_proto
+from serving.repository.model_config import ModelEntry
+from serving.rest.api import RestApi
+from serving.rest.http import HttpLimits, HttpServer
 from serving.settings import ServerSettings
-from serving.text_protos import read_text_proto
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class Server:
         """By pygrpc-native, an extra whose private parts may change; None where it does not start."""
         server = None
         try:
-            from serving.quick_grpc import QuickServer
+            from serving.grpc.quick_grpc import QuickServer
 
             server = QuickServer(OPTIONS)
             await self._start_grpc(server, None, token)

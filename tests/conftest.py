@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from serving.runtime.tensorflow_import import set_environment
 from serving.settings import ServerSettings
-from serving.tensorflow_import import set_environment
 
 set_environment()
 

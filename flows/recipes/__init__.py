@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.user_code import RecipeFailed, of_recipe
-from serving.errors import HotswapError
-from serving.repository import validate_model_name
+from serving.protocol.errors import HotswapError
+from serving.repository.store import validate_model_name
 
 if TYPE_CHECKING:
     import keras

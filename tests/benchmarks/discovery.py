@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from clients.rest_client import RestClient
-from serving.model_config import ModelEntry, render
+from serving.repository.model_config import ModelEntry, render
 from tests.benchmarks import servers
 from tests.benchmarks.report import Measurement
 from tests.benchmarks.versions import wait_available

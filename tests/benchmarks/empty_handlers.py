@@ -17,7 +17,7 @@ import grpc
 import uvicorn
 import uvloop
 
-from serving import wire_pb2 as wire
+from serving.protocol import wire_pb2 as wire
 
 try:
     import pygrpc_native.aio as aio

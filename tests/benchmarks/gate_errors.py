@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import training
-from flows.dataset import Dataset, Rows, load_dataset
-from flows.evaluation import Champion, evaluate, slices
-from flows.gates import judge
-from flows.inspection import inspect
-from flows.noninferiority import Verdict, compare_counts
+from flows.gate.gates import judge
+from flows.gate.noninferiority import Verdict, compare_counts
 from flows.recipes import find_recipe
+from flows.training import fit
+from flows.training.dataset import Dataset, Rows, load_dataset
+from flows.training.evaluation import Champion, evaluate, slices
+from flows.training.inspection import inspect
 from tests.benchmarks.report import Measurement
 
 _PAIRS = 20_000  # with a thousand, a rate of 4 % would come out as anything from 3 to 5 %
@@ -69,7 +69,7 @@ def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
     many = Dataset(small.train, test, small.feature_names, small.class_names, small.digest)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "saved_model"
-        training.export(recipe.build(small.train.examples), small, "iris", path)
+        fit.export(recipe.build(small.train.examples), small, "iris", path)
         started = time.perf_counter()
         evaluation, inspection = evaluate(path, test, len(small.class_names)), inspect(path)
         champion = Champion(1, inspection, evaluation)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clients.rest_client import RestClient
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.benchmarks import servers
 from tests.benchmarks.report import Measurement
 from tests.benchmarks.versions import put, swap, wait_available

@@ -14,8 +14,8 @@ import requests
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 
-from serving import wire_pb2 as wire
-from serving.tensors import decode
+from serving.protocol import wire_pb2 as wire
+from serving.protocol.tensors import decode
 from tests.benchmarks.servers import Running
 
 PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"

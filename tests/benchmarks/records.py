@@ -15,9 +15,9 @@ from pathlib import Path
 
 from flows.journal import START, next_record
 from flows.settings import Settings, apply_environment
-from serving.model_config import ModelEntry, render
-from serving.repository import Repository, digest
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.store import Repository, digest
+from serving.repository.version_policy import All
 from tests.benchmarks.report import Measurement
 from tests.conftest import build_tiny_model
 
@@ -58,7 +58,7 @@ def measure() -> list[Measurement]:
 
 
 def _fill(settings: Settings) -> None:
-    from flows.registry import Registry
+    from flows.registry.mlflow_registry import Registry
 
     registry = Registry(settings.home / "artifacts")
     registry.check()
@@ -119,7 +119,7 @@ def _seconds(arguments: list[str]) -> float:
 
 
 def _turn_seconds(settings: Settings) -> float:
-    from flows.reconciler import Reconciler
+    from flows.local.reconciler import Reconciler
 
     reconciler = Reconciler(settings)
     reconciler.turn()

@@ -24,10 +24,10 @@ import numpy as np
 import psutil
 import requests
 
-from flows.dataset import load_dataset
 from flows.recipes import find_recipe
-from flows.registry import Registry
-from flows.training import export, fit
+from flows.registry.mlflow_registry import Registry
+from flows.training.dataset import load_dataset
+from flows.training.fit import export, fit
 
 PROJECT = Path(__file__).parents[2]
 HOTSWAP, EMPTY, TENSORFLOW_SERVING, MLFLOW = "hotswap", "empty handler", "TensorFlow Serving", "mlflow models serve"

@@ -14,8 +14,8 @@ import pytest
 from clients.client import PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.conftest import wait_available
 
 ECHOED = {

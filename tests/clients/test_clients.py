@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clients.client import ModelMetadata, PredictClient, State, TensorInfo, VersionStatus
 from clients.rest_client import RestClient
-from serving.errors import InvalidRequest, ServableNotFound, ServingError
+from serving.protocol.errors import InvalidRequest, ServableNotFound, ServingError
 from tests.conftest import ModelServer, TinyModel, wait_available
 
 ROWS = np.array([[1, 2, 3, 4], [0.5, 0, 0, 0]], np.float32)

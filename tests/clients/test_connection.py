@@ -20,7 +20,7 @@ from clients import retries
 from clients.client import PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from serving.errors import (
+from serving.protocol.errors import (
     DeadlineExceeded,
     Exhausted,
     InvalidRequest,

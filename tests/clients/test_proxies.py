@@ -15,7 +15,7 @@ import pytest
 from clients.grpc_client import GrpcClient
 from clients.proxies import is_local_target, is_loopback
 from clients.rest_client import RestClient
-from serving.errors import HotswapError
+from serving.protocol.errors import HotswapError
 from tests.clients.conftest import Served
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")

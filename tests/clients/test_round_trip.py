@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from clients.client import PredictClient
-from serving.errors import InvalidRequest, Unsupported
+from serving.protocol.errors import InvalidRequest, Unsupported
 from tests.clients.conftest import ECHOED, Served
 
 IN_JSON = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "bool", "string"]

@@ -11,7 +11,7 @@ import pytest
 from clients.client import PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from serving.errors import ServingError
+from serving.protocol.errors import ServingError
 from tests.conformance.cases import MODELS
 
 

@@ -14,12 +14,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from flows import training
-from flows.dataset import load_dataset
 from flows.recipes import find_recipe
-from serving.saved_model import LoadOptions, load
-from serving.servable import Servable
-from tests.serving.test_batching import run_together
+from flows.training import fit
+from flows.training.dataset import load_dataset
+from serving.runtime.saved_model import LoadOptions, load
+from serving.runtime.servable import Servable
+from tests.serving.inference.test_batching import run_together
 
 PAGE = Path(__file__).parents[2] / "docs" / "merging.md"
 ROWS = re.compile(r"^\| (?P<layers>[^|]+) \| (?P<merges>yes|no)(: `(?P<operation>\w+)`)? \|$", re.MULTILINE)
@@ -277,7 +277,7 @@ def test_what_is_trained_here_merges(name: str, tmp_path: Path) -> None:
     """Both signatures of what a training exports, which the speed of the server depends on."""
     dataset = load_dataset(find_recipe(name))
     model = find_recipe(name).build(dataset.train.examples)
-    training.export(model, dataset, name, tmp_path / "saved_model")
+    fit.export(model, dataset, name, tmp_path / "saved_model")
     servable = load(name, 1, tmp_path / "saved_model", LoadOptions())
     obstacles = {each: servable.obstacle(servable.signatures[each]) for each in ("serving_default", "classify_class")}
     assert obstacles == {"serving_default": None, "classify_class": None}

@@ -16,14 +16,14 @@ import psutil
 import pytest
 import requests
 
-from serving.repository import Repository
+from serving.repository.store import Repository
 
 
 def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run it in a directory of its own, where neither Prefect nor MLflow runs yet."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HOTSWAP_", "MLFLOW_", "PREFECT_"))}
     return subprocess.run(
-        [sys.executable, "-m", "flows.demo"],
+        [sys.executable, "-m", "flows.local.demo"],
         env={**kept, "PYTHONPATH": str(Path.cwd()), "HOTSWAP_PREFECT_PORT": "1", **settings},
         cwd=directory,
         capture_output=True,

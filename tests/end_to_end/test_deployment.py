@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.launch import TemporaryPrefect
+from flows.orchestration.prefect_server import TemporaryPrefect
 from flows.settings import Settings, apply_environment
 
 PROJECT = Path(__file__).parents[2]

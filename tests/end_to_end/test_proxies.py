@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from flows import labelling
-from serving.repository import Repository
+from flows.promotion import labelling
+from serving.repository.store import Repository
 from tests.faults.restartable import free_ports
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")

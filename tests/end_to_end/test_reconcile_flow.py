@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from flows.launch import TemporaryPrefect
+from flows.orchestration.prefect_server import TemporaryPrefect
 from tests.end_to_end.test_deployment import PROJECT, prefect_server
 
 __all__ = ["prefect_server"]
@@ -19,7 +19,7 @@ __all__ = ["prefect_server"]
 # Prefect reads PREFECT_API_URL once in a process, so the turns have one of their own.
 TURNS = """
 import json
-from flows.reconciler import Reconciler
+from flows.local.reconciler import Reconciler
 from flows.settings import apply_environment, load_settings
 apply_environment(load_settings())
 reconciler = Reconciler(load_settings())

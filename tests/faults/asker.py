@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 
-from serving import wire_pb2 as wire
+from serving.protocol import wire_pb2 as wire
 
 CLIENTS_EACH = 2
 LABELS = ["", "stable"]

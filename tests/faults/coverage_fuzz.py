@@ -26,15 +26,15 @@ from tensorflow.python.ops import gen_parsing_ops
 from tensorflow_serving.apis import predict_pb2
 
 with atheris.instrument_imports(include=["serving"]):
-    from serving import wire_pb2 as wire
-    from serving.errors import ServingError
-    from serving.json_dialect import parse
-    from serving.json_examples import read_examples
-    from serving.json_requests import read_body, read_plain_rows, read_predict
-    from serving.json_tensors import write_columns, write_rows
-    from serving.predict_requests import PredictRequests
-    from serving.signature import Signature, TensorInfo
-    from serving.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
+    from serving.grpc.predict import PredictRequests
+    from serving.protocol import wire_pb2 as wire
+    from serving.protocol.errors import ServingError
+    from serving.protocol.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
+    from serving.rest.json_dialect import parse
+    from serving.rest.json_examples import read_examples
+    from serving.rest.json_requests import read_body, read_plain_rows, read_predict
+    from serving.rest.json_tensors import write_columns, write_rows
+    from serving.runtime.signature import Signature, TensorInfo
 
 from tests.conformance.cases import content, read_cases
 

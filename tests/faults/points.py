@@ -1,9 +1,10 @@
 """
 How does a real process come to grief at exactly one step?
 
-A point is a step of the product, named by one of its functions: ``"after flows.promotion:verify"`` is when `verify` has
-returned, ``"before flows.journal:Journal.append 2"`` when `append` is called for the second time. The functions do all
-that they always do. ``python -m tests.faults.points POINT COMMAND…`` is ``hotswap COMMAND…``, killed at the point.
+A point is a step of the product, named by one of its functions: ``"after flows.promotion.promotion:verify"`` is when
+`verify` has returned, ``"before flows.journal:Journal.append 2"`` when `append` is called for the second time. The
+functions do all that they always do. ``python -m tests.faults.points POINT COMMAND…`` is ``hotswap COMMAND…``, killed
+at the point.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from flows import promotion
-from flows.labelling import STABLE
-from flows.registry import Registered, Registry
+from flows.promotion import promotion
+from flows.promotion.labelling import STABLE
+from flows.registry.mlflow_registry import Registered, Registry
 from flows.settings import Settings
-from serving.repository import Repository
+from serving.repository.store import Repository
 from tests.flows.conftest import go_live
 from tests.flows.conftest import make_stable as promote_published
 

@@ -11,8 +11,8 @@ import pytest
 import requests
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.conftest import wait_available
 from tests.faults.bystander import undisturbed
 

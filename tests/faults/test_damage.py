@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from flows import drift, promotion
-from flows.doctor import examine
-from flows.explain import explain
-from flows.history import history, live_at
 from flows.journal import START, BrokenJournal, next_record
-from serving.errors import HotswapError
+from flows.promotion import promotion
+from flows.promotion.history import history, live_at
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
+from flows.reports.explain import explain
+from serving.protocol.errors import HotswapError
 from tests.flows.conftest import Pipeline, examine_without_server, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import drift, promotion
-from flows.doctor import examine
-from flows.retention import tidy, tidy_after_promotion
-from serving.errors import HotswapError
+from flows.promotion import promotion
+from flows.promotion.retention import tidy, tidy_after_promotion
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
+from serving.protocol.errors import HotswapError
 from tests.faults.points import at
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
@@ -80,7 +81,7 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
     monkeypatch.setattr(pipeline, "sources", big)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with (
-        at("before serving.repository:Repository.stage", limited),
+        at("before serving.repository.store:Repository.stage", limited),
         pytest.raises(HotswapError, match=r"No room is left in .*: free some space there") as caught,
     ):
         pipeline.promote(2)
@@ -93,9 +94,9 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
 @pytest.mark.parametrize(
     ("point", "taken_out"),
     [
-        pytest.param("before serving.repository:Repository.stage", False, id="staging"),
-        pytest.param("before flows.labelling:write 1", True, id="config"),
-        pytest.param("before flows.labelling:write 2", True, id="label"),
+        pytest.param("before serving.repository.store:Repository.stage", False, id="staging"),
+        pytest.param("before flows.promotion.labelling:write 1", True, id="config"),
+        pytest.param("before flows.promotion.labelling:write 2", True, id="label"),
     ],
 )
 def test_a_full_disk_undoes_a_promotion(

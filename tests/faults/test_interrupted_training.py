@@ -18,13 +18,13 @@ import psutil
 import pytest
 
 from clients import GrpcClient
-from flows import drift
 from flows.journal import Journal
-from flows.launch import TemporaryPrefect
+from flows.orchestration.prefect_server import TemporaryPrefect
+from flows.reconciliation import drift
+from flows.reports.status import VersionRow, status
 from flows.settings import Settings, apply_environment
-from flows.status import VersionRow, status
-from serving.errors import HotswapError
-from serving.repository import Repository, digest
+from serving.protocol.errors import HotswapError
+from serving.repository.store import Repository, digest
 from tests.conftest import wait_available
 from tests.faults.server_process import PROJECT
 from tests.flows.conftest import examine_without_server
@@ -32,12 +32,12 @@ from tests.flows.conftest import examine_without_server
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
 
 EARLY_POINTS = {
-    "run started": "after flows.registry:Registry.start_run",
-    "trained": "after flows.training:fit",
-    "evaluated": "after flows.registry:Registry.log_evaluation",
-    "gate decided": "after flows.registry:Registry.log_decision",
-    "sandbox decided": "after flows.registry:Registry.log_sandbox",
-    "registered": "after flows.registry:Registry.register",
+    "run started": "after flows.registry.mlflow_registry:Registry.start_run",
+    "trained": "after flows.training.fit:fit",
+    "evaluated": "after flows.registry.mlflow_registry:Registry.log_evaluation",
+    "gate decided": "after flows.registry.mlflow_registry:Registry.log_decision",
+    "sandbox decided": "after flows.registry.mlflow_registry:Registry.log_sandbox",
+    "registered": "after flows.registry.mlflow_registry:Registry.register",
 }
 SHORT = ("run started", "sandbox decided", "registered")
 
@@ -121,7 +121,7 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
         training.send_signal(signal.SIGINT)
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert drift.find(home.settings, "iris") == []
-    training = home.start(point="after serving.repository:Repository.publish")  # with a Prefect server of its own
+    training = home.start(point="after serving.repository.store:Repository.publish")  # with a Prefect server of its own
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     unfinished = [version for version, row in home.status().items() if row.state != "RETIRED" and not row.labels]

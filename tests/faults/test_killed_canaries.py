@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from flows import drift, labelling
-from flows.doctor import examine
-from flows.history import replay
+from flows.promotion import labelling
+from flows.promotion.history import replay
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, make_stable, promote, start
 from tests.faults.test_killed_commands import WRITE_LABELS, answered_all_the_while, assert_whole
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
@@ -33,11 +34,11 @@ def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
 @pytest.mark.parametrize(
     ("point", "kept"),
     [
-        pytest.param("after serving.repository:Repository.publish", False, id="published"),
-        pytest.param("after flows.promotion:verify", False, id="verified"),
+        pytest.param("after serving.repository.store:Repository.publish", False, id="published"),
+        pytest.param("after flows.promotion.promotion:verify", False, id="verified"),
         pytest.param(f"after {WRITE_LABELS} 2", True, id="config written"),
-        pytest.param("after flows.labelling:move", True, id="label moved"),
-        pytest.param("after flows.registry:Registry.set_alias", True, id="alias set"),
+        pytest.param("after flows.promotion.labelling:move", True, id="label moved"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", True, id="alias set"),
         pytest.param("before flows.journal:Journal.append 2", True, id="tagged"),
     ],
 )
@@ -57,12 +58,12 @@ def test_a_killed_canary_promotion_never_touches_what_is_stable(point: str, kept
 @pytest.mark.parametrize(
     ("point", "finished"),
     [
-        pytest.param("after flows.promotion:verify", False, id="verified"),
+        pytest.param("after flows.promotion.promotion:verify", False, id="verified"),
         pytest.param("after flows.journal:Journal.append", False, id="announced"),
         pytest.param(f"after {WRITE_LABELS}", True, id="config written"),
-        pytest.param("after flows.labelling:move", True, id="label moved"),
-        pytest.param("after flows.registry:Registry.set_alias 1", True, id="champion set"),
-        pytest.param("after flows.registry:Registry.set_alias 2", True, id="challenger removed"),
+        pytest.param("after flows.promotion.labelling:move", True, id="label moved"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias 1", True, id="champion set"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias 2", True, id="challenger removed"),
         pytest.param("after flows.journal:Journal.append 2", True, id="journaled"),
     ],
 )

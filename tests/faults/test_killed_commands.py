@@ -8,29 +8,32 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from flows import drift, promotion
-from flows.doctor import examine
-from flows.history import replay
-from flows.live_server import running_server
-from serving.repository import check_complete, digest
+from flows.endpoints.live_server import running_server
+from flows.promotion import promotion
+from flows.promotion.history import replay
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
+from serving.repository.store import check_complete, digest
 from tests.faults.bystander import ROW, Bystander
 from tests.faults.points import bake, command, finish, killed_at, promote, start
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_bake import change_golden_answer
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_bake import change_golden_answer
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
-WRITE_LABELS = "flows.labelling:write"
+REPOSITORY = "serving.repository.store:Repository"
+JOURNALED = "flows.promotion.promotion:_journal"
+WRITE_LABELS = "flows.promotion.labelling:write"
 ROLLBACK_POINTS = {
-    "verified": "after flows.promotion:verify",
-    "announced": "after flows.promotion:_announce_rollback",
+    "verified": "after flows.promotion.promotion:verify",
+    "announced": "after flows.promotion.promotion:_announce_rollback",
     "config written": f"after {WRITE_LABELS}",
-    "label moved": "after flows.labelling:move",
-    "one retired": "after serving.repository:Repository.retire 1",
-    "all retired": "after serving.repository:Repository.retire 2",
-    "journaled": "after flows.promotion:_journal",
-    "alias set": "after flows.registry:Registry.set_alias",
+    "label moved": "after flows.promotion.labelling:move",
+    "one retired": f"after {REPOSITORY}.retire 1",
+    "all retired": f"after {REPOSITORY}.retire 2",
+    "journaled": f"after {JOURNALED}",
+    "alias set": "after flows.registry.mlflow_registry:Registry.set_alias",
 }
 
 
@@ -95,16 +98,16 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param("before serving.repository:_fsync_tree", 1, 1, id="half-staged"),
-        pytest.param("after serving.repository:Repository.stage", 1, 1, id="staged"),
-        pytest.param("before serving.repository:Repository.publish", 1, 1, id="announced"),
-        pytest.param("after serving.repository:Repository.publish", 1, 1, id="published"),
+        pytest.param("before serving.repository.store:_fsync_tree", 1, 1, id="half-staged"),
+        pytest.param(f"after {REPOSITORY}.stage", 1, 1, id="staged"),
+        pytest.param(f"before {REPOSITORY}.publish", 1, 1, id="announced"),
+        pytest.param(f"after {REPOSITORY}.publish", 1, 1, id="published"),
         pytest.param(f"after {WRITE_LABELS} 1", 1, 1, id="configured"),
-        pytest.param("after flows.promotion:verify", 1, 1, id="verified"),
-        pytest.param("before serving.repository:Repository.write_config 2", 1, 1, id="config not yet written"),
+        pytest.param("after flows.promotion.promotion:verify", 1, 1, id="verified"),
+        pytest.param(f"before {REPOSITORY}.write_config 2", 1, 1, id="config not yet written"),
         pytest.param(f"after {WRITE_LABELS} 2", 1, 2, id="config written"),
-        pytest.param("after flows.labelling:move", 2, 2, id="label moved"),
-        pytest.param("after flows.registry:Registry.set_alias", 2, 2, id="alias set"),
+        pytest.param("after flows.promotion.labelling:move", 2, 2, id="label moved"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 2, 2, id="alias set"),
         pytest.param("before flows.journal:Journal.append 2", 2, 2, id="tagged"),
         pytest.param("after flows.journal:Journal.append 2", 2, 2, id="journaled"),
     ],
@@ -164,7 +167,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pipeline.promote(kind)
     change_golden_answer(pipeline, 2)
     with answered_all_the_while(pipeline, 1, 2, 3):
-        killed_at("after flows.labelling:restore", bake, pipeline.settings, pipeline.model, 2, 1)
+        killed_at("after flows.promotion.labelling:restore", bake, pipeline.settings, pipeline.model, 2, 1)
         assert_whole(pipeline)
         assert answered(pipeline, label="stable") == {1}
         assert_reconciled(pipeline, 1)
@@ -175,13 +178,13 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     ("point", "arguments", "published"),
     [
-        pytest.param("before serving.repository:Repository.retire", ["retire", "1"], [1, 2, 3], id="retire-not yet"),
-        pytest.param("after serving.repository:Repository.retire", ["retire", "1"], [2, 3], id="retire-moved"),
-        pytest.param("after flows.promotion:_journal", ["retire", "1"], [2, 3], id="retire-journaled"),
-        pytest.param("before serving.repository:Repository.restore", ["restore", "4"], [1, 2, 3], id="restore-not yet"),
-        pytest.param("after serving.repository:Repository.restore", ["restore", "4"], [1, 2, 3, 4], id="restore-moved"),
-        pytest.param("before flows.promotion:_journal", ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
-        pytest.param("after flows.promotion:_journal", ["restore", "4"], [1, 2, 3, 4], id="restore-journaled"),
+        pytest.param(f"before {REPOSITORY}.retire", ["retire", "1"], [1, 2, 3], id="retire-not yet"),
+        pytest.param(f"after {REPOSITORY}.retire", ["retire", "1"], [2, 3], id="retire-moved"),
+        pytest.param(f"after {JOURNALED}", ["retire", "1"], [2, 3], id="retire-journaled"),
+        pytest.param(f"before {REPOSITORY}.restore", ["restore", "4"], [1, 2, 3], id="restore-not yet"),
+        pytest.param(f"after {REPOSITORY}.restore", ["restore", "4"], [1, 2, 3, 4], id="restore-moved"),
+        pytest.param(f"before {JOURNALED}", ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
+        pytest.param(f"after {JOURNALED}", ["restore", "4"], [1, 2, 3, 4], id="restore-journaled"),
     ],
 )
 def test_a_killed_retire_or_restore_was_done_or_not(
@@ -206,9 +209,9 @@ def test_a_killed_retire_or_restore_was_done_or_not(
     ("point", "live", "kept"),
     [
         pytest.param(f"after {WRITE_LABELS}", 3, 3, id="config written"),
-        pytest.param("after flows.labelling:move", 1, 3, id="label moved"),
-        pytest.param("after flows.registry:Registry.set_alias", 1, 1, id="alias set"),
-        pytest.param("after flows.promotion:_journal", 1, 1, id="journaled"),
+        pytest.param("after flows.promotion.labelling:move", 1, 3, id="label moved"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 1, 1, id="alias set"),
+        pytest.param(f"after {JOURNALED}", 1, 1, id="journaled"),
     ],
 )
 def test_a_killed_label_is_where_its_alias_is(point: str, live: int, kept: int, pipeline: Pipeline) -> None:

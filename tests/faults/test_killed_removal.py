@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from flows import drift, removal
-from flows.doctor import examine
-from flows.history import replay
+from flows.promotion import removal
+from flows.promotion.history import replay
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, start
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
-from tests.flows.test_removal import assert_gone
+from tests.flows.promotion.test_promotion import answered
+from tests.flows.promotion.test_removal import assert_gone
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
 POINTS = {
-    "config written": "after flows.labelling:forget",
-    "unloaded": "after flows.removal:_unload",
-    "one archived": "after serving.repository:Repository._move 1",
-    "two archived": "after serving.repository:Repository._move 2",
-    "all archived": "after serving.repository:Repository.archive",
-    "registry told": "after flows.registry:Registry.mark_removed",
+    "config written": "after flows.promotion.labelling:forget",
+    "unloaded": "after flows.promotion.removal:_unload",
+    "one archived": "after serving.repository.store:Repository._move 1",
+    "two archived": "after serving.repository.store:Repository._move 2",
+    "all archived": "after serving.repository.store:Repository.archive",
+    "registry told": "after flows.registry.mlflow_registry:Registry.mark_removed",
     "journaled": "after flows.journal:Journal.append 2",
 }
 
@@ -61,7 +62,7 @@ def test_a_killed_removal_is_finished_by_the_next_command(again: str, pipeline: 
 
 def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipeline) -> None:
     """All goes on as before, and it can be asked for again."""
-    killed(pipeline, "before flows.labelling:forget")
+    killed(pipeline, "before flows.promotion.labelling:forget")
     assert answered(pipeline, label="stable") == {3}
     assert drift.find(pipeline.settings, pipeline.model) == []
     assert replay(pipeline.journal.read()).labels == {"stable": 3}

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from flows import drift
-from flows.doctor import examine
-from flows.history import replay
-from flows.registry import Registry
+from flows.promotion.history import replay
+from flows.reconciliation import drift
+from flows.registry.mlflow_registry import Registry
+from flows.reports.doctor import examine
 from flows.settings import Settings
 from tests.faults.points import dying_at, finish, start
 from tests.faults.restartable import mlflow_server
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
@@ -115,7 +115,7 @@ def test_two_hosts_share_a_repository(shared: Pipeline) -> None:
 
 def test_a_host_that_dies_in_a_promotion_does_not_stop_the_other(shared: Pipeline) -> None:
     """Its lock is free at once, the other tidies what it left, and goes on with numbers of its own."""
-    assert hosts(shared, alpha_dies_at="after serving.repository:Repository.publish 2") == [-signal.SIGKILL, 0]
+    assert hosts(shared, alpha_dies_at="after serving.repository.store:Repository.publish 2") == [-signal.SIGKILL, 0]
     drift.repair(shared.settings, shared.model)
     assert examine(shared.settings) == []
     entries = shared.journal.read()

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows import drift, promotion
-from flows.doctor import examine
-from flows.registry import Registry
-from serving.errors import HotswapError
+from flows.promotion import promotion
+from flows.reconciliation import drift
+from flows.registry.mlflow_registry import Registry
+from flows.reports.doctor import examine
+from serving.protocol.errors import HotswapError
 from tests.faults.points import at, environment
 from tests.faults.restartable import Restartable, mlflow_server
 from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
@@ -45,11 +46,11 @@ def remote(pipeline: Pipeline, server: Restartable, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("point", "code", "retired"),
     [
-        pytest.param("before flows.promotion:highest_version_seen", 1, [], id="before registering"),
-        pytest.param("after flows.registry:Registry.register", 1, [], id="after registering"),
-        pytest.param("after flows.promotion:publish", 5, [2], id="published"),
-        pytest.param("before flows.registry:Registry.set_alias", 5, [2], id="before the alias"),
-        pytest.param("after flows.registry:Registry.set_alias", 5, [2], id="after the alias"),
+        pytest.param("before flows.promotion.promotion:highest_version_seen", 1, [], id="before registering"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.register", 1, [], id="after registering"),
+        pytest.param("after flows.promotion.promotion:publish", 5, [2], id="published"),
+        pytest.param("before flows.registry.mlflow_registry:Registry.set_alias", 5, [2], id="before the alias"),
+        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 5, [2], id="after the alias"),
     ],
 )
 def test_a_promotion_without_mlflow_is_undone(
@@ -85,7 +86,7 @@ def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
     """After the seconds of ``MLFLOW_HTTP_REQUEST_TIMEOUT`` it counts as gone."""
     try:
         with (
-            at("before flows.registry:Registry.set_alias", server.pause),
+            at("before flows.registry.mlflow_registry:Registry.set_alias", server.pause),
             pytest.raises(promotion.PromotionUndone, match=r"timeout|timed out"),
         ):
             remote.promote(2)

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.launch import TemporaryPrefect
+from flows.orchestration.prefect_server import TemporaryPrefect
 from flows.settings import Settings
 from tests.faults.restartable import Restartable, free_ports
 
@@ -126,7 +126,9 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     server = TemporaryPrefect(Settings(home=tmp_path / "home"))
     try:
-        (process,) = (each for each in psutil.Process().children() if "flows.temporary_prefect" in each.cmdline())
+        (process,) = (
+            each for each in psutil.Process().children() if "flows.orchestration.temporary_prefect" in each.cmdline()
+        )
         process.kill()
         server.wait()
         assert httpx.get(f"{server.api_url}/health").status_code == 200
@@ -135,8 +137,8 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
 
 
 FLOWS = (
-    ("flows.roll_back:roll_back", "before flows.promotion:rollback", "'tiny'"),
-    ("flows.reconcile:reconcile", "before flows.drift:repair", "'tiny'"),
+    ("flows.roll_back:roll_back", "before flows.promotion.promotion:rollback", "'tiny'"),
+    ("flows.reconcile:reconcile", "before flows.reconciliation.drift:repair", "'tiny'"),
     ("flows.train_and_promote:train_and_promote", "before flows.train_and_promote:ask_first", ""),
 )
 

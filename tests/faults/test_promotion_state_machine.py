@@ -20,14 +20,15 @@ from hypothesis.stateful import (
 )
 
 from clients import GrpcClient, RestClient
-from flows import drift, labelling, promotion
-from flows.history import replay
-from flows.labelling import alias_of
-from flows.retention import tidy_after_promotion
-from serving.errors import HotswapError
-from serving.model_config import ModelEntry
-from serving.repository import check_complete, digest
-from serving.version_policy import All
+from flows.promotion import labelling, promotion
+from flows.promotion.history import replay
+from flows.promotion.labelling import alias_of
+from flows.promotion.retention import tidy_after_promotion
+from flows.reconciliation import drift
+from serving.protocol.errors import HotswapError
+from serving.repository.model_config import ModelEntry
+from serving.repository.store import check_complete, digest
+from serving.repository.version_policy import All
 from tests.flows.conftest import ROWS, Pipeline, mlflow_home, offline, pipeline
 
 __all__ = ["mlflow_home", "offline", "pipeline"]

@@ -20,10 +20,10 @@ import psutil
 import pytest
 import requests
 
-from serving.model_config import ModelEntry, render
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.version_policy import All
 from tests.conftest import TinyModel, wait_available
 from tests.faults.bystander import ROW, undisturbed
 from tests.faults.server_process import ServerProcess, server_process

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.faults.bystander import ROW, undisturbed
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import drift, promotion
-from flows.doctor import examine
+from flows.promotion import promotion
+from flows.reconciliation import drift
+from flows.reports.doctor import examine
 from tests.faults.points import at
 from tests.faults.restartable import Restartable, free_ports, model_server
 from tests.flows.conftest import Pipeline, mlflow_home, offline
-from tests.flows.test_promotion import answered
+from tests.flows.promotion.test_promotion import answered
 
 __all__ = ["mlflow_home", "offline"]
 
@@ -51,7 +52,9 @@ def assert_first_is_live(pipeline: Pipeline) -> None:
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", ["flows.live_server:LiveServer.wait_available", "flows.labelling:move"])
+@pytest.mark.parametrize(
+    "point", ["flows.endpoints.live_server:LiveServer.wait_available", "flows.promotion.labelling:move"]
+)
 def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """One that says nothing for a while, but less than HOTSWAP_SERVER_TIMEOUT_SECONDS, only makes it take longer."""
     pipeline, server = served
@@ -68,7 +71,9 @@ def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restart
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", ["before flows.promotion:verify", "after flows.labelling:write 2"])
+@pytest.mark.parametrize(
+    "point", ["before flows.promotion.promotion:verify", "after flows.promotion.labelling:write 2"]
+)
 def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """After HOTSWAP_SERVER_TIMEOUT_SECONDS the version goes; once the server speaks, the one before is live."""
     pipeline, server = served
@@ -83,7 +88,7 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple
 
 
 @pytest.mark.parametrize(
-    "point", ["before flows.live_server:LiveServer.wait_available", "after flows.labelling:write 2"]
+    "point", ["before flows.endpoints.live_server:LiveServer.wait_available", "after flows.promotion.labelling:write 2"]
 )
 def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """Its next start finds the version before, with its label."""
@@ -101,7 +106,7 @@ def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pi
 def test_a_server_that_starts_again_meanwhile_is_waited_for(served: tuple[Pipeline, Restartable]) -> None:
     """The new version is verified as soon as the server is back."""
     pipeline, server = served
-    with at("before flows.live_server:LiveServer.wait_available", server.restart):
+    with at("before flows.endpoints.live_server:LiveServer.wait_available", server.restart):
         version = pipeline.promote(2)
     assert answered(pipeline, label="stable") == answered(pipeline) == {version}
     assert answered(pipeline, version=1) == {1}

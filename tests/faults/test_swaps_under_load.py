@@ -20,8 +20,8 @@ import requests
 
 from clients.client import State
 from clients.grpc_client import GrpcClient
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.conftest import TinyModel
 from tests.faults.server_process import PROJECT, ServerProcess, server_process
 

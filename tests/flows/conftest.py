@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import doctor, promotion
-from flows.drift import Finding
 from flows.journal import Journal
-from flows.labelling import STABLE
-from flows.registry import Registered, Registry
+from flows.promotion import promotion
+from flows.promotion.labelling import STABLE
+from flows.reconciliation.drift import Finding
+from flows.registry.mlflow_registry import Registered, Registry
+from flows.reports import doctor
+from flows.reports.status import VersionRow, status
 from flows.settings import Settings, apply_environment
-from flows.status import VersionRow, status
-from serving.repository import Repository
+from serving.repository.store import Repository
 
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 BROKEN = -1

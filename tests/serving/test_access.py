@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import Access, GrpcClient, RestClient
-from serving.errors import InvalidRequest, ServerUnavailable, Unauthenticated
+from serving.protocol.errors import InvalidRequest, ServerUnavailable, Unauthenticated
 from serving.server import StartupError
 
 TOKEN = "s3cret"

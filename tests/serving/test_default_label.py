@@ -22,9 +22,9 @@ from tensorflow_serving.apis import (
 
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from serving.errors import ServableNotFound
-from serving.model_config import ModelEntry, render
-from serving.version_policy import All
+from serving.protocol.errors import ServableNotFound
+from serving.repository.model_config import ModelEntry, render
+from serving.repository.version_policy import All
 from tests.conformance.cases import MODELS
 from tests.conftest import ModelServer, TinyModel, wait_available
 from tests.faults.test_repository_trouble import until

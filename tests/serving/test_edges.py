@@ -16,9 +16,9 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import classification_pb2, inference_pb2, model_management_pb2, predict_pb2
 
-from serving import wire_pb2 as wire
-from serving.repository import STAMP
-from serving.tensors import decode
+from serving.protocol import wire_pb2 as wire
+from serving.protocol.tensors import decode
+from serving.repository.store import STAMP
 from tests.conftest import wait_available
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}

@@ -19,10 +19,10 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import inference_pb2, model_management_pb2, predict_pb2
 
-from serving.errors import GraphError
-from serving.saved_model import LoadOptions, load
-from serving.source import Watched, list_versions
-from serving.version_policy import All, Latest, Specific, VersionPolicy
+from serving.lifecycle.source import Watched, list_versions
+from serving.protocol.errors import GraphError
+from serving.repository.version_policy import All, Latest, Specific, VersionPolicy
+from serving.runtime.saved_model import LoadOptions, load
 from tests.conformance.cases import MODELS, read_setups
 from tests.conformance.client import GrpcAnswer
 from tests.conformance.launch import Client, running

@@ -1,0 +1,48 @@
+"""What every command begins and ends with: its settings, what a terminal shows meanwhile, and its result."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flows.console import progress
+from flows.console.terminal import wrapped
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+
+
+def plain_settings() -> Settings:
+    """The settings, for a command that needs neither MLflow nor Prefect."""
+    from flows.settings import load_settings
+
+    return load_settings()
+
+
+@contextmanager
+def at_work(what: str) -> Iterator[Settings]:
+    """As `prepared`; a terminal shows `what` is being done during the block."""
+    from flows.settings import apply_environment
+
+    with progress.shown(what, logging.WARNING, quiet=True):
+        settings = plain_settings()
+        apply_environment(settings)
+        yield settings
+
+
+def prepared() -> Settings:
+    """The settings, with MLflow and Prefect told where to keep their state."""
+    from flows.settings import apply_environment
+
+    progress.show_logs(logging.WARNING)
+    settings = plain_settings()
+    apply_environment(settings)
+    return settings
+
+
+def show(data: dict[str, Any], text: str, as_json: bool, hanging: int = 0) -> None:
+    """Print the result, as one document of JSON or as a person reads it."""
+    print(json.dumps(data) if as_json else wrapped(text, hanging=hanging))

@@ -1,0 +1,198 @@
+"""
+What does a command print for a person?
+
+Sentences stand here, tables in `flows.reports.tables`; both are written for a terminal of 80 columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flows.console.terminal import console, filled, one_line, width, wrapped
+
+if TYPE_CHECKING:
+    from flows.prediction.asking import Answer
+    from flows.promotion.history import Moment
+    from flows.promotion.labelling import Change
+    from flows.promotion.removal import Removal
+    from flows.reconciliation.drift import Repair
+    from flows.reports.status import Overview
+    from flows.train_and_promote import TrainOutcome
+
+PASSED = "passed"
+
+
+def change_text(change: Change) -> str:
+    what = f"{change.model} version {change.version}"
+    retired = ", ".join(map(str, change.retired)) or "none"
+    if change.dry_run and change.action == "unlabel":
+        return f"Would take label {change.label} away from {what}. Nothing was changed."
+    if change.dry_run:
+        back = f"Would roll back to {what}. " if change.action == "rollback" else ""
+        return f"{back}Would retire: {retired}. Nothing was changed."
+    if change.action == "tidy":
+        return f"Retired: {retired}."
+    told = {
+        "label": f"Label {change.label} now points to {what}.",
+        "unlabel": f"Label {change.label} no longer points to {what}.",
+        "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
+        "retire": f"Retired {what}: `hotswap restore {change.model} {change.version}` puts it back.",
+        "restore": f"Restored {what}.",
+    }[change.action]
+    if change.retired and change.action == "rollback":
+        told += f" Retired: {retired}."
+    waiting = "" if change.server else " No server is running: it counts from the next start."
+    return told + waiting
+
+
+def removal_text(removal: Removal) -> str:
+    model, versions = removal.model, sorted({*removal.published, *removal.retired})
+    told = ", ".join(map(str, versions)) or "none"
+    if removal.dry_run:
+        live = "No version is live" if removal.live is None else f"Version {removal.live} is live"
+        return f"Would remove {model}, and archive its versions: {told}. {live}. Nothing was changed."
+    back = ""
+    if versions:
+        version = removal.live or versions[-1]
+        back = f" `hotswap restore {model} {version}` and `hotswap label {model} stable {version}` bring it back."
+    waiting = "" if removal.server else " No server is running."
+    return f"Removed {model}. Its versions are in {removal.archive}: {told}; MLflow keeps them too.{back}{waiting}"
+
+
+def repair_lines(repairs: Sequence[Repair]) -> list[str]:
+    return [
+        *(
+            f"{repair.model}: {'would mend' if repair.dry_run else 'mended'}: {each.what}"
+            for repair in repairs
+            for each in repair.mended
+        ),
+        *(f"{repair.model}: left: {each.what}; {each.next_step}" for repair in repairs for each in repair.left),
+    ]
+
+
+def moment_text(moment: Moment) -> str:
+    if moment.since is None:
+        return f"At {moment.at} there was nothing of {moment.model} yet."
+    live = "no version was live" if moment.live is None else f"version {moment.live} was live"
+    labels = ", ".join(f"{label} {version}" for label, version in sorted(moment.labels.items())) or "none"
+    published = ", ".join(map(str, moment.published)) or "none"
+    lines = [f"At {moment.at} {live} of {moment.model}, since {moment.since}.", f"labels     {labels}"]
+    return "\n".join([*lines, f"published  {published}", f"run        {moment.run_id or 'not known'}"])
+
+
+def show_place(overview: Overview) -> None:
+    """Print which home, repository and servers a command is about."""
+    named = [("home", overview.home), ("repository", overview.repository)]
+    named += [("server", server.problem or server.rest) for server in overview.servers]
+    _print([f"{name:<10}  {what}" for name, what in named] + [""], hanging=12)
+
+
+def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
+    """
+    Print what a training came to, its result first; the table of checks where it did not pass, or with `verbose`.
+
+    Args:
+        outcome: What the flow returned.
+        example: A row that the model can be asked, as the command line takes it; empty where none is known.
+        verbose: Whether all of it is shown.
+    """
+    passed = outcome.decision == PASSED
+    _print([_live_sentence(outcome) if passed else _held_up_sentence(outcome)])
+    if passed:
+        served = f"at {outcome.server}" if outcome.live else "by no server yet: `hotswap up` starts one"
+        _print_named({"served": served, **_next_steps(outcome, example)})
+    if outcome.checks and (verbose or not passed):
+        from flows.reports.tables import gate_table
+
+        console().print(gate_table(outcome.checks, width()))
+    took = {step: f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds.items()}
+    _print_named({"run": outcome.run_id, "took": ", ".join(took.values()) if verbose else ""})
+    if outcome.log:
+        _print(["The last lines of the sandbox's server:", *outcome.log.splitlines()])
+
+
+def _next_steps(outcome: TrainOutcome, example: str) -> dict[str, str]:
+    model, ask = outcome.model, f"hotswap predict {outcome.model} {example or '-'}"
+    if _is_stable(outcome):
+        return {"ask it": ask, "go back": "" if outcome.previous is None else f"hotswap rollback {model}"}
+    return {
+        "ask it": f"{ask} --label {outcome.label}",
+        "stable": f"hotswap promote {model} --version {outcome.version}",
+        "go back": f"hotswap label {model} {outcome.label} --remove",
+    }
+
+
+def _is_stable(outcome: TrainOutcome) -> bool:
+    from flows.promotion.labelling import STABLE  # with the clients, which most commands do not need
+
+    return outcome.label == STABLE
+
+
+def _live_sentence(outcome: TrainOutcome) -> str:
+    accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f}"
+    if not _is_stable(outcome):
+        what = f"{outcome.model} version {outcome.version} carries label {outcome.label}"
+        return f"{what}, and what is stable stays stable: {accuracy}."
+    return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}: {accuracy}."
+
+
+def _held_up_sentence(outcome: TrainOutcome) -> str:
+    told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
+        outcome.decision, "is not shown to be good enough"
+    )
+    why = "" if outcome.checks else f" {outcome.reason}"
+    return f"{outcome.model} {told}: nothing was published, and what is live stays live.{why}"
+
+
+def _print_named(facts: Mapping[str, str]) -> None:
+    _print([f"  {name:<8}  {fact}" for name, fact in facts.items() if fact], hanging=12)
+
+
+def _print(lines: Sequence[str], hanging: int = 0) -> None:
+    for line in lines:
+        print(wrapped(line, hanging=hanging))
+
+
+def server_help() -> str:
+    """The flags of the model server, each with default and meaning."""
+    from serving.cli import flag_defaults, flags_without_effect
+    from serving.flag_help import flag_meanings
+
+    meanings = flag_meanings()
+    lines = [
+        "Usage: hotswap serve [--json] [FLAG]...",
+        "",
+        "Run the model server alone. It takes the flags of tensorflow_model_server as --NAME=VALUE, booleans also "
+        "bare. Address, ports, config, monitoring and token file come from the settings of hotswap; what is given here "
+        "wins.",
+        "",
+        "--json",
+        "    One JSON document with addresses and process id, once the server answers.",
+    ]
+    for name, default in flag_defaults().items():
+        lines += [f"--{name}={default}", f"    {meanings[name]}"]
+    lines += ["", f"Accepted without effect: {', '.join(flags_without_effect())}"]
+    return "\n".join(filled(line, hanging=len(line) - len(line.lstrip())) for line in lines)
+
+
+def answer_data(answer: Answer) -> dict[str, Any]:
+    """The document of an answer; classes stand in it only where the model tells them."""
+    classes = {"classes": answer.classes} if answer.classes else {}
+    return {"model": answer.model, "version": answer.version, "outputs": answer.outputs, **classes}
+
+
+def answer_text(answer: Answer) -> str:
+    """Version, classes and outputs, a line per row."""
+    version = "" if answer.version is None else f" version {answer.version}"
+    lines = [f"{answer.model}{version}"]
+    lines += [f"  class: {one_line(each['class'])} {each['probability']:.6g}" for each in answer.classes]
+    for name, values in answer.outputs.items():
+        lines += [f"  {name}: {_value_text(value)}" for value in (values if isinstance(values, list) else [values])]
+    return "\n".join(lines)
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_value_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

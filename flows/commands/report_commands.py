@@ -1,0 +1,139 @@
+"""The commands that say how things are, and put right what does not agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands import presentation
+from flows.commands.edges import at_work, prepared, show
+from flows.commands.failures import EXIT_ERROR
+from flows.commands.options import AnyModel, AnyVersion, DryRun, Json, Model, Wide
+from flows.console.terminal import console, width, wrapped
+
+if TYPE_CHECKING:
+    from flows.journal import Entry
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    model: AnyModel = None,
+    wide: Wide = False,
+    as_json: Json = False,
+) -> None:
+    """Show versions, states, labels, aliases, accuracy and run ids."""
+    from flows.commands.presentation import show_place
+    from flows.reports.status import overview
+    from flows.reports.tables import version_table
+
+    found = overview(prepared(), model)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    show_place(found)
+    if found.versions:
+        console(wide).print(version_table(found.versions, None if wide else width()))
+        for row in found.versions:
+            for what in row.drift:
+                print(wrapped(f"{row.model}: {what}", hanging=2))
+    else:
+        print(wrapped("There is no model yet: begin with `hotswap train`"))
+
+
+@app.command()
+def history(
+    model: Model,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What was live then: 2026-11-22T10:00, or with an offset.")
+    ] = None,
+    wide: Wide = False,
+    as_json: Json = False,
+) -> None:
+    """Show what changed what is live, when, by whom and why."""
+    from flows.promotion import history
+    from flows.reports.tables import history_table
+
+    settings = prepared()
+    if at is None:
+        entries = history.history(settings, model)
+        if as_json:
+            print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
+        else:
+            console(wide).print(history_table(entries, None if wide else width()))
+        return
+    moment = history.live_at(settings, model, at)
+    show(dataclasses.asdict(moment), presentation.moment_text(moment), as_json)
+
+
+@app.command()
+def explain(
+    model: Model,
+    version: AnyVersion,
+    as_json: Json = False,
+) -> int:
+    """
+    Follow a version back to run, data, git commit and gate.
+
+    The exit code is 1 when its files are not those that were judged.
+    """
+    with at_work(f"following version {version} of {model}") as settings:
+        from flows.reports import explain
+
+        told = explain.explain(settings, model, version)
+    text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
+    show(dataclasses.asdict(told), text, as_json, hanging=12)
+    return EXIT_ERROR if told.problems else 0
+
+
+@app.command()
+def reconcile(
+    model: AnyModel = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """
+    Make registry, directory, config, journal and servers agree.
+
+    The exit code is 1 when something does not.
+    """
+    with at_work("comparing registry, directory, config, journal and servers") as settings:
+        from flows.orchestration import open_runs
+        from flows.reconciliation import drift
+
+        if not dry_run:
+            open_runs.tell_prefect(settings)
+        names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
+        repairs = [drift.repair(settings, name, dry_run) for name in names]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
+    else:
+        print(wrapped("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.", hanging=2))
+    return EXIT_ERROR if any(repair.left for repair in repairs) else 0
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """
+    Look for all that is wrong, and say the next step.
+
+    The exit code is 1 when there is something.
+    """
+    with at_work("examining everything") as settings:
+        from flows.reports import doctor
+
+        findings = doctor.examine(settings)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    else:
+        lines = (f"{each.model}: {each.what}\n  next: {each.next_step}" for each in findings)
+        print(wrapped("\n".join(lines) or "All is well.", hanging=4))
+    return EXIT_ERROR if findings else 0
+
+
+def _plain_entry(entry: Entry) -> dict[str, str]:
+    return {"time": entry.time, "who": entry.who, "action": entry.action}

@@ -1,0 +1,148 @@
+"""
+What is being done, for whoever waits?
+
+On a terminal one live line has the newest step and the time so far, and is gone before the result is printed; elsewhere
+each step is a short line of log. Both go to standard error; the live line also while that is held back, as it is when
+TensorFlow starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from flows.console.terminal import COLUMNS, elided, width
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+_ROOMS = ("flows", "serving", "clients")
+_TIME = "%H:%M:%S"
+_RUN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
+_BESIDE_THE_STEP = 14
+_REFRESHES_PER_SECOND = 5
+
+
+def note(what: str) -> None:
+    """Say what is done from now on, on a terminal and elsewhere."""
+    log.info(what)
+
+
+def step(what: str) -> None:
+    """Say what is done from now on, on a terminal only: elsewhere a line of log follows when it is done."""
+    log.debug(what)
+
+
+def show_logs(level: int) -> None:
+    """Show what our modules log from `level` on, one line each on standard error; of servers only warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(_Short("%(asctime)s %(message)s", _TIME))
+    _set_handler(handler, level)
+    log.propagate, log.handlers = True, []
+    log.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """
+    Show what is being done during the block.
+
+    Args:
+        first: What a terminal shows at once; elsewhere a mistake that is found at once has standard error for itself.
+        level: From which level on the logs of our modules are shown where no terminal is.
+        quiet: Whether steps are shown on a terminal only.
+
+    Yields:
+        What ends the showing before the block does.
+    """
+    show_logs(level)
+    handler: _LiveLine | logging.Handler
+    if _is_live(sys.stderr):
+        handler = _LiveLine(first)
+        _set_handler(handler, logging.INFO)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Short("%(asctime)s %(message)s", _TIME))
+        handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.propagate, log.handlers = False, [handler]
+    log.setLevel(logging.DEBUG if isinstance(handler, _LiveLine) else logging.INFO)
+
+    def close() -> None:
+        if handler in log.handlers:
+            if isinstance(handler, _LiveLine):
+                handler.end()
+            show_logs(max(level, logging.WARNING))
+
+    try:
+        yield close
+    finally:
+        close()
+
+
+def _set_handler(handler: logging.Handler, level: int) -> None:
+    for room in _ROOMS:
+        logger = logging.getLogger(room)
+        logger.setLevel(level if room == "flows" else max(level, logging.WARNING))
+        logger.handlers = [handler]
+
+
+def _is_live(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+class _Short(logging.Formatter):
+    """A line that fits the terminal, with short run ids; warnings are whole."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if record.levelno >= logging.WARNING:
+            return line
+        line = _RUN_ID.sub(r"\1", line)
+        return line if len(line) <= COLUMNS else f"{line[: COLUMNS - 1]}…"
+
+
+class _LiveLine(logging.Handler):
+    """The newest record, beside a spinner and the time since this was made; warnings stay above it."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
+        self._console: Console = Console(file=self._stream, highlight=False, width=width())
+        self._progress = Progress(
+            SpinnerColumn("line"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task(first, total=None)
+        self._progress.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._console.print(f"{time.strftime(_TIME)} {text}", markup=False)
+        else:
+            short = elided(_RUN_ID.sub(r"\1", text), width() - _BESIDE_THE_STEP)
+            # Steps may come by the thousand, as epochs do; what is worth a line elsewhere is seen in any case.
+            self._progress.update(self._task, description=short, refresh=record.levelno >= logging.INFO)
+
+    def end(self) -> None:
+        """Take the line away. Not `close`, which Prefect calls for every handler there is when it sets up its own."""
+        self._progress.stop()
+        self._stream.close()

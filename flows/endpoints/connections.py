@@ -1,0 +1,60 @@
+"""How does this process ask the model server?"""
+
+from __future__ import annotations
+
+from clients.client import Access, PredictClient
+from clients.grpc_client import GrpcClient
+from clients.rest_client import RestClient
+from flows.settings import InvalidSettings, Settings
+from serving.protocol.errors import InvalidRequest, ServableNotFound
+
+
+def rest_client(settings: Settings, timeout_seconds: float = 10.0) -> RestClient:
+    """
+    A client for REST, of the first endpoint.
+
+    Raises:
+        InvalidSettings: The token cannot be read.
+    """
+    return RestClient(settings.endpoints[0].rest_url, timeout_seconds, access(settings))
+
+
+def grpc_client(settings: Settings, timeout_seconds: float = 10.0) -> GrpcClient:
+    """
+    A client for gRPC, of the first endpoint.
+
+    Raises:
+        InvalidSettings: The token cannot be read.
+    """
+    return GrpcClient(settings.endpoints[0].grpc_target, timeout_seconds, access(settings))
+
+
+def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
+    """
+    `label` where the server has an available version with it, else None.
+
+    TensorFlow Serving gives requests that name nothing the highest version, whatever is labelled.
+
+    Raises:
+        ServingError: The server does not answer.
+    """
+    try:
+        client.metadata(model, label=label)
+    except (InvalidRequest, ServableNotFound):
+        return None
+    return label
+
+
+def access(settings: Settings) -> Access:
+    """
+    What the model server wants to see.
+
+    Raises:
+        InvalidSettings: The token cannot be read.
+    """
+    if settings.token_file is None:
+        return Access()
+    try:
+        return Access(token=settings.token_file.read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidSettings(f"HOTSWAP_TOKEN_FILE={settings.token_file} cannot be read: {exc}") from exc

@@ -1,0 +1,169 @@
+"""
+Does this server serve this repository?
+
+Ports do not tell whose server listens on them, and a reload makes a server drop everything that is not in the
+``models.config`` it is given. So before a server is told anything, the repository that it says it serves is compared
+with the one that the command is for. One that cannot say it (TensorFlow Serving itself, an earlier release) is known by
+what it serves: a version that this repository never had, or none of what is live in it, is somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from clients.client import PredictClient, Served, State
+from clients.grpc_client import GrpcClient
+from clients.rest_client import RestClient
+from flows.journal import BrokenJournal, Journal
+from flows.settings import Endpoint
+from serving.protocol.errors import (
+    DeadlineExceeded,
+    HotswapError,
+    ServableNotFound,
+    ServerUnavailable,
+    ServingError,
+    Unauthenticated,
+)
+from serving.protocol.redaction import redacted
+from serving.repository.model_config import parse
+from serving.repository.store import Repository
+
+_NO_MODEL = "no_such_model"
+
+
+class ForeignServer(HotswapError):
+    """This server is not one of this repository."""
+
+
+def check_is_ours(repository: Repository, endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> None:
+    """
+    Raises:
+        ForeignServer: Who answers at `endpoint` is no model server, or not one of `repository`.
+        ServerUnavailable: Nobody answers, over one of the protocols.
+        DeadlineExceeded: No answer came in time.
+        Unauthenticated: It wants another token.
+    """
+    try:
+        served, over_grpc = _asked(endpoint, rest, grpc)
+    except Unauthenticated as exc:
+        step = "set HOTSWAP_TOKEN_FILE to the file that it was started with"
+        raise Unauthenticated(f"The server at {redacted(endpoint.rest_url)} refuses the token: {step}") from exc
+    if served is not None and over_grpc is not None and served.server not in (None, over_grpc):
+        raise ForeignServer(
+            f"{redacted(endpoint.rest_url)} and {endpoint.grpc_target} are ports of two different servers: "
+            "name the two ports of one"
+        )
+    reason = _why_foreign(repository, served, (rest, grpc))
+    if reason:
+        step = "nothing was changed; set HOTSWAP_REST_PORT and HOTSWAP_GRPC_PORT, or HOTSWAP_SERVING_ENDPOINTS"
+        raise ForeignServer(f"The server at {redacted(endpoint.rest_url)} {reason}: {step}")
+
+
+def _asked(endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> tuple[Served | None, str | None]:
+    """What the server says of itself over REST, and which one it is over gRPC; None for what it does not tell."""
+    over_grpc, unreachable = None, None
+    try:
+        over_grpc = grpc.server()
+    except ServerUnavailable as exc:  # or a server of another kind, as REST shows
+        unreachable = exc
+    except ServingError as exc:
+        _reraise(exc, endpoint.grpc_target)
+    try:
+        served = rest.served()
+        if served is None or served.server is None:
+            _check_has_models(rest)
+    except ServerUnavailable as exc:
+        raise unreachable or exc from exc
+    except ServingError as exc:
+        _reraise(exc, redacted(endpoint.rest_url))
+    if unreachable is not None:
+        raise unreachable
+    return served, over_grpc
+
+
+def _reraise(exc: ServingError, where: str) -> NoReturn:
+    if isinstance(exc, (DeadlineExceeded, Unauthenticated)):
+        raise exc
+    raise ForeignServer(f"Who answers at {where} is no model server: {exc}") from exc
+
+
+def _check_has_models(rest: RestClient) -> None:
+    try:
+        rest.status(_NO_MODEL)
+    except ServableNotFound:
+        return
+    except (KeyError, TypeError, ValueError) as exc:  # JSON of another kind
+        raise ServingError("it answers something else to a question for a model") from exc
+
+
+def _why_foreign(repository: Repository, served: Served | None, clients: tuple[PredictClient, ...]) -> str:
+    """How the server differs; empty for one of `repository`."""
+    if served is None or served.repository is None:
+        return _other_contents(repository, served, clients)
+    there = Repository(Path(served.repository))
+    if served.repository_id is None:
+        if not there.root.exists():  # on another host
+            return _other_contents(repository, served, clients)
+        if _is_same(there.root, repository.root) or not served.rows:
+            return ""
+    elif served.repository_id == repository.identity():
+        is_copy = there.identity() == served.repository_id and there.identity_file() != repository.identity_file()
+        return f"serves {there.root}, of which {repository.root} is a copy" if is_copy else ""
+    return f"serves the repository {there.root}, not {repository.root}"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _other_contents(repository: Repository, served: Served | None, clients: tuple[PredictClient, ...]) -> str:
+    """How what is served differs from what `repository` has had, and has live."""
+    live = _live(repository)
+    models = sorted({*live, *repository.models()})
+    known = {model: _ever_had(repository, model) for model in models}
+    for client in clients:
+        states = {model: _states(client, model) for model in models}
+        for model, version in _loaded(states):
+            if version not in known[model]:
+                return f"serves version {version} of {model!r}, which {repository.root} never had"
+        if any(live.values()) and not any(live[model] & states[model].keys() for model in live):
+            told = ", ".join(f"{model} {version}" for model in live for version in sorted(live[model]))
+            if served is None or served.rows:
+                return f"knows nothing of what is live in {repository.root} ({told})"
+    for row in [] if served is None else served.rows:
+        model, version = row["model"], row["version"]
+        if row["state"] != State.END.name and version not in known.get(model, ()):
+            return f"serves version {version} of {model!r}, which {repository.root} never had"
+        stamped = repository.stamp(model, version).get("digest") if model in known else None
+        if None not in (row["digest"], stamped) and row["digest"] != stamped:
+            return f"serves other files as version {version} of {model!r} than {repository.root} has"
+    return ""
+
+
+def _live(repository: Repository) -> dict[str, set[int]]:
+    """The published versions that carry a label, by model."""
+    entries = parse(repository.read_config())
+    return {entry.name: set(entry.labels.values()) & set(repository.versions(entry.name)) for entry in entries}
+
+
+def _ever_had(repository: Repository, model: str) -> set[int]:
+    found = {*repository.versions(model), *repository.retired(model)}
+    try:
+        entries = Journal(repository.root, model).read()
+    except BrokenJournal:
+        return found
+    return found.union(entry.version for entry in entries if entry.version is not None)
+
+
+def _states(client: PredictClient, model: str) -> dict[int, State]:
+    try:
+        return {each.version: each.state for each in client.status(model)}
+    except ServableNotFound:
+        return {}
+
+
+def _loaded(states: Mapping[str, Mapping[int, State]]) -> Iterator[tuple[str, int]]:
+    for model, versions in states.items():
+        yield from ((model, version) for version, state in versions.items() if state is not State.END)

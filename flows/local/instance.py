@@ -1,0 +1,64 @@
+"""
+Is `hotswap up` running here already?
+
+A lock on a file says so, which the kernel frees with the process that holds it; the number of a process would not, as
+it is given to another one later. What a running `up` writes beside the lock is only for those who ask.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redacted_values
+from serving.repository.store import write_atomically
+
+
+class AlreadyUp(HotswapError):
+    """`hotswap up` runs here already."""
+
+    exit_code = 6
+
+
+@contextmanager
+def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
+    """
+    Be the only `hotswap up` of this home for the block; `facts` is what another one says about this one.
+
+    Yields:
+        Whether the one before was killed, so that its processes may still be ending.
+
+    Raises:
+        AlreadyUp: Another process is.
+    """
+    lock, description = FileLock(home / "up.lock"), home / "up.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as exc:
+        raise AlreadyUp(_described(home, description)) from exc
+    try:
+        was_killed = description.exists()
+        with suppress(OSError):
+            write_atomically(description, json.dumps(redacted_values({"pid": os.getpid(), **facts})) + "\n")
+        yield was_killed
+    finally:
+        with suppress(OSError):
+            description.unlink()
+        lock.release()
+
+
+def _described(home: Path, description: Path) -> str:
+    try:
+        facts = json.loads(description.read_text("utf-8"))
+        addresses = ", ".join(f"{name} {address}" for name, address in facts["addresses"].items())
+        who = f" as process {facts['pid']}: {addresses}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        who = ""
+    return f"hotswap is up already in {home}{who}; nothing was changed, and Ctrl-C in its terminal stops it"

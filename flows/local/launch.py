@@ -1,0 +1,168 @@
+"""
+Runs the flows that train and promote in this process, without waiting for one thing after the other.
+
+What takes long to import is imported while a temporary Prefect server starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.console import progress
+from flows.endpoints.live_server import ask_first
+from flows.orchestration import prefect_access
+from flows.orchestration.prefect_server import check_answers, find_prefect
+from flows.promotion.labelling import STABLE, validate_label
+from flows.registry.identity import check_registry
+from flows.settings import Settings, apply_environment, prepare_home
+from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redacted
+from serving.repository.store import Repository, check_complete
+from serving.runtime.native_logs import without_start_up_notes
+
+if TYPE_CHECKING:
+    from flows.train_and_promote import TrainOutcome
+
+log = logging.getLogger(__name__)
+
+
+class InvalidParameter(HotswapError):
+    """A training cannot run with this parameter."""
+
+
+def train(
+    settings: Settings,
+    recipe: str = "iris",
+    seed: int = 42,
+    epochs: int | None = None,
+    min_accuracy: float | None = None,
+    allow_breaking: bool = False,
+    bake: float = 0.0,
+    reason: str | None = None,
+    label: str = STABLE,
+) -> TrainOutcome:
+    """
+    Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
+
+    Raises:
+        HotswapError: It failed; nothing of what was live has changed.
+    """
+    check_parameters(recipe, seed, epochs, min_accuracy, bake)
+    validate_label(label)
+    _prepare(settings, recipe)
+    from flows.train_and_promote import TrainOutcome, train_and_promote
+
+    # Prefect keeps the parameters of a flow as they are.
+    outcome = train_and_promote(
+        recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason and redacted(reason), label
+    )
+    assert isinstance(outcome, TrainOutcome)
+    return outcome
+
+
+def promote(
+    settings: Settings,
+    recipe: str,
+    run: str | None = None,
+    saved_model: Path | None = None,
+    min_accuracy: float | None = None,
+    allow_breaking: bool = False,
+    bake: float = 0.0,
+    reason: str | None = None,
+    label: str = STABLE,
+    version: int | None = None,
+) -> TrainOutcome:
+    """
+    Run the flow `promote` as `train` runs its own, for the model of an MLflow run, a directory or a published version.
+
+    Raises:
+        HotswapError: It failed; nothing of what was live has changed.
+    """
+    check_parameters(recipe, min_accuracy=min_accuracy, bake=bake)
+    validate_label(label)
+    if sum(each is not None for each in (run, saved_model, version)) != 1:
+        raise InvalidParameter("Name the model: either --run RUN_ID, --saved-model DIRECTORY or --version NUMBER")
+    if saved_model is not None:
+        check_complete(saved_model)
+    if version is not None:
+        _check_version(settings, recipe, version, label)
+    _prepare(settings, recipe)
+    from flows.train_and_promote import TrainOutcome
+    from flows.train_and_promote import promote as promote_model
+
+    outcome = promote_model(
+        recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason and redacted(reason), label, version
+    )
+    assert isinstance(outcome, TrainOutcome)
+    return outcome
+
+
+def _check_version(settings: Settings, recipe: str, version: int, label: str) -> None:
+    from flows.promotion import promotion
+    from flows.recipes import find_recipe
+
+    model = find_recipe(recipe).name
+    if label != STABLE:
+        command = f"hotswap label {model} {label} {version}"
+        raise InvalidParameter(
+            f"--version makes a published version the stable one: `{command}` gives it another label"
+        )
+    promotion.promotable(settings, model, version)
+
+
+def _prepare(settings: Settings, recipe: str) -> None:
+    """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
+    from flows.recipes import find_recipe
+
+    Repository(settings.models_repo).check_writable()
+    prepare_home(settings)
+    apply_environment(settings)
+    progress.step("asking the servers")
+    ask_first(settings, find_recipe(recipe).name)
+    server = find_prefect(settings)
+    progress.note("using the Prefect server that runs" if server is None else "starting Prefect")
+    progress.note("loading TensorFlow")
+    with without_start_up_notes():
+        # First and alone: the slowest, while the server starts.
+        import tensorflow
+
+        tensorflow.config.list_logical_devices()
+
+    progress.note("loading MLflow and Prefect")
+    import flows.train_and_promote  # noqa: F401  (imported while the server starts)
+    from flows.registry.mlflow_registry import Registry
+
+    progress.note("opening MLflow's database")
+    check_registry(settings, find_recipe(recipe).name)
+    # Makes MLflow's database where there is none, while the Prefect server makes its own.
+    Registry(settings.home / "artifacts").check()
+    if server is not None:
+        progress.note("waiting for Prefect's server")
+        server.wait()
+    else:
+        check_answers(os.environ["PREFECT_API_URL"])
+        prefect_access.check()
+
+
+def check_parameters(
+    recipe: str, seed: int = 0, epochs: int | None = None, min_accuracy: float | None = None, bake: float = 0.0
+) -> None:
+    """
+    Raises:
+        HotswapError: The flow would refuse one of these; found before anything is started.
+    """
+    from flows.recipes import find_recipe
+
+    if not 0 <= seed < 2**32:
+        raise InvalidParameter(f"The seed must be from 0 to {2**32 - 1}, not {seed}")
+    if epochs is not None and not 1 <= epochs <= 100_000:
+        raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
+    if min_accuracy is not None and not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
+        raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
+    if not (math.isfinite(bake) and bake >= 0):
+        raise InvalidParameter(f"The seconds to bake must be 0 or more, not {bake}")
+    find_recipe(recipe)

@@ -1,0 +1,143 @@
+"""
+Who follows what was changed by hand while `hotswap up` runs?
+
+This process looks every few seconds (``HOTSWAP_RECONCILE_SECONDS``). A turn that finds nothing reads a few small files
+and asks the server once; only a turn that repairs something is a Prefect run, where a Prefect server answers. What
+cannot be repaired is said once, on the terminal of `hotswap up`, and tried ever more rarely until something changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flows.orchestration import open_runs, prefect_access
+from flows.orchestration.prefect_server import find_running_prefect
+from flows.reconciliation import drift
+from flows.reconciliation.drift import Finding
+from flows.settings import Settings, apply_environment, load_settings
+from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redacted
+
+log = logging.getLogger(__name__)
+
+_MAX_PAUSE_SECONDS = 300.0
+
+
+@dataclass
+class _Model:
+    """What earlier turns came to."""
+
+    found: Sequence[Finding] = ()
+    """in the turn before"""
+    left: Sequence[Finding] | None = None
+    """after the last repair; it is not tried again for the same"""
+    failures: int = 0
+    retry_at: float = 0.0
+    """of the monotonic clock"""
+    announced: tuple[str, ...] = ()
+
+
+class Reconciler:
+    """Remembers what could not be repaired, so that it is not tried again at every turn."""
+
+    def __init__(self, settings: Settings, announce: Callable[[str], None] = log.warning) -> None:
+        """`announce` is given each sentence about what cannot be repaired once."""
+        self._settings = settings
+        self._announce = announce
+        self._known: dict[str, _Model] = {}
+
+    def run(self, told_to_stop: threading.Event) -> None:
+        """Take turns until told to stop."""
+        while not told_to_stop.wait(self._settings.reconcile_seconds):
+            self.turn()
+
+    def turn(self) -> list[str]:
+        """Repair every model that needs it; the names of those that were tried."""
+        tried = []
+        open_runs.tell_prefect(self._settings)
+        for name in self._models():
+            model = self._known.setdefault(name, _Model())
+            try:
+                if self._turn(name, model):
+                    tried.append(name)
+            except Exception as exc:
+                # Whatever went wrong with one model, the others go on.
+                self._tell(model, [f"{name} cannot be reconciled: {exc}"])
+        return tried
+
+    def _models(self) -> list[str]:
+        try:
+            return drift.models(self._settings)
+        except (HotswapError, OSError) as exc:
+            log.warning("repository not read error=%s", exc)
+            return []
+
+    def _turn(self, name: str, model: _Model) -> bool:
+        found, before = drift.find(self._settings, name), model.found
+        model.found = found
+        if not found:
+            self._note_agreement(name, model)
+            return False
+        if drift.is_being_changed(self._settings, name):
+            return False
+        if self._should_try(model, before):
+            pause = min(self._settings.reconcile_seconds * 2**model.failures, _MAX_PAUSE_SECONDS)
+            model.left, model.failures, model.retry_at = None, model.failures + 1, time.monotonic() + pause
+            model.left = list(self._repair(name).left)
+            model.failures = 0
+            return True
+        if found == before:
+            self._tell(model, [f"{name}: {finding.what}; {finding.next_step}" for finding in found])
+        return False
+
+    def _should_try(self, model: _Model, before: Sequence[Finding]) -> bool:
+        if model.found == model.left or not any(finding.repairable for finding in model.found):
+            return False
+        return model.found != before or time.monotonic() >= model.retry_at
+
+    def _repair(self, name: str) -> drift.Repair:
+        if find_running_prefect(self._settings) and prefect_access.is_usable():
+            from flows.reconcile import reconcile
+
+            return reconcile(name)[0]
+        return drift.repair(self._settings, name)
+
+    def _note_agreement(self, name: str, model: _Model) -> None:
+        if model.announced:
+            self._announce(f"{name}: everything agrees again")
+        self._known[name] = _Model()
+
+    def _tell(self, model: _Model, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            if sentence not in model.announced:
+                self._announce(redacted(sentence))
+        model.announced = tuple(sentences)
+
+
+def _print(sentence: str) -> None:
+    """On standard output, which is the terminal of `hotswap up`, and in the log."""
+    log.warning("%s", sentence)
+    print(f"{time.strftime('%H:%M:%S')} {sentence}", flush=True)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("flows").setLevel(logging.INFO)
+    settings = load_settings()
+    apply_environment(settings)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    told_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    Reconciler(settings, _print).run(told_to_stop)
+
+
+if __name__ == "__main__":
+    main()

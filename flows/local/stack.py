@@ -1,0 +1,240 @@
+"""
+What runs on one machine, and is it up?
+
+`up` starts the model server, the MLflow page and the Prefect server, waits until each answers, and keeps each of them
+running until it is told to stop. Only a model server that cannot start at all ends it; a page that cannot is shown as
+not ready, and tried again. Services that the user has elsewhere (``MLFLOW_TRACKING_URI`` or ``PREFECT_API_URL`` with an
+address) are left alone and only shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.console import progress
+from flows.endpoints.live_server import servable_entries
+from flows.local.instance import only_instance
+from flows.local.ports import check_ports
+from flows.local.supervision import Ended, Service, Supervisor
+from flows.machine.processes import STOP_SECONDS
+from flows.promotion.labelling import STABLE
+from flows.settings import Settings, apply_environment, prepare_home
+from serving.protocol.errors import HotswapError
+from serving.repository.model_config import render
+from serving.repository.store import Repository, write_atomically
+
+STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
+"""Nobody gets a version that is not verified without asking for it."""
+_WHATEVER_LOADS = "--require_all_models=false"
+"""A model that has come to grief does not keep the others from being served again."""
+_MODEL_SERVER = "model server"
+_POLL_SECONDS = 0.1
+_STANDARD_ERROR = 2
+_MODEL_SERVER_READY_SECONDS = 600.0  # large models take long to load
+
+
+class StackFailed(HotswapError):
+    """The model server ended, or never became ready."""
+
+
+def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] = lambda: None) -> None:
+    """
+    Run everything until SIGINT or SIGTERM.
+
+    Args:
+        settings: Where everything is and listens.
+        as_json: Whether the addresses are told as JSON.
+        on_ready: Called before they are told.
+
+    Raises:
+        AlreadyUp: It runs here already; nothing has been changed.
+        PortTaken: A port is in use; nothing has been started.
+        StackFailed: The model server cannot start; the others have been stopped.
+    """
+    apply_environment(settings)
+    home = prepare_home(settings)
+    services = _services(settings)
+    with only_instance(home, {"addresses": _addresses(settings, services)}) as was_killed:
+        check_ports(settings, {each.name: each.ports for each in services}, STOP_SECONDS if was_killed else 0)
+        stop_requested = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop_requested.set())
+        with _running(settings, services, home / "logs", stop_requested) as supervisors:
+            _wait_until_settled(supervisors, stop_requested)
+            if not stop_requested.is_set():
+                on_ready()
+                _announce(settings, supervisors, home / "logs", as_json)
+                with _running(settings, _followers(settings), home / "logs", stop_requested):
+                    # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
+                    while not stop_requested.wait(_POLL_SECONDS):
+                        pass
+
+
+@contextmanager
+def _running(
+    settings: Settings, services: Sequence[Service], logs: Path, stop_requested: threading.Event
+) -> Iterator[list[Supervisor]]:
+    """These services run during the block; when it ends, all that look at `stop_requested` are told to stop."""
+
+    def ports_are_free(service: Service) -> None:
+        check_ports(settings, {service.name: service.ports})
+
+    progress.note(f"starting {', '.join(service.name for service in services)}")
+    supervisors = [Supervisor(service, logs, ports_are_free, stop_requested) for service in services]
+    try:
+        for supervisor in supervisors:
+            supervisor.start()
+        yield supervisors
+    finally:
+        stop_requested.set()
+        for supervisor in supervisors:
+            supervisor.join()
+
+
+def _wait_until_settled(supervisors: Sequence[Supervisor], stop_requested: threading.Event) -> None:
+    """
+    Return when each is ready or has failed for the first time.
+
+    Raises:
+        StackFailed: That is the model server.
+    """
+    started, waiting = time.monotonic(), list(supervisors)
+    while waiting and not stop_requested.is_set():
+        for supervisor in [each for each in waiting if each.settled.is_set()]:
+            waiting.remove(supervisor)
+            if supervisor.failure is not None:
+                raise _failed(supervisor, supervisor.failure)
+            if supervisor.is_ready:
+                progress.note(f"{supervisor.service.name} is ready after {time.monotonic() - started:.1f} s")
+        if waiting:
+            progress.step(f"waiting for {' and '.join(each.service.name for each in waiting)}")
+            waiting[0].settled.wait(_POLL_SECONDS)
+
+
+def _failed(supervisor: Supervisor, failure: HotswapError) -> HotswapError:
+    if not isinstance(failure, Ended):
+        return failure
+    return StackFailed(
+        f"The {supervisor.service.name} {failure}, so everything was stopped; its log is {supervisor.log_path}:\n"
+        f"{supervisor.last_lines}"
+    )
+
+
+def server_flags(settings: Settings) -> list[str]:
+    """
+    The flags that serve the models repository; makes ``models.config`` where there is none yet.
+
+    A model without a published version is left out, as a server would wait for it before it opens its ports.
+    """
+    repository = Repository(settings.models_repo.absolute())
+    repository.check_writable()
+    with repository.lock_config():
+        repository.write_config(render(servable_entries(repository)))
+    monitoring = prepare_home(settings) / "monitoring.config"
+    write_atomically(monitoring, "prometheus_config { enable: true }\n")
+    token = [] if settings.token_file is None else [f"--token_file={settings.token_file.absolute()}"]
+    return [
+        *token,
+        f"--host={settings.host}",
+        f"--port={settings.grpc_port}",
+        f"--rest_api_port={settings.rest_port}",
+        f"--model_config_file={repository.config_path}",
+        f"--monitoring_config_file={monitoring}",
+        "--allow_version_labels_for_unavailable_models",
+        "--max_num_load_retries=1",
+        "--load_retry_interval_micros=300000",
+    ]
+
+
+def _services(settings: Settings) -> list[Service]:
+    return [_model_server(settings), *_mlflow(settings), *_prefect(settings)]
+
+
+def _model_server(settings: Settings) -> Service:
+    return Service(
+        _MODEL_SERVER,
+        lambda: [sys.executable, "-m", "serving", *server_flags(settings), STABLE_BY_DEFAULT, _WHATEVER_LOADS],
+        settings.rest_url,
+        f"{settings.rest_url}/healthz",
+        {"HOTSWAP_REST_PORT": settings.rest_port, "HOTSWAP_GRPC_PORT": settings.grpc_port},
+        ready_seconds=_MODEL_SERVER_READY_SECONDS,
+        must_start=True,
+        redact_log=False,
+    )
+
+
+def _mlflow(settings: Settings) -> Iterator[Service]:
+    tracking_uri = os.environ["MLFLOW_TRACKING_URI"]
+    if tracking_uri.startswith("http"):
+        return
+    url = f"http://{settings.url_host}:{settings.mlflow_port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--default-artifact-root", str(settings.home.absolute() / "artifacts")]
+    command += ["--host", settings.host, "--port", str(settings.mlflow_port)]
+    ports = {"HOTSWAP_MLFLOW_PORT": settings.mlflow_port}
+    # It may carry a password, which the list of processes would show.
+    backend = {"MLFLOW_BACKEND_STORE_URI": tracking_uri}
+    yield Service("mlflow", lambda: command, url, f"{url}/health", ports, backend)
+
+
+def _prefect(settings: Settings) -> Iterator[Service]:
+    if "PREFECT_API_URL" in os.environ:
+        return
+    url = f"http://{settings.url_host}:{settings.prefect_port}"
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command += ["--host", settings.host, "--port", str(settings.prefect_port)]
+    ports = {"HOTSWAP_PREFECT_PORT": settings.prefect_port}
+    yield Service("prefect", lambda: command, url, f"{url}/api/health", ports, _prefect_page())
+
+
+def _prefect_page() -> dict[str, str]:
+    """Its page asks the server that it came from, whatever the port, and by whatever address it was reached."""
+    names = ("PREFECT_UI_API_URL", "PREFECT_SERVER_UI_API_URL")
+    return {} if any(name in os.environ for name in names) else {names[0]: "/api"}
+
+
+def _followers(settings: Settings) -> list[Service]:
+    """What runs once everything else does."""
+    if not settings.reconcile_seconds:
+        return []
+    return [Service("reconciler", lambda: [sys.executable, "-m", "flows.local.reconciler"], output=_STANDARD_ERROR)]
+
+
+def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str]:
+    urls = {service.name: service.url for service in services if service.url and service.name != _MODEL_SERVER}
+    urls.setdefault("mlflow", os.environ["MLFLOW_TRACKING_URI"])
+    urls.setdefault("prefect", os.environ.get("PREFECT_API_URL", ""))
+    return {"rest": settings.rest_url, "grpc": settings.grpc_target, **urls}
+
+
+def _announce(settings: Settings, supervisors: Sequence[Supervisor], logs: Path, as_json: bool) -> None:
+    services = [supervisor.service for supervisor in supervisors]
+    addresses = _addresses(settings, services)
+    if as_json:
+        ports = {setting: port for service in services for setting, port in service.ports.items()}
+        print(json.dumps({**addresses, "logs": str(logs), "ports": ports}), flush=True)
+        return
+    late = {supervisor.service.name for supervisor in supervisors if not supervisor.is_ready}
+    notes = {name: f"{address}  (not ready: it is tried again)" for name, address in addresses.items() if name in late}
+    table = Table(box=None)
+    table.add_column("up")
+    table.add_column("address")
+    table.add_row("model server, REST", addresses["rest"])
+    table.add_row("model server, gRPC", addresses["grpc"])
+    table.add_row("MLflow: runs and versions", notes.get("mlflow", addresses["mlflow"]))
+    table.add_row("Prefect: flow runs and reports", notes.get("prefect", addresses["prefect"]))
+    table.add_row("logs", str(logs))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print("Train with `hotswap train iris` in another terminal; stop everything with Ctrl-C.")

@@ -1,0 +1,213 @@
+"""
+How does each process of `hotswap up` go on, whatever becomes of the others?
+
+Every service has a thread that starts it, looks whether it answers, and starts it again when it has ended or hangs:
+at once after it ran for long, else after a pause that grows. So one that ends again and again costs little, and the
+rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from tenacity import RetryCallState, RetryError, Retrying, stop_when_event_set, wait_exponential
+from tenacity.nap import sleep_using_event
+
+from flows.machine.processes import STOP_SECONDS, Process
+from serving.protocol.errors import HotswapError
+
+log = logging.getLogger(__name__)
+
+CRASH_LOOP = 5
+"""as many ends, none after a long run, are told as a crash loop"""
+_LONG_RUN_SECONDS = 60.0
+_MAX_PAUSE_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS = 0.25
+_POLL_SECONDS = 0.1
+_PROBE_SECONDS = 5.0
+_ANSWER_SECONDS = 2.0
+
+
+class Ended(HotswapError):
+    """A process ended, hangs, or was never ready; `str` says which, as in "ended with exit code 1"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process: what it is called, how it is started, and how to know that it answers."""
+
+    name: str
+    command: Callable[[], Sequence[str]]
+    """called at each start, as what it serves may have changed"""
+    url: str | None = None
+    ready_url: str | None = None
+    """None for a process that nobody can ask"""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """by the setting that changes it"""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready_seconds: float = 120.0
+    must_start: bool = False
+    """whether it is not started again when its first start fails"""
+    output: int | None = None
+    """where its standard output goes, when that is for the user"""
+    max_silence_seconds: float = 60.0
+    """without an answer, after which it counts as hanging"""
+    redact_log: bool = True
+    """whether secrets are left out of its log; what does so itself writes without waiting for this process"""
+
+
+class Supervisor:
+    """Keeps one service running in a thread of its own until `stop_requested` is set."""
+
+    def __init__(
+        self, service: Service, logs: Path, check_ports: Callable[[Service], None], stop_requested: threading.Event
+    ) -> None:
+        self.service = service
+        self.settled = threading.Event()
+        """set once it is ready, or its first start has failed"""
+        self.is_ready = False
+        self.failure: HotswapError | None = None
+        """why the first start of a service failed that must start"""
+        self.last_lines = ""
+        """of the process that has ended last"""
+        self.log_path = logs / f"{service.name.replace(' ', '-')}.log"
+        self._logs = logs
+        self._check_ports = check_ports
+        self._stop_requested = stop_requested
+        self._ready_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"supervise {service.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the process has ended, which it does once `stop_requested` is set."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        retrying = Retrying(
+            wait=wait_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_MAX_PAUSE_SECONDS),
+            sleep=sleep_using_event(self._stop_requested),
+            stop=stop_when_event_set(self._stop_requested),
+            before_sleep=self._tell,
+        )
+        while not self._stop_requested.is_set() and self.failure is None:
+            with suppress(RetryError):
+                retrying(self._run_once)
+
+    def _run_once(self) -> None:
+        """
+        Run it until it is told to stop, or ends after a long run.
+
+        Raises:
+            HotswapError: It ended after a short one, or cannot be started.
+        """
+        if self._stop_requested.is_set():
+            return
+        self._ready_at = None
+        try:
+            self._check_ports(self.service)
+            service = self.service
+            process = Process(
+                service.name, service.command(), self._logs, service.environment, service.output, service.redact_log
+            )
+            try:
+                self._watch(process)
+            finally:
+                self._end(process)
+        except HotswapError as exc:
+            if self.service.must_start and not self.settled.is_set():
+                self.failure = exc
+                self.settled.set()
+                return
+            if self._ready_at is None or time.monotonic() - self._ready_at < _LONG_RUN_SECONDS:
+                raise
+            log.warning("%s %s: starting it again, its log is %s", self.service.name, exc, self.log_path)
+
+    def _watch(self, process: Process) -> None:
+        """Return when it is told to stop."""
+        started = heard = time.monotonic()
+        probe_at = 0.0
+        while not self._stop_requested.wait(_POLL_SECONDS):
+            if process.ended:
+                raise Ended(process.how_it_ended)
+            process.limit_log()
+            now = time.monotonic()
+            if now < probe_at:
+                continue
+            if self._answers(process):
+                heard = now
+                self._note_ready(now - started)
+            elif not self.is_ready and now - started > self.service.ready_seconds:
+                raise Ended(f"was not ready after {self.service.ready_seconds:g} s")
+            elif self.is_ready and now - heard > self.service.max_silence_seconds:
+                raise Ended(f"did not answer for {self.service.max_silence_seconds:g} s")
+            probe_at = now + (min(_PROBE_SECONDS, self.service.max_silence_seconds) if self.is_ready else 0.0)
+
+    def _answers(self, process: Process) -> bool:
+        """Once it was ready, any answer is one: a model server with a broken model has work to do."""
+        url = self.service.ready_url
+        if url is None:
+            return not _is_stopped(process.pid)
+        try:
+            with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS):
+                return True
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return self.is_ready
+        except (OSError, ValueError):
+            return False
+
+    def _end(self, process: Process) -> None:
+        self.is_ready = False
+        if self._stop_requested.is_set():
+            process.terminate()
+            process.end(time.monotonic() + STOP_SECONDS)
+        else:
+            process.end(time.monotonic())
+        self.last_lines = process.last_lines
+
+    def _note_ready(self, seconds: float) -> None:
+        if self.is_ready:
+            return
+        self.is_ready = True
+        self._ready_at = time.monotonic()
+        if self.settled.is_set():
+            log.warning("%s runs again, %.1f s after it was started", self.service.name, seconds)
+        self.settled.set()
+
+    def _tell(self, state: RetryCallState) -> None:
+        """Say what happened; of a crash loop only once that it is one, with the last lines of the log."""
+        assert state.outcome is not None
+        assert state.next_action is not None
+        name, what, pause = self.service.name, state.outcome.exception(), state.next_action.sleep
+        self.settled.set()
+        if state.attempt_number == CRASH_LOOP:
+            log.error(
+                "%s %s, the %dth time in a row: it is tried ever more rarely, and the rest goes on; its log is %s:\n%s",
+                name,
+                what,
+                CRASH_LOOP,
+                self.log_path,
+                self.last_lines,
+            )
+            return
+        level = logging.WARNING if state.attempt_number < CRASH_LOOP else logging.INFO
+        log.log(level, "%s %s: starting it again in %.2g s, its log is %s", name, what, pause, self.log_path)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False

@@ -1,0 +1,126 @@
+"""
+Can Prefect be used, and what does it mean when it cannot?
+
+Prefect's own client is asked, so that address, key and certificates count as they do for Prefect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flows.user_code import described
+from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redacted
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+_REFUSED = (401, 403)
+
+
+class PrefectUnavailable(HotswapError):
+    """The Prefect server cannot be used."""
+
+
+@contextmanager
+def client() -> Iterator[SyncPrefectClient]:
+    """A client of the API that ``PREFECT_API_URL`` names now; Prefect's own settings are those of its import."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), get_client(sync_client=True) as asked:
+        yield asked
+
+
+def check() -> None:
+    """
+    Ask the server something that only Prefect answers, to whom it knows.
+
+    Raises:
+        PrefectUnavailable: It does not answer, or not to us.
+    """
+    with _translated(), client() as asked:
+        asked.api_version()
+
+
+def is_usable() -> bool:
+    """Would `check` pass?"""
+    try:
+        check()
+    except PrefectUnavailable:
+        return False
+    return True
+
+
+def is_running(flow_run: str) -> bool:
+    """
+    Does Prefect call this flow run running?
+
+    Raises:
+        PrefectUnavailable: It cannot be asked.
+    """
+    with _translated(), client() as asked:
+        return _is_going(asked, flow_run)
+
+
+def end_run(flow_run: str) -> None:
+    """
+    Make a flow run whose process has gone a crashed one, unless it has ended already or Prefect does not know it.
+
+    Raises:
+        PrefectUnavailable: Prefect cannot be told.
+    """
+    from prefect.states import Crashed
+
+    with _translated(), client() as asked:
+        if _is_going(asked, flow_run):
+            asked.set_flow_run_state(UUID(flow_run), Crashed(message="Its process has gone."), force=True)
+
+
+def _is_going(asked: SyncPrefectClient, flow_run: str) -> bool:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        state = asked.read_flow_run(UUID(flow_run)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    return state is not None and not state.is_final()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        raise PrefectUnavailable(explain(exc)) from exc
+
+
+def explain(exc: BaseException) -> str:
+    """The sentence for an error that came out of Prefect or its HTTP client."""
+    where = f"Prefect at {redacted(os.environ.get('PREFECT_API_URL', 'its configured address'))}"
+    status = getattr(getattr(exc, "response", None), "status_code", None)
+    if status in _REFUSED:
+        return (
+            f"{where} does not accept the credentials, status {status}: "
+            "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY for Prefect Cloud"
+        )
+    if status in (404, 405, 422):
+        return (
+            f"{where} does not know this request, status {status}: see that PREFECT_API_URL ends in /api and that "
+            f"the server's release is not older than the client's, {_release()}"
+        )
+    if status is not None:
+        return f"{where} failed, status {status}: see its log"
+    if any(word in type(exc).__name__ for word in ("Connect", "Timeout", "Protocol", "ReadError", "WriteError")):
+        return f"{where} does not answer ({type(exc).__name__}): start it with `hotswap up`, or unset PREFECT_API_URL"
+    return f"{where} cannot be used ({redacted(described(exc))}): check the variables that begin with PREFECT_"
+
+
+def _release() -> str:
+    from importlib.metadata import version
+
+    return version("prefect")

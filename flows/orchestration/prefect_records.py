@@ -1,0 +1,61 @@
+"""
+What does Prefect keep of a flow?
+
+Its database has a state with a message for every run, logs, artifacts and parameters, and its page shows them to
+everybody who reaches it. So what a flow gives to Prefect passes through here, where secrets are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+
+from flows.orchestration import open_runs
+from flows.settings import load_settings
+from serving.protocol.redaction import redact_error, redact_logs, redacted, redacted_values
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def without_secrets(step: Callable[P, R]) -> Callable[P, R]:
+    """The body of a flow or task whose errors, which Prefect keeps as the messages of states, carry no secret."""
+
+    @functools.wraps(step)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        redact_logs()
+        try:
+            return step(*arguments, **named)
+        except Exception as exc:
+            redact_error(exc)
+            raise
+
+    return run
+
+
+def followed(body: Callable[P, R]) -> Callable[P, R]:
+    """The body of a flow that is `without_secrets`, and known to have gone when its process is killed."""
+
+    @functools.wraps(body)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        with open_runs.followed(load_settings(), str(flow_run.id)):
+            return body(*arguments, **named)
+
+    # Prefect would look for the names in the annotations here.
+    vars(run)["__signature__"] = inspect.signature(body, eval_str=True)
+    return without_secrets(run)
+
+
+def keep_markdown(key: str, markdown: str, description: str) -> None:
+    """Show a report on the page of the flow run."""
+    create_markdown_artifact(redacted(markdown), key=key, description=description)
+
+
+def keep_table(key: str, rows: Sequence[Any], description: str) -> None:
+    """Show a table there."""
+    create_table_artifact(redacted_values(list(rows)), key=key, description=description)

@@ -1,0 +1,177 @@
+"""What is wrong, and what is the next step?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.endpoints.live_server import observed_servers
+from flows.journal import BrokenJournal, Journal
+from flows.orchestration import open_runs
+from flows.orchestration.prefect_access import PrefectUnavailable
+from flows.orchestration.prefect_server import find_running_prefect
+from flows.reconciliation import drift
+from flows.reconciliation.drift import Finding, Seen
+from flows.registry.reader import RegistryUnread, check_readable
+from flows.settings import Settings
+from serving.protocol.errors import IncompleteSavedModel, InvalidRequest, RepositoryError
+from serving.protocol.redaction import redacted
+from serving.repository.model_config import parse
+from serving.repository.store import STAMP, Repository, check_complete, digest
+
+_NEARLY_FULL_BYTES = 1 << 30
+_NEARLY_FULL_SHARE = 0.02
+_OURS = ("README.md", "models.config")
+_EVERYTHING = "everything"
+NO_SERVER = "no server"
+"""the subject of what is told where no model server runs"""
+_SERVER_STEP = "`hotswap status` shows home, repository and servers; start the one that is down, or name your own"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that is wrong in the models repository, the registry and the server; changes nothing."""
+    repository = Repository(settings.models_repo)
+    found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
+    if any(finding.model == "models.config" for finding in found):
+        return found
+    models = drift.models(settings)
+    found += [*_prefect(settings), *([] if models else _mlflow())]
+    with observed_servers(settings) as servers:
+        if servers is None:
+            found += _no_server(settings, repository)
+        else:
+            found += [_by_hand(_EVERYTHING, problem, _SERVER_STEP) for problem in servers.problems.values()]
+        for model in models:
+            seen = drift.look(settings, model, servers)
+            found += _versions(repository, seen)
+            found += _journal_truth(settings, repository, seen)
+            found += drift.compare(seen)
+    return found
+
+
+def _no_server(settings: Settings, repository: Repository) -> Iterator[Finding]:
+    if any(repository.versions(model) for model in repository.models()):
+        what = f"no model server runs at {settings.rest_url} and {settings.grpc_target}, so nothing is served"
+        step = "start one with `hotswap up` or `hotswap serve`"
+        yield Finding(_EVERYTHING, None, what, step, repairable=False, subject=NO_SERVER)
+
+
+def _mlflow() -> Iterator[Finding]:
+    """Of each model it is told with the model."""
+    try:
+        check_readable()
+    except RegistryUnread as exc:
+        yield _by_hand(_EVERYTHING, str(exc), "`hotswap train` needs it to record its runs")
+
+
+def _prefect(settings: Settings) -> Iterator[Finding]:
+    if "PREFECT_API_URL" in os.environ and not find_running_prefect(settings):
+        what = f"no Prefect server answers at PREFECT_API_URL={redacted(os.environ['PREFECT_API_URL'])}"
+        yield _by_hand(_EVERYTHING, what, "start it, or unset the variable: `hotswap train` needs one")
+        return
+    try:
+        for flow_run in open_runs.still_running(settings):
+            what = f"Prefect calls flow run {flow_run} running, whose process has gone"
+            yield _by_hand(_EVERYTHING, what, "`hotswap reconcile` ends it")
+    except PrefectUnavailable as exc:
+        yield _by_hand(_EVERYTHING, str(exc), "`hotswap train` needs Prefect to record its steps")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    for place in (settings.models_repo.absolute(), settings.home.absolute()):
+        there = next(each for each in (place, *place.parents) if each.exists())
+        usage = shutil.disk_usage(there)
+        if usage.free < min(_NEARLY_FULL_BYTES, usage.total * _NEARLY_FULL_SHARE):
+            what = f"the disk of {place} is nearly full: {usage.free / 1e6:.0f} MB are free"
+            yield _by_hand(_EVERYTHING, what, "free some space, or retire and delete old versions")
+
+
+def _foreign_files(repository: Repository) -> Iterator[Finding]:
+    for path in _entries(repository.root):
+        if path.is_file() and path.name not in _OURS and not path.name.startswith("."):
+            yield _by_hand(_EVERYTHING, f"{path} does not belong here", "move it elsewhere")
+    for model in repository.models():
+        for path in _entries(repository.base_path(model)):
+            if not (
+                path.is_dir() and path.name.isascii() and path.name.isdecimal() and path.name == str(int(path.name))
+            ):
+                yield _by_hand(model, f"{path} is not a version", "move it elsewhere")
+
+
+def _leftovers(repository: Repository) -> Iterator[Finding]:
+    for path in _entries(repository.root / ".staging"):
+        model = path.name
+        if path.is_dir() and any(path.iterdir()) and not _is_locked(repository, model):
+            yield _by_hand(model, f"{path} is left from an interrupted publish", "the next training removes it, or you")
+    for path in _entries(repository.root / ".locks"):
+        # The kernel frees a lock with its process; what is no file that can be opened never becomes free.
+        if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+            step = "remove it while no training runs"
+            yield _by_hand(path.stem, f"{path} is not a lock that can be taken", step)
+
+
+def _config(repository: Repository) -> Iterator[Finding]:
+    try:
+        parse(repository.read_config())
+    except (InvalidRequest, OSError) as exc:
+        step = f"move {repository.config_path} away, and `hotswap reconcile` writes it again"
+        yield _by_hand("models.config", str(exc), step)
+
+
+def _replacement(seen: Seen, version: int) -> str:
+    """What to do about a version that is not as it should be; what is live is never taken out."""
+    if seen.is_live(version):
+        return (
+            f"it is live: promote another version before a server has to load it again (`hotswap train {seen.model}`)"
+        )
+    return f"`hotswap retire {seen.model} {version}` takes it out"
+
+
+def _versions(repository: Repository, seen: Seen) -> Iterator[Finding]:
+    model = seen.model
+    for version in repository.versions(model):
+        path, stamp = repository.path(model, version), repository.stamp(model, version)
+        retire = _replacement(seen, version)
+        try:
+            check_complete(path)
+        except IncompleteSavedModel as exc:
+            yield Finding(model, version, str(exc), retire, repairable=False)
+            continue
+        if not (path / STAMP).exists():
+            continue
+        if (wanted := stamp.get("digest")) is None or digest(path) != wanted:
+            what = f"the files of version {version} are not those that were published"
+            yield Finding(model, version, what, f"`hotswap explain {model} {version}`; {retire}", repairable=False)
+
+
+def _journal_truth(settings: Settings, repository: Repository, seen: Seen) -> Iterator[Finding]:
+    """The digests that the journal has, against the stamps."""
+    model = seen.model
+    try:
+        entries = Journal(settings.models_repo, model).read()
+    except BrokenJournal:
+        return  # drift tells it
+    published = {entry.version: entry.facts.get("digest") for entry in entries if entry.action == "publish"}
+    for version in repository.versions(model):
+        told, stamped = published.get(version), repository.stamp(model, version).get("digest")
+        if told is not None and stamped != told:
+            what = f"the stamp of version {version} has another digest than the journal"
+            yield Finding(model, version, what, _replacement(seen, version), repairable=False)
+
+
+def _is_locked(repository: Repository, model: str) -> bool:
+    try:
+        with repository.lock(model, timeout_seconds=0):
+            return False
+    except RepositoryError:
+        return True
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _by_hand(about: str, what: str, next_step: str) -> Finding:
+    return Finding(about, None, what, next_step, repairable=False)

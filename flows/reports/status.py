@@ -1,0 +1,125 @@
+"""Which versions are there, in which state, and what does not agree about them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.endpoints.live_server import Endpoints, observed_servers, state_told
+from flows.promotion import removal
+from flows.reconciliation import drift
+from flows.reconciliation.drift import Seen
+from flows.settings import Settings
+from serving.protocol.errors import VersionNotFound
+from serving.protocol.redaction import redacted
+from serving.repository.store import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version, as disk, server and registry see it."""
+
+    model: str
+    version: int
+    state: str
+    """
+    The server's state, ``served by 1 of 2``, RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is
+    not there.
+    """
+    labels: tuple[str, ...]
+    aliases: tuple[str, ...]
+    accuracy: float | None
+    run_id: str | None
+    digest: str | None
+    published_at: str | None
+    drift: tuple[str, ...] = ()
+    """what does not agree about it; what is about the whole model is told with the newest version"""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Where all is kept, who serves it, and which versions there are."""
+
+    home: str
+    repository: str
+    repository_id: str | None
+    """None where nothing has been written to it yet"""
+    servers: tuple[ServerRow, ...]
+    versions: tuple[VersionRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One endpoint."""
+
+    rest: str
+    grpc: str
+    problem: str = ""
+    """why it does not serve the repository"""
+
+
+def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
+    """
+    Every version of `model`, or of all models, newest first.
+
+    Raises:
+        VersionNotFound: There is no such model.
+    """
+    return list(overview(settings, model).versions)
+
+
+def overview(settings: Settings, model: str | None = None) -> Overview:
+    """The same, with where that is."""
+    repository = Repository(settings.models_repo)
+    if model is not None and model not in repository.models():
+        known = ", ".join(repository.models()) or "none yet"
+        hint = removal.way_back(repository, model)
+        raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
+    with observed_servers(settings) as servers:
+        models = repository.models() if model is None else [model]
+        rows = [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
+    home = str(settings.home.absolute())
+    return Overview(home, str(repository.root), repository.identity(), _server_rows(settings, servers), tuple(rows))
+
+
+def _server_rows(settings: Settings, servers: Endpoints | None) -> tuple[ServerRow, ...]:
+    problems = None if servers is None else servers.problems
+
+    def problem(url: str) -> str:
+        return f"No server runs at {url}: `hotswap up` starts one" if problems is None else problems.get(url, "")
+
+    return tuple(
+        ServerRow(url, each.grpc_target, problem(url))
+        for each in settings.endpoints
+        for url in [redacted(each.rest_url)]
+    )
+
+
+def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
+    findings = list(drift.compare(seen))
+    aliases = {} if seen.registry is None else seen.registry.aliases
+    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
+    rows = []
+    for version in versions:
+        stamp = repository.stamp(seen.model, version)
+        about = {version, None} if version == versions[0] else {version}
+        rows.append(
+            VersionRow(
+                model=seen.model,
+                version=version,
+                state=_state(version, seen),
+                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
+                aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
+                accuracy=stamp.get("metrics", {}).get("test_accuracy"),
+                run_id=stamp.get("run_id"),
+                digest=stamp.get("digest"),
+                published_at=stamp.get("published_at"),
+                drift=tuple(finding.what for finding in findings if finding.version in about),
+            )
+        )
+    return rows
+
+
+def _state(version: int, seen: Seen) -> str:
+    if version in seen.published:
+        return state_told(seen.servers or (), version)
+    return "RETIRED" if version in seen.retired else "MISSING"

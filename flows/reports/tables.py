@@ -1,0 +1,203 @@
+"""
+How are versions, history and checks shown to a person?
+
+A table fits the columns that it is given: first ids and times become shorter, then what is said elsewhere too is left
+out, then names lose their middle. Reasons stand below their row, in whole. Without a number of columns nothing is
+shortened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from flows.console.terminal import elided, one_line
+from flows.promotion.labelling import alias_of
+
+if TYPE_CHECKING:
+    from flows.gate.gates import Check
+    from flows.journal import Entry
+    from flows.reports.status import VersionRow
+
+SHORT_ID = 8
+"""how many characters of a run id a table shows"""
+
+_SECONDS = "%Y-%m-%d %H:%M:%S"
+_MINUTES = "%Y-%m-%d %H:%M"
+_DAY = "%Y-%m-%d"
+_GAP = 2
+_NOTE_INDENT = 4
+_LEAST_ELIDED = 8
+_MAX_WORD = 20
+_LEAST = 6
+_LEAST_WHY = 40
+_NUMBERS = ("version", "previous", "accuracy")
+
+
+@dataclass(slots=True)
+class _Column:
+    """A heading and the cells below it."""
+
+    heading: str
+    cells: list[str]
+    flexible: bool = False
+    """whether it becomes narrower where the table is too wide; its cells then lose their middle"""
+    wraps: bool = False
+    """whether its cells may take several lines instead"""
+    columns: int = 0
+    """how wide it is shown"""
+
+    def __post_init__(self) -> None:
+        self.cells = [one_line(cell) for cell in self.cells]
+        self.columns = max(map(cell_len, [self.heading, *self.cells]))
+
+    @property
+    def least(self) -> int:
+        """How narrow it may become: cells that wrap keep their words whole as long as these are not endless."""
+        if not self.wraps:
+            return _LEAST_ELIDED
+        words = (cell_len(word) for cell in [self.heading, *self.cells] for word in cell.split())
+        return min(max(words), _MAX_WORD)
+
+    def shown(self, cell: str) -> Text:
+        return Text(cell if self.wraps else elided(cell, self.columns))
+
+
+def version_table(rows: Sequence[VersionRow], columns: int | None) -> Group:
+    """One line per version, newest first."""
+    if columns is None:
+        return _table(_version_columns(rows, _SECONDS, whole_ids=True), None)
+    forms = [
+        _version_columns(rows, _SECONDS, whole_ids=True),
+        _version_columns(rows, _SECONDS),
+        _version_columns(rows, _MINUTES),
+        _version_columns(rows, _short_time),
+        _version_columns(rows, _short_time, _aliases_that_differ),
+        _version_columns(rows, _DAY, _aliases_that_differ),
+    ]
+    return _table(next((form for form in forms if _width(form) <= columns), forms[-1]), columns)
+
+
+def history_table(entries: Sequence[Entry], columns: int | None) -> Group:
+    """One entry of the journal after the other, newest first, in local time; its reason below it."""
+    whys = [one_line(str(entry.facts.get("why", ""))) for entry in entries]
+    table = [
+        _Column("time", [_local(entry.time, _SECONDS) for entry in entries]),
+        _Column("action", [entry.action for entry in entries]),
+        *(_Column(name, _facts(entries, name)) for name in ("version", "previous")),
+        _Column("label", _facts(entries, "label"), flexible=True),
+        _Column("who", [entry.who for entry in entries], flexible=True),
+    ]
+    if columns is None:
+        return _table([*table, _Column("run", _facts(entries, "run_id")), _Column("why", whys)], None)
+    return _table(table, columns, whys)
+
+
+def gate_table(checks: Sequence[Check], columns: int | None) -> Group:
+    """One check of the gate after the other; why beside it where there is room, else below those that did not pass."""
+    table = [
+        _Column("check", [check.check for check in checks]),
+        _Column("measured", [check.measured for check in checks], flexible=True, wraps=True),
+        _Column("required", [check.required for check in checks], flexible=True, wraps=True),
+        _Column("verdict", [str(check.verdict) for check in checks]),
+    ]
+    why = _Column("why", [check.why for check in checks])
+    if columns is None:
+        return _table([*table, why], None)
+    room = columns - _width(table) - _GAP
+    if room >= _LEAST_WHY:
+        why.wraps, why.columns = True, min(why.columns, room)
+        return _table([*table, why], columns)
+    return _table(table, columns, ["" if str(check.verdict) == "passed" else check.why for check in checks])
+
+
+def _aliases(row: VersionRow) -> tuple[str, ...]:
+    return row.aliases
+
+
+def _version_columns(
+    rows: Sequence[VersionRow],
+    published: str | Callable[[datetime], str],
+    aliases: Callable[[VersionRow], Iterable[str]] = _aliases,
+    whole_ids: bool = False,
+) -> list[_Column]:
+    told = [", ".join(aliases(row)) for row in rows]
+    return [
+        _Column("model", [row.model for row in rows], flexible=True),
+        _Column("version", [str(row.version) for row in rows]),
+        _Column("state", [row.state for row in rows], flexible=True, wraps=True),
+        _Column("labels", [", ".join(row.labels) for row in rows], flexible=True, wraps=True),
+        *([_Column("aliases", told, flexible=True, wraps=True)] if aliases is _aliases or any(told) else []),
+        _Column("accuracy", ["" if row.accuracy is None else f"{row.accuracy:.4f}" for row in rows]),
+        _Column("published", [_local(row.published_at, published) for row in rows]),
+        _Column("run", [(row.run_id or "")[: None if whole_ids else SHORT_ID] for row in rows]),
+    ]
+
+
+def _aliases_that_differ(row: VersionRow) -> tuple[str, ...]:
+    return () if {alias_of(label) for label in row.labels} == {*row.aliases} else row.aliases
+
+
+def _short_time(time: datetime) -> str:
+    """As `ls` shows it: with the time of day, or of another year with the year."""
+    return f"{time:%b %d %H:%M}" if time.year == datetime.now().year else f"{time:%b %d  %Y}"
+
+
+def _local(time: str | None, form: str | Callable[[datetime], str]) -> str:
+    """A time as the journal and the stamps write it, in local time; as it is where it is none."""
+    try:
+        local = datetime.fromisoformat(time or "").astimezone()
+    except ValueError:
+        return time or ""
+    return f"{local:{form}}" if isinstance(form, str) else form(local)
+
+
+def _facts(entries: Sequence[Entry], name: str) -> list[str]:
+    return [str(entry.facts.get(name, "")) for entry in entries]
+
+
+def _width(table: Sequence[_Column]) -> int:
+    return sum(column.columns for column in table) + _GAP * (len(table) - 1)
+
+
+def _table(table: Sequence[_Column], columns: int | None, notes: Sequence[str] = ()) -> Group:
+    """All rows below the headings, each followed by its note."""
+    if columns is not None:
+        _make_fit(table, columns)
+    lines: list[Table | Padding] = [_line(table, [Text(column.heading, "bold") for column in table])]
+    for number in range(len(table[0].cells)):
+        lines.append(_line(table, [column.shown(column.cells[number]) for column in table]))
+        if notes and notes[number]:
+            lines.append(Padding(Text(one_line(notes[number])), (0, 0, 0, _NOTE_INDENT), expand=False))
+    return Group(*lines)
+
+
+def _make_fit(table: Sequence[_Column], columns: int) -> None:
+    """Take what is too much from the widest columns that give way; words are cut only when nothing else helps."""
+    for at_any_price in (False, True):
+        for _ in range(_width(table) - columns):
+            giving_way = [
+                column
+                for column in table
+                if column.flexible and column.columns > (_LEAST if at_any_price else column.least)
+            ]
+            if not giving_way:
+                break
+            max(giving_way, key=lambda column: column.columns).columns -= 1
+
+
+def _line(table: Sequence[_Column], cells: Sequence[Text]) -> Table:
+    line = Table.grid(padding=(0, _GAP, 0, 0))
+    for column in table:
+        justify = "right" if column.heading in _NUMBERS else "left"
+        line.add_column(width=column.columns, no_wrap=not column.wraps, justify=justify)  # type: ignore[arg-type]
+    line.add_row(*cells)
+    return line

@@ -1,0 +1,464 @@
+"""
+What is in the models repository, and how does a version get in and out of it?
+
+::
+
+    models_repo/
+      iris/3/                 published: visible to the server, always complete
+      .staging/iris/4/        being copied in
+      .retired/iris/2/        taken out, restorable
+      .removed/iris-…/1/      archived with the whole model, restorable
+      .locks/iris.lock        held by whoever changes iris; the kernel frees it when that process ends
+      models.config           which models and labels the server knows
+      .repository.json        which repository this is, made by the first write
+
+A version appears and disappears by one `rename` on one file system. Everything that changes a model is called with
+`Repository.lock` of that model held.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from serving.protocol.errors import HotswapError, IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
+
+log = logging.getLogger(__name__)
+
+STAMP = Path("assets.extra") / "hotswap.json"
+"""Where publish writes what it knows about a version; the only file that `digest` leaves out."""
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHARD = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
+
+
+class InvalidModelName(HotswapError):
+    """A model name is letters, digits, '.', '_' and '-', and starts with a letter or a digit."""
+
+
+class Repository:
+    """The models below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.config_path = self.root / "models.config"
+        self._identity_path = self.root / ".repository.json"
+
+    def models(self) -> list[str]:
+        """The models that have a directory or a retired version, by name."""
+        names = _names(self.root) | _names(self.root / ".retired")
+        return sorted(name for name in names if _MODEL_NAME.fullmatch(name))
+
+    def versions(self, model: str) -> list[int]:
+        """The published versions, lowest first."""
+        return _numbers(self.base_path(model))
+
+    def retired(self, model: str) -> list[int]:
+        """The versions that `restore` can bring back, lowest first."""
+        return _numbers(self.root / ".retired" / validate_model_name(model))
+
+    def highest_version_seen(self, model: str) -> int:
+        """The highest version number on disk, retired and half-staged ones included; 0 for none."""
+        return max([*self.versions(model), *self.retired(model), *_numbers(self._staging(model))], default=0)
+
+    def archived(self, model: str) -> dict[int, Path]:
+        """Where each version is that was archived with its whole model, lowest first."""
+        found: dict[int, Path] = {}
+        for archive in sorted(self._archives(model)):
+            found |= {version: archive / str(version) for version in _numbers(archive)}
+        return dict(sorted(found.items()))
+
+    def base_path(self, model: str) -> Path:
+        """The directory that a server polls for `model`."""
+        return self.root / validate_model_name(model)
+
+    def path(self, model: str, version: int) -> Path:
+        return self.base_path(model) / str(version)
+
+    def retired_path(self, model: str, version: int) -> Path:
+        return self.root / ".retired" / validate_model_name(model) / str(version)
+
+    def stamp(self, model: str, version: int) -> dict[str, Any]:
+        """What publish wrote about a version, also one that is retired or archived; empty for one that came by hand."""
+        archived = self.archived(model).get(version)
+        for path in (self.path(model, version), self.retired_path(model, version), *([archived] if archived else [])):
+            with suppress(OSError, ValueError):
+                stamp = json.loads((path / STAMP).read_text("utf-8"))
+                return stamp if isinstance(stamp, dict) else {}
+        return {}
+
+    def lock(self, model: str, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
+        """
+        Keep every other process from changing `model`.
+
+        Raises:
+            RepositoryError: Someone else held the lock for `timeout_seconds`, or the repository cannot be written.
+        """
+        return self._locked(f"{validate_model_name(model)}.lock", f"model {model!r}", timeout_seconds)
+
+    def lock_config(self, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
+        """Keep every other process from changing ``models.config``, which all models share."""
+        return self._locked(".models.config.lock", "models.config", timeout_seconds)
+
+    def identity(self) -> str | None:
+        """What tells this repository from every other; None where nothing has been written to it yet."""
+        try:
+            content = json.loads(self._identity_path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        found = content.get("id") if isinstance(content, dict) else None
+        return found if isinstance(found, str) else None
+
+    def identity_file(self) -> tuple[int, int] | None:
+        """
+        Inode and time of change of the file with the identity, which no copy of it can have; None where there is none.
+
+        Two mounts of one file system agree on both.
+        """
+        try:
+            stat = self._identity_path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_ctime_ns
+
+    def check_writable(self) -> None:
+        """Raise the error that a later publish would meet, before any work is done."""
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(b"\0" * 65536)
+                file.flush()
+            self._identify()
+
+    def stage(self, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
+        """
+        Copy the SavedModel at `source` beside the published versions, safely on disk and with `stamp` inside.
+
+        Raises:
+            IncompleteSavedModel: `source` lacks a file that a server needs, or the copy differs from it.
+            RepositoryError: The repository cannot be written; nothing is left behind.
+        """
+        check_complete(source)
+        staged = self._staging(model) / str(version)
+        try:
+            with self._writing():
+                # Whoever staged here before held the lock and is gone.
+                shutil.rmtree(staged.parent, ignore_errors=True)
+                _copy_tree(source, staged)
+                (staged / STAMP).parent.mkdir(exist_ok=True)
+                (staged / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", "utf-8")
+                _fsync_tree(staged)
+            if (copied := digest(staged)) != (wanted := digest(source)):
+                raise IncompleteSavedModel(
+                    f"The copy in {staged} has digest {copied}, its source {source} has {wanted}"
+                )
+        except BaseException:
+            shutil.rmtree(staged.parent, ignore_errors=True)
+            raise
+        return staged
+
+    def publish(self, model: str, version: int, staged: Path) -> Path:
+        """
+        Make a staged version visible, by one rename.
+
+        Raises:
+            VersionExists: The number is published or retired already.
+        """
+        if version in self.versions(model) or version in self.retired(model):
+            raise VersionExists(f"Version {version} of {model!r} exists already: version numbers are never used twice")
+        path = self._move(staged, self.path(model, version))
+        _remove_empty(staged.parent)
+        log.info("version published model=%s version=%d", model, version)
+        return path
+
+    def retire(self, model: str, version: int) -> Path:
+        """
+        Take a version out of the polled directory.
+
+        Raises:
+            VersionNotFound: It is not published.
+        """
+        if version not in self.versions(model):
+            raise VersionNotFound(f"Version {version} of {model!r} is not published: {self._choice(model)}")
+        path = self._move(self.path(model, version), self.retired_path(model, version))
+        log.info("version retired model=%s version=%d", model, version)
+        return path
+
+    def restore(self, model: str, version: int) -> Path:
+        """
+        Put a version back that was retired, or archived with its whole model.
+
+        Raises:
+            VersionNotFound: It is neither.
+            IncompleteSavedModel: Its files are no longer those that were published.
+        """
+        retired, archived = self.retired(model), self.archived(model)
+        if version not in retired and version not in archived:
+            choice = ", ".join(map(str, sorted({*retired, *archived}))) or "none"
+            raise VersionNotFound(f"Version {version} of {model!r} is not retired; retired are: {choice}")
+        source = self.retired_path(model, version) if version in retired else archived[version]
+        self._check_files(source, self.stamp(model, version))
+        path = self._move(source, self.path(model, version))
+        log.info("version restored model=%s version=%d", model, version)
+        return path
+
+    def archive(self, model: str, name: str, journal: str) -> Path:
+        """
+        Move all that there is of a model into the archive `name`; what was moved there already stays.
+
+        Args:
+            model: No server may have it any more, and its lock is held.
+            name: As `archive_name` made it.
+            journal: What to keep beside the versions.
+        """
+        archive = self.archive_path(name)
+        for version in self.versions(model):
+            self._move(self.path(model, version), archive / str(version))
+        for version in self.retired(model):
+            self._move(self.retired_path(model, version), archive / str(version))
+        with self._writing():
+            archive.mkdir(parents=True, exist_ok=True)
+            write_atomically(archive / "journal.jsonl", journal)
+            shutil.rmtree(self._staging(model), ignore_errors=True)
+            for directory, kept in (
+                (self.base_path(model), "others"),
+                (self.root / ".retired" / model, "others_retired"),
+            ):
+                _remove_empty(directory)
+                if directory.exists():
+                    directory.rename(archive / kept)
+        log.info("model archived model=%s archive=%s", model, archive)
+        return archive
+
+    def archive_path(self, name: str) -> Path:
+        """Where an archive is."""
+        return self.root / ".removed" / name
+
+    def _archives(self, model: str) -> list[Path]:
+        name = re.compile(rf"{re.escape(validate_model_name(model))}-\d{{8}}T\d{{6}}")
+        root = self.root / ".removed"
+        return [root / each for each in _names(root) if name.fullmatch(each)]
+
+    def check_files(self, model: str, version: int) -> None:
+        """
+        Raises:
+            IncompleteSavedModel: The files of a published version are no longer those that were published.
+        """
+        self._check_files(self.path(model, version), self.stamp(model, version))
+
+    def read_config(self) -> str:
+        """The text of ``models.config``; empty when there is none yet."""
+        try:
+            return self.config_path.read_text("utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def write_config(self, text: str) -> None:
+        """Replace ``models.config`` as a whole: a reader sees the old text or the new."""
+        with self._writing():
+            write_atomically(self.config_path, text)
+
+    @contextmanager
+    def _locked(self, name: str, what: str, timeout_seconds: float) -> Iterator[None]:
+        with self._writing():
+            path = self.root / ".locks" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=timeout_seconds)
+            except Timeout as exc:
+                raise RepositoryError(
+                    f"Another process has been changing {what} for {timeout_seconds:g} s: try again when it is done"
+                ) from exc
+        try:
+            with self._writing():
+                self._identify()
+            yield
+        finally:
+            lock.release()
+
+    def _check_files(self, path: Path, stamp: Mapping[str, Any]) -> None:
+        check_complete(path)
+        wanted = stamp.get("digest")
+        if wanted is not None and digest(path) != wanted:
+            raise IncompleteSavedModel(f"{path} no longer has the digest it was published with ({wanted})")
+
+    def _identify(self) -> None:
+        """Give the repository its identity; of several processes that come at once, one does."""
+        if self._identity_path.exists():
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f"{self._identity_path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps({"id": str(uuid.uuid4())}) + "\n")
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary, self._identity_path)
+        finally:
+            os.unlink(temporary)  # noqa: PTH108
+
+    def _staging(self, model: str) -> Path:
+        return self.root / ".staging" / validate_model_name(model)
+
+    def _choice(self, model: str) -> str:
+        return "published are: " + (", ".join(map(str, self.versions(model))) or "none")
+
+    def _move(self, source: Path, target: Path) -> Path:
+        with self._writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A rename onto an empty directory would succeed in silence.
+            if target.exists():
+                raise VersionExists(f"{target} exists already")
+            source.rename(target)
+            _fsync(target.parent)
+            _fsync(source.parent)
+        return target
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise RepositoryError(_explain(self.root, exc)) from exc
+
+
+def validate_model_name(name: str) -> str:
+    """
+    `name`, when it can be a model's directory and address.
+
+    Raises:
+        InvalidModelName: It cannot.
+    """
+    if not _MODEL_NAME.fullmatch(name):
+        raise InvalidModelName(
+            f"{name!r} cannot be a model's name: use letters, digits, '.', '_' and '-', the first a letter or a digit"
+        )
+    return name
+
+
+def archive_name(model: str) -> str:
+    """What the archive of a model is called that is removed now."""
+    return f"{validate_model_name(model)}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+
+
+def digest(path: Path) -> str:
+    """
+    SHA-256 of a SavedModel: over its sorted paths and file hashes, leaving out the stamp that publish writes.
+
+    The same as ``find * -type f ! -path assets.extra/hotswap.json | LC_ALL=C sort | xargs sha256sum | sha256sum``.
+    """
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    files.pop(STAMP.as_posix(), None)
+    whole = hashlib.sha256()
+    for name in sorted(files, key=str.encode):
+        with files[name].open("rb") as file:
+            whole.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n".encode())
+    return whole.hexdigest()
+
+
+def check_complete(path: Path) -> None:
+    """
+    Raises:
+        IncompleteSavedModel: A file that every SavedModel has is missing from `path`, or is empty.
+    """
+    if not path.is_dir():
+        raise IncompleteSavedModel(f"{path} is not a directory with a SavedModel")
+    has_text = (path / "saved_model.pbtxt").is_file() and not (path / "saved_model.pb").exists()
+    for name in ("saved_model.pbtxt" if has_text else "saved_model.pb", *variables_files(path)):
+        if not (path / name).is_file() or not (path / name).stat().st_size:
+            raise IncompleteSavedModel(f"{path} is not a complete SavedModel: {name} is missing or empty")
+
+
+def variables_files(path: Path) -> list[str]:
+    """The files that the variables of a SavedModel consist of, by the names of those that are there."""
+    variables = path / "variables"
+    if not variables.is_dir():
+        return []
+    counts = {int(match[1]) for each in variables.iterdir() if (match := _SHARD.fullmatch(each.name))} or {1}
+    shards = [f"variables/variables.data-{i:05d}-of-{count:05d}" for count in counts for i in range(count)]
+    return ["variables/variables.index", *shards]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `path` so that it holds the old text or the new, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105  (a str from mkstemp)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    _fsync(path.parent)
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(directory) if entry.is_dir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _numbers(directory: Path) -> list[int]:
+    # int() alone would take '1_000', '+7' and other scripts' digits; we only ever write plain ones.
+    names = (name for name in _names(directory) if name.isascii() and name.isdecimal())
+    return sorted(int(name) for name in names if name == str(int(name)))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    # shutil.copytree would go on after the first error and gather them all.
+    target.mkdir(parents=True)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        else:
+            shutil.copyfile(path, copy)
+
+
+def _fsync_tree(root: Path) -> None:
+    for directory, _, files in os.walk(root, topdown=False):
+        for name in files:
+            _fsync(Path(directory, name))
+        _fsync(Path(directory))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _explain(root: Path, exc: OSError) -> str:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"No room is left in {root}: free some space there, or set HOTSWAP_MODELS_REPO to another directory"
+    reason = os.strerror(exc.errno) if exc.errno else str(exc)
+    return f"Cannot write to {root} ({reason}): make it writable, or set HOTSWAP_MODELS_REPO to another directory"

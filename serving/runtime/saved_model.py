@@ -1,0 +1,232 @@
+"""
+How does a SavedModel become a servable?
+
+Source: tensorflow/cc/saved_model/loader.cc
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session as c_api
+from tensorflow.python.client import session as tf_session
+from tensorflow.python.framework import c_api_util, errors_impl, importer, ops
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+from serving.protocol.errors import GraphError
+from serving.protocol.tensors import Array
+from serving.runtime.background import Native, at_once
+from serving.runtime.op_libraries import load_missing
+from serving.runtime.operations import node_name
+from serving.runtime.servable import INIT_SIGNATURE, Servable, graph_error
+
+_VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
+_NO_SAVED_MODEL = (
+    "Specified file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
+    "Specified file path: {path}"
+)
+_NO_META_GRAPH = (
+    "Could not find meta graph def matching supplied tags: {{ {tags} }}. To inspect available tag-sets in the "
+    "SavedModel, please use the SavedModel CLI: `saved_model_cli`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How SavedModels are loaded: the tags of the meta graph, and TensorFlow's threads (0: it decides)."""
+
+    tags: frozenset[str] = frozenset({"serve"})
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    in_order: bool = False
+    """whether operations are run one after the other, where that is possible: quicker for small graphs"""
+
+
+def load(model: str, version: int, path: Path, options: LoadOptions, native: Native = at_once) -> Servable:
+    """
+    Load a SavedModel: graph, variables, tables and assets.
+
+    Args:
+        native: How TensorFlow is called for what it does in C++ for long; the servable keeps it.
+
+    Raises:
+        GraphError: It cannot be loaded; code and text are TensorFlow's.
+    """
+    meta_graph = read_meta_graph(path, options.tags)
+    _remove_saving(meta_graph)
+    load_missing(meta_graph.graph_def)
+    try:
+        servable = _unrestored(model, version, path, options, meta_graph, native)
+        try:
+            assets = _asset_feeds(path, meta_graph)
+            _restore(servable, path, meta_graph, assets)
+            _initialise(servable, meta_graph, assets)
+        except BaseException:
+            servable.close()
+            raise
+    except errors_impl.OpError as exc:
+        raise graph_error(exc) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
+    for signature in servable.signatures.values():
+        servable.obstacle(signature)  # looked for now, as nobody waits
+    return servable
+
+
+def _unrestored(
+    model: str, version: int, path: Path, options: LoadOptions, meta_graph: Any, native: Native
+) -> Servable:
+    graph = ops.Graph()
+    try:
+        _import(graph, meta_graph)
+        session = tf_session.Session(graph=graph, config=_session_config(options))
+        servable = Servable(model, version, path, session, meta_graph, native)
+        if options.in_order and servable.can_run_in_order():
+            _open_in_order(servable, graph, options)
+    except BaseException:
+        ops.dismantle_graph(graph)
+        raise
+    return servable
+
+
+def _open_in_order(servable: Servable, graph: Any, options: LoadOptions) -> None:
+    config = _session_config(options)
+    config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
+    config.graph_options.rewrite_options.disable_tfg_optimizer = True  # all it changes is control flow
+    is_unfused = servable.can_predict_unfused()
+    if is_unfused:
+        config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    servable.open_in_order(tf_session.Session(graph=graph, config=config), is_unfused)
+
+
+def _session_config(options: LoadOptions) -> Any:
+    return config_pb2.ConfigProto(
+        allow_soft_placement=True,
+        intra_op_parallelism_threads=options.intra_op_threads,
+        inter_op_parallelism_threads=options.inter_op_threads,
+    )
+
+
+def _import(graph: Any, meta_graph: Any) -> None:
+    """
+    Put the nodes and functions of a meta graph into an empty graph.
+
+    ``importer.import_graph_def`` makes Python objects for all of them too. Nobody asks for these, and while they are
+    made, which takes longer than the rest, requests wait for Python's lock.
+    """
+    graph_def = meta_graph.graph_def
+    importer._RemoveDefaultAttrs(meta_graph.meta_info_def.stripped_op_list, graph_def)
+    options = c_api_util.ScopedTFImportGraphDefOptions()
+    c_api.TF_ImportGraphDefOptionsSetUniquifyNames(options.options, True)
+    content = c_api.TF_NewBufferFromString(graph_def.SerializeToString())
+    try:
+        with graph._c_graph.get() as c_graph:
+            results = c_api.TF_GraphImportGraphDefWithResults(c_graph, content, options.options)
+    finally:
+        c_api.TF_DeleteBuffer(content)
+    c_api.TF_DeleteImportGraphDefResults(results)
+
+
+def _remove_saving(meta_graph: Any) -> None:
+    """Remove the node that saves, unless a node or a signature reads it: a server never saves, and loads sooner."""
+    nodes, name = meta_graph.graph_def.node, node_name(meta_graph.saver_def.save_tensor_name)
+    signatures = meta_graph.signature_def.values()
+    read = {node_name(each) for node in nodes for each in node.input}
+    read |= {node_name(output.name) for signature in signatures for output in signature.outputs.values()}
+    position = next((index for index, node in enumerate(nodes) if node.name == name), None)
+    if position is not None and name not in read:
+        del nodes[position]
+
+
+def read_meta_graph(path: Path, tags: frozenset[str] = frozenset({"serve"})) -> Any:
+    """
+    The ``MetaGraphDef`` of a SavedModel that has these tags and no others.
+
+    Raises:
+        GraphError: There is none, or it cannot be read; code and text are TensorFlow's.
+    """
+    file, text_file = path / "saved_model.pb", path / "saved_model.pbtxt"
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        if not file.exists() and text_file.exists():
+            text_format.Parse(text_file.read_bytes(), saved_model)
+        else:
+            saved_model.ParseFromString(file.read_bytes())
+    except FileNotFoundError as exc:
+        raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_SAVED_MODEL.format(path=path)) from exc
+    except NotADirectoryError as exc:
+        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f"{path}; Not a directory") from exc
+    except PermissionError as exc:
+        raise GraphError(grpc.StatusCode.PERMISSION_DENIED, f"{exc.filename}; Permission denied") from exc
+    except OSError as exc:
+        raise GraphError(grpc.StatusCode.UNKNOWN, f"{exc.filename}; {exc.strerror}") from exc
+    except DecodeError as exc:
+        raise _unreadable(path) from exc
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise GraphError(grpc.StatusCode.DATA_LOSS, f"Can't parse {text_file} as text proto") from exc
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == tags:
+            return meta_graph
+    raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
+
+
+def _unreadable(path: Path) -> GraphError:
+    """What TensorFlow's own reader has against a ``saved_model.pb``: that it ends too early, or is something else."""
+    code, text = grpc.StatusCode.DATA_LOSS.name, f"Can't parse {path}/saved_model.pb as binary proto"
+    try:
+        fingerprinting.CreateFingerprintDef(str(path))
+    except fingerprinting.FingerprintException as exc:
+        code, _, text = str(exc).splitlines()[-1].partition(": ")
+    return GraphError(grpc.StatusCode[code], text)
+
+
+def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:
+    feeds = {}
+    for any_proto in meta_graph.collection_def["saved_model_assets"].any_list.value:
+        asset = type(meta_graph.asset_file_def.add())()
+        any_proto.Unpack(asset)
+        feeds[asset.tensor_info.name] = _string(path / "assets" / asset.filename)
+    return feeds | {
+        asset.tensor_info.name: _string(path / "assets" / asset.filename)
+        for asset in meta_graph.asset_file_def
+        if asset.filename
+    }
+
+
+def _string(path: Path) -> Array:
+    return np.array(str(path).encode(), dtype=object)
+
+
+def _restore(servable: Servable, path: Path, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    variables = path / "variables" / "variables"
+    if not variables.with_suffix(".index").exists():
+        if _has_variables(meta_graph.graph_def):
+            raise GraphError(grpc.StatusCode.NOT_FOUND, f"{variables}.index; No such file or directory")
+        return
+    saver = meta_graph.saver_def
+    if saver.restore_op_name:
+        servable.run_operation(saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)})
+
+
+def _has_variables(graph_def: Any) -> bool:
+    return any(node.op in _VARIABLE_OPS for node in graph_def.node)
+
+
+def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]) -> None:
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
+            if not servable.operations.does_nothing(node_name(output.name)):
+                servable.run_operation(node_name(output.name), assets)
+        return
+    for collection in ("saved_model_main_op", "legacy_init_op"):
+        for name in meta_graph.collection_def[collection].node_list.value:
+            servable.run_operation(node_name(name), assets)
+            return

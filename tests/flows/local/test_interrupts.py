@@ -1,0 +1,130 @@
+"""Ctrl-C falls where it leaves no lock behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from queue import Queue
+
+import pytest
+
+from flows.local.interrupts import between_locks
+
+ROUNDS = 200
+
+
+@pytest.fixture(autouse=True)
+def default_interrupt() -> Iterator[None]:
+    """Whoever runs the tests in the background of a shell has Ctrl-C turned off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_no_lock_stays_locked() -> None:
+    """As when a training hands a line of its log to Prefect's thread; without care, one interrupt in ten leaves one."""
+    lines: Queue[int] = Queue()
+
+    def hand_over() -> None:
+        lines.put(sum(range(100)))
+        lines.get()
+
+    with between_locks():
+        for _ in interrupted(hand_over):
+            assert not lines.mutex.locked()
+
+
+def test_a_finalizer_does_not_swallow_it() -> None:
+    """Python prints what a finalizer raises, and goes on."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def drop_and_go_on() -> None:
+        Finalized()
+        while True:
+            pass
+
+    with between_locks(), pytest.raises(KeyboardInterrupt):
+        drop_and_go_on()
+
+
+def test_a_thread_that_waits_for_a_lock_is_interrupted() -> None:
+    taken = threading.Lock()
+    taken.acquire()
+    sender = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    sender.start()
+    with between_locks(), pytest.raises(KeyboardInterrupt), threading.Condition(taken):
+        pass
+    sender.join()
+
+
+def test_a_command_is_interrupted_so() -> None:
+    program = """
+import signal, threading
+from flows import cli
+
+class Held:
+    lock = threading.Lock()
+
+    def __enter__(self):
+        self.lock.acquire()
+        signal.raise_signal(signal.SIGINT)
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+@cli.app.command()
+def hold():
+    try:
+        with Held():
+            while True:
+                pass
+    finally:
+        print(Held.lock.locked())
+
+cli.main(["hold"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (130, "False\n"), done.stderr
+
+
+def test_what_the_caller_has_set_stays() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with between_locks():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with between_locks():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted(work: Callable[[], None]) -> Iterator[None]:
+    """Do `work` again and again, until Ctrl-C comes; so often, and each time at another place."""
+    main, go = threading.get_ident(), threading.Lock()
+    go.acquire()
+
+    def interrupt() -> None:
+        for number in range(ROUNDS):
+            go.acquire()
+            for _ in range(number % 97 * 10):
+                pass
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def work_on() -> None:
+        go.release()
+        while True:
+            work()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    for _ in range(ROUNDS):
+        with pytest.raises(KeyboardInterrupt):
+            work_on()
+        yield
+    thread.join()

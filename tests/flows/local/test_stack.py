@@ -1,0 +1,344 @@
+"""``hotswap up``: everything together, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from flows.journal import Journal
+from serving.repository.model_config import ModelEntry, render
+
+PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+COMMAND = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home of the test's own, and ports that were free a moment ago."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+        ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
+    paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
+    return {**os.environ, **paths, **ports, "PYTHONPATH": str(Path.cwd())}
+
+
+@pytest.fixture
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are killed with all their children when the test fails before it has stopped them."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+        process.communicate()
+
+
+def start_up(environment: dict[str, str], directory: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "up", "--json"],
+        env=environment,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclass
+class Stack:
+    """``hotswap up --json``, once its line is there."""
+
+    process: subprocess.Popen[str]
+    addresses: dict[str, Any]
+    environment: dict[str, str]
+    directory: Path
+
+    def leader(self, name: str) -> psutil.Process:
+        """The process of one service, once it is there."""
+        word = {"model server": "serving", "reconciler": "flows.local.reconciler"}.get(name, name)
+
+        def found() -> list[psutil.Process]:
+            with suppress(psutil.NoSuchProcess):
+                return [child for child in psutil.Process(self.process.pid).children() if word in child.cmdline()]
+            return []
+
+        until(found)
+        return found()[0]
+
+    def said(self) -> str:
+        """What it has put into its log."""
+        path = Path(self.addresses["logs"]) / "up.log"
+        return path.read_text() if path.exists() else ""
+
+    def second(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """``hotswap up`` once more."""
+        return subprocess.run(
+            [*COMMAND, "up"],
+            env={**self.environment, **environment},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The addresses that ``up --json`` tells."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    addresses: dict[str, Any] = json.loads(line)
+    return addresses
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_up_keeps_everything_running_until_sigterm(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Every address answers once the JSON line is there, a killed page comes back alone, and SIGTERM ends all."""
+    process = start_up(environment, tmp_path)
+    started.append(process)
+    stack = Stack(process, first_line(process), environment, tmp_path)
+    addresses = stack.addresses
+    mlflow, api = f"{addresses['mlflow']}/health", f"{addresses['prefect']}/api/health"
+    assert all(map(answers, (f"{addresses['rest']}/readyz", mlflow, api)))
+    with urllib.request.urlopen(f"{addresses['rest']}/hotswap/models", timeout=10) as answer:
+        assert json.load(answer)["default_version_label"] == "stable"
+    assert addresses["ports"] == {name: int(environment[name]) for name in PORTS}
+    with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=10) as answer:
+        assert json.load(answer)["api_url"] == "/api"
+
+    others = [stack.leader(name) for name in ("model server", "prefect")]
+    stack.leader("mlflow").kill()
+    until(lambda: "mlflow was ended by SIGKILL: starting it again" in stack.said())
+    until(lambda: "mlflow runs again" in stack.said())
+    assert answers(mlflow)
+    assert [stack.leader(name) for name in ("model server", "prefect")] == others
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert "mlflow was ended by SIGKILL" in errors
+    logs = {path.name for path in Path(addresses["logs"]).iterdir()}
+    assert logs >= {"model-server.log", "mlflow.log", "prefect.log", "up.log"}
+
+
+def test_pages_that_cannot_start_do_not_stop_the_model_server(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """MLflow without a place for its database and Prefect with a broken home are said, and everything else goes on."""
+    (tmp_path / "file").touch()
+    broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/file/mlflow.db", "PREFECT_HOME": str(tmp_path / "file")}
+    process = start_up({**environment, **broken}, tmp_path)
+    started.append(process)
+    stack = Stack(process, first_line(process), environment, tmp_path)
+    assert answers(f"{stack.addresses['rest']}/readyz")
+    assert "mlflow ended with exit code" in stack.said()
+    assert "prefect ended with exit code" in stack.said()
+    server = stack.leader("model server")
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.wait(60) == 0
+    assert time.monotonic() - began < 10
+    assert not server.is_running()
+
+
+@pytest.fixture
+def model_server_alone(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> Callable[[], Stack]:
+    """Starts ``hotswap up`` where MLflow and Prefect are elsewhere."""
+    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+
+    def start() -> Stack:
+        process = start_up({**environment, **elsewhere}, tmp_path)
+        started.append(process)
+        addresses = first_line(process)
+        assert addresses["mlflow"] == "http://127.0.0.1:1"
+        return Stack(process, addresses, {**environment, **elsewhere}, tmp_path)
+
+    return start
+
+
+def test_a_model_server_that_was_killed_serves_again(
+    model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
+) -> None:
+    """Also when a model has lost all its versions meanwhile; the reconciler runs on, and comes back itself."""
+    tiny_model(tmp_path / "models" / "tiny", 1)
+    tiny_model(tmp_path / "models" / "emptied", 1)
+    config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "emptied")]
+    (tmp_path / "models" / "models.config").write_text(render(config))
+    stack = model_server_alone()
+    reconciler = stack.leader("reconciler")
+    (tmp_path / "models" / "emptied" / "1").rename(tmp_path / "retired")
+    stack.leader("model server").kill()
+    until(lambda: "model server was ended by SIGKILL: starting it again" in stack.said())
+    until(lambda: answers(f"{stack.addresses['rest']}/v1/models/tiny"))
+    assert answers(f"{stack.addresses['rest']}/readyz")
+    server = stack.leader("model server")
+    reconciler.kill()
+    until(lambda: "reconciler runs again" in stack.said())
+    assert stack.leader("model server") == server
+
+
+def test_a_damaged_model_does_not_keep_the_others_from_being_served(
+    model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
+) -> None:
+    """Its only version is told as broken, in the server's log too; TensorFlow Serving would not start at all."""
+    config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "damaged")]
+    for entry in config:
+        tiny_model(Path(entry.base_path), 1)
+    (tmp_path / "models" / "models.config").write_text(render(config))
+    stack = model_server_alone()
+    (tmp_path / "models" / "damaged" / "1" / "variables" / "variables.index").write_bytes(b"no index")
+    stack.leader("model server").kill()
+    until(lambda: "model server runs again" in stack.said())
+    assert answers(f"{stack.addresses['rest']}/v1/models/tiny/versions/1")
+    with urllib.request.urlopen(f"{stack.addresses['rest']}/v1/models/damaged", timeout=10) as answer:
+        assert json.load(answer)["model_version_status"][0]["state"] == "END"
+    assert not answers(f"{stack.addresses['rest']}/readyz")
+    assert "serving without some models" in (Path(stack.addresses["logs"]) / "model-server.log").read_text()
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+def test_other_addresses_are_shown_as_they_can_be_asked(
+    host: str, asked: str, model_server_alone: Callable[[], Stack], environment: dict[str, str]
+) -> None:
+    """An address that stands for all of a machine's cannot be asked, and one with colons has brackets."""
+    environment["HOTSWAP_HOST"] = host
+    stack = model_server_alone()
+    assert stack.addresses["rest"] == f"http://{asked}:{environment['HOTSWAP_REST_PORT']}"
+    assert stack.addresses["grpc"] == f"{asked}:{environment['HOTSWAP_GRPC_PORT']}"
+    assert answers(f"{stack.addresses['rest']}/readyz")
+
+
+def test_a_second_up_recognises_the_first(model_server_alone: Callable[[], Stack], tmp_path: Path) -> None:
+    """It names home, process and addresses, exits with code 6, changes nothing; elsewhere it says whose port it is."""
+    stack = model_server_alone()
+    server = stack.leader("model server")
+    second = stack.second()
+    assert (second.returncode, second.stdout) == (6, "")
+    for fact in (str(tmp_path / "home"), f"process {stack.process.pid}", stack.addresses["rest"]):
+        assert fact in second.stderr
+    elsewhere = stack.second(HOTSWAP_HOME=str(tmp_path / "other"), HOTSWAP_MODELS_REPO=str(tmp_path / "other_models"))
+    assert elsewhere.returncode == 1
+    assert f"it is the hotswap server of {tmp_path / 'models'}, process {server.pid}" in elsewhere.stderr
+    assert not (tmp_path / "other_models").exists()
+    assert stack.leader("model server") == server
+
+
+def test_up_after_up_was_killed_is_not_fooled_by_what_it_left(
+    model_server_alone: Callable[[], Stack], tmp_path: Path
+) -> None:
+    """The process of that number may be another one by now, and the old model server may still hold its ports."""
+    stack = model_server_alone()
+    stack.process.kill()
+    description = tmp_path / "home" / "up.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "pid": os.getpid()}))
+    again = model_server_alone()
+    assert answers(f"{again.addresses['rest']}/readyz")
+    again.process.send_signal(signal.SIGTERM)
+    assert again.process.wait(60) == 0
+    assert not description.exists()
+
+
+def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str], tmp_path: Path) -> None:
+    """The message has its last lines, and nothing is left running."""
+    refused = {**environment, "HOTSWAP_TOKEN_FILE": str(tmp_path / "missing")}
+    done = subprocess.run(
+        [*COMMAND, "up"], env=refused, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "The model server ended with exit code 255, so everything was stopped" in done.stderr
+    assert "model-server.log" in done.stderr
+    assert "starting it again" not in done.stderr
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_processes_end_even_when_up_is_killed(stopped: bool, model_server_alone: Callable[[], Stack]) -> None:
+    """SIGKILL gives it no time to stop anything, and still nothing is left, not even a process that was stopped."""
+    stack = model_server_alone()
+    children = psutil.Process(stack.process.pid).children(recursive=True)
+    if stopped:
+        stack.leader("model server").send_signal(signal.SIGSTOP)
+    stack.process.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_directory_put_there_by_hand_is_served_and_journaled(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path, tiny_model: Any
+) -> None:
+    """While everything is up a reconcile turn makes the model known to the server, without any command."""
+    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    process = start_up({**environment, **elsewhere, "HOTSWAP_RECONCILE_SECONDS": "0.2"}, tmp_path)
+    started.append(process)
+    assert process.stdout is not None
+    rest = json.loads(process.stdout.readline())["rest"]
+    tiny_model(tmp_path / "models" / "tiny", 3)
+    deadline = time.monotonic() + 30
+    with requests.Session() as session:
+        while not session.get(f"{rest}/v1/models/tiny", timeout=10).ok:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    journal = Journal(tmp_path / "models", "tiny")
+    while not journal.read():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert journal.read()[0].facts["added"] == [3]
+
+
+@pytest.mark.parametrize("setting", PORTS)
+def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is started when a port is taken; the message says which setting changes it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        occupied = {**environment, setting: str(taken.getsockname()[1])}
+        done = subprocess.run(
+            [*COMMAND, "up"], env=occupied, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"set {setting} to another port" in done.stderr
+
+
+def test_two_settings_with_one_port_are_told(environment: dict[str, str], tmp_path: Path) -> None:
+    """A port given twice is found before anything is started."""
+    twice = {**environment, "HOTSWAP_GRPC_PORT": environment["HOTSWAP_REST_PORT"]}
+    done = subprocess.run(
+        [*COMMAND, "up"], env=twice, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "set HOTSWAP_GRPC_PORT to another port" in done.stderr

@@ -1,0 +1,37 @@
+"""A run in MLflow that its training could not close is closed later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.orchestration import open_runs
+from flows.reconciliation import drift
+from flows.registry.mlflow_registry import FLOW_RUN
+from tests.flows.conftest import Pipeline
+
+
+@pytest.fixture
+def offline(offline: Pipeline, tmp_path: Path) -> Pipeline:
+    """The pipeline with a home of its own, in which no other test trains."""
+    offline.settings = offline.settings.model_copy(update={"home": tmp_path / "home"})
+    return offline
+
+
+@pytest.mark.parametrize(("kept", "status"), [("", "KILLED"), ("FINISHED", "FINISHED"), ("FAILED", "FAILED")])
+def test_a_run_is_closed_as_it_ended(kept: str, status: str, offline: Pipeline) -> None:
+    """While its training runs nothing is told; after that it is closed as the training left word, else as KILLED."""
+    with open_runs.kept(offline.settings, offline.model, "flow-run") as path:
+        run_id = offline.registry.start_run(offline.model, "run", {}, {FLOW_RUN: "flow-run"})
+        path.write_text(kept)
+        assert open_runs.left(offline.settings) == {}
+        assert drift.find(offline.settings, offline.model) == []
+    assert open_runs.left(offline.settings) == {offline.model: [path]}
+    assert offline.model in drift.models(offline.settings)
+    (finding,) = drift.repair(offline.settings, offline.model).mended
+    assert "the training of flow run flow-run has ended" in finding.what
+    assert offline.registry._client.get_run(run_id).info.status == status
+    assert offline.registry._client.get_run(offline.run_id).info.status == "RUNNING"
+    assert open_runs.left(offline.settings) == {}
+    assert not path.exists()

@@ -1,0 +1,362 @@
+"""What was changed by hand is seen, told and made to agree again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients import GrpcClient, RestClient
+from flows.endpoints.live_server import running_server
+from flows.journal import Journal
+from flows.local.reconciler import Reconciler
+from flows.promotion import labelling, promotion
+from flows.promotion.history import replay
+from flows.reconciliation import drift
+from flows.reports.explain import explain
+from flows.reports.status import status
+from serving.protocol.errors import HotswapError
+from serving.repository.store import Repository
+from tests.faults.points import at
+from tests.flows.conftest import ROWS, Pipeline
+from tests.flows.promotion.test_promotion import answered
+
+
+def told(pipeline: Pipeline) -> str:
+    """What `status` reports as not agreeing."""
+    return "; ".join(what for row in status(pipeline.settings, pipeline.model) for what in row.drift)
+
+
+def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
+    """Label, alias, journal, directory and server have one state, and nothing is left to do."""
+    labels, aliases, published = pipeline.live()
+    assert labels.get("stable") == (None if stable is None else str(stable))
+    assert aliases.get("champion") == stable
+    journaled = replay(pipeline.journal.read())
+    assert (sorted(journaled.published), journaled.labels.get("stable")) == (list(published), stable)
+    assert not any(finding.repairable for finding in drift.find(pipeline.settings, pipeline.model))
+    if stable is not None:
+        assert answered(pipeline, label="stable") == {stable}
+
+
+def test_nothing_to_do_is_nothing_found(pipeline: Pipeline) -> None:
+    """After promotions, a rollback, a label and a restore all sides agree; repair writes nothing."""
+    first, second, third = (pipeline.promote(kind) for kind in (1, 2, 3))
+    promotion.rollback(pipeline.settings, pipeline.model)
+    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
+    promotion.restore(pipeline.settings, pipeline.model, third)
+    before = pipeline.journal.path.read_bytes()
+    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert drift.repair(pipeline.settings, pipeline.model).mended == ()
+    assert pipeline.journal.path.read_bytes() == before
+    assert_agreed(pipeline, second)
+
+
+def test_an_alias_moved_in_the_registry_takes_its_label_along(pipeline: Pipeline) -> None:
+    """The page of MLflow moves ``champion``: within a turn ``stable`` is answered by that version."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    pipeline.registry.set_alias(pipeline.model, "champion", first)
+    assert f"label stable is at version {second}, and should be at version {first}" in told(pipeline)
+    assert pipeline.model in Reconciler(pipeline.settings).turn()
+    assert_agreed(pipeline, first)
+
+
+def test_a_new_alias_becomes_a_label_and_a_removed_one_takes_it_away(pipeline: Pipeline) -> None:
+    """The registry decides about ``canary``; ``stable`` alone stays when its alias is taken away."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    pipeline.registry.set_alias(pipeline.model, "challenger", first)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert answered(pipeline, label="canary") == {first}
+    pipeline.registry.set_alias(pipeline.model, "challenger", None)
+    pipeline.registry.set_alias(pipeline.model, "champion", None)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert pipeline.row(first).labels == ()
+    assert_agreed(pipeline, second)
+
+
+def test_a_label_does_not_follow_to_a_version_that_answers_wrongly(pipeline: Pipeline) -> None:
+    """The alias goes back to the version that the label stays at."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
+    stamp.write_text(stamp.read_text().replace("11.0", "12.0"))
+    pipeline.registry.set_alias(pipeline.model, "champion", first)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert_agreed(pipeline, second)
+
+
+def test_a_label_does_not_follow_to_a_retired_version(pipeline: Pipeline) -> None:
+    """What is served is decided by the directory: the alias goes back."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.retire(pipeline.settings, pipeline.model, first)
+    pipeline.registry.set_alias(pipeline.model, "champion", first)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert_agreed(pipeline, second)
+
+
+def test_removing_a_directory_by_hand_is_a_rollback(pipeline: Pipeline) -> None:
+    """The server falls back, and label, alias and journal follow."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    shutil.rmtree(pipeline.repository.path(pipeline.model, second))
+    assert f"version {second} was published, but is gone from the directory" in told(pipeline)
+    assert pipeline.row(second).state == "MISSING"
+    drift.repair(pipeline.settings, pipeline.model)
+    assert answered(pipeline) == {first}
+    assert_agreed(pipeline, first)
+
+
+def test_removing_the_whole_model_by_hand_leaves_no_label(pipeline: Pipeline) -> None:
+    """Labels and aliases that point to nothing go, and the next promotion has a number of its own."""
+    first = pipeline.promote(1)
+    shutil.rmtree(pipeline.repository.base_path(pipeline.model))
+    assert pipeline.model in drift.models(pipeline.settings)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert pipeline.registry.aliases(pipeline.model) == {}
+    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert pipeline.promote(2) == first + 1
+
+
+def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again(pipeline: Pipeline) -> None:
+    """It is served, as the directory decides that; no label moves to it."""
+    first = pipeline.promote(1)
+    pipeline.sources(pipeline.repository.base_path(pipeline.model), first + 6, None)
+    with running_server(pipeline.settings) as servers:
+        assert servers is not None
+        servers.each(lambda server: server.wait_available(pipeline.model, first + 6))
+    assert f"version {first + 6} is in the directory, but nobody published it" in told(pipeline)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert answered(pipeline, version=first + 6) == {first + 6}
+    assert answered(pipeline) == {first}
+    assert_agreed(pipeline, first)
+    shutil.rmtree(pipeline.repository.path(pipeline.model, first + 6))
+    assert Journal(pipeline.settings.models_repo, pipeline.model).highest_version() == first + 6
+
+
+def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -> None:
+    """Its label falls back to the newest version that the registry has; the loss is told until the version is out."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    pipeline.registry._client.delete_model_version(pipeline.model, str(second))
+    drift.repair(pipeline.settings, pipeline.model)
+    assert_agreed(pipeline, first)
+    assert "the registry has lost it" in told(pipeline)
+    promotion.retire(pipeline.settings, pipeline.model, second)
+    assert told(pipeline) == ""
+
+
+def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipeline: Pipeline) -> None:
+    """What is served goes back to the registry under its number, with the same files; nothing live has changed."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.retire(pipeline.settings, pipeline.model, first)
+    pipeline.registry._client.delete_registered_model(pipeline.model)
+    pipeline.registry._client.create_registered_model(pipeline.model)
+    assert "the registry has lost it" in told(pipeline)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert told(pipeline) == ""
+    assert pipeline.registry.versions(pipeline.model) == [second]
+    assert explain(pipeline.settings, pipeline.model, second).problems == ()
+    assert_agreed(pipeline, second)
+    assert pipeline.promote(3) == second + 1
+
+
+def test_what_cannot_be_registered_again_stays_where_it_answers(pipeline: Pipeline) -> None:
+    """With no version left in the registry the label does not move; it is told, and tried once only."""
+    first = pipeline.promote(1)
+    pipeline.registry._client.delete_model_version(pipeline.model, str(first))
+    drift.repair(pipeline.settings, pipeline.model)
+    assert answered(pipeline, label="stable") == {first}
+    assert "the registry has lost it" in told(pipeline)
+    journal = pipeline.journal.path.read_bytes()
+    assert drift.repair(pipeline.settings, pipeline.model).mended == ()
+    assert pipeline.journal.path.read_bytes() == journal
+    second = pipeline.promote(2)
+    assert second > first + 1
+    assert_agreed(pipeline, second)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipeline) -> None:
+    """Without its label the new version is taken out; with it the promotion is finished."""
+    first, registered = pipeline.promote(1), pipeline.register(2)
+    second = registered.version
+    stamp = pipeline.stamp(registered, 2)
+    promotion.publish(pipeline.settings, pipeline.model, second, registered.saved_model, stamp)
+    promotion.verify(pipeline.settings, pipeline.model, second)
+    if labelled:
+        labelling.move(pipeline.settings, pipeline.model, "stable", second)
+    assert f"the promotion of version {second} was interrupted" in told(pipeline)
+    drift.repair(pipeline.settings, pipeline.model)
+    assert_agreed(pipeline, second if labelled else first)
+
+
+def test_a_models_config_changed_by_hand_is_rendered_again(pipeline: Pipeline) -> None:
+    """Without its labels the file and the server get them back from the registry."""
+    first = pipeline.promote(1)
+    pipeline.repository.write_config("model_config_list {}")
+    drift.repair(pipeline.settings, pipeline.model)
+    assert_agreed(pipeline, first)
+
+
+def test_a_dry_run_changes_nothing(pipeline: Pipeline) -> None:
+    """It tells the same and leaves everything as it is."""
+    first, _ = pipeline.promote(1), pipeline.promote(2)
+    pipeline.registry.set_alias(pipeline.model, "champion", first)
+    before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
+    planned = drift.repair(pipeline.settings, pipeline.model, dry_run=True)
+    assert (pipeline.live(), pipeline.journal.path.read_bytes()) == (before, journal)
+    assert planned.mended == drift.repair(pipeline.settings, pipeline.model).mended
+
+
+def test_without_a_server_labels_wait_in_the_file(offline: Pipeline) -> None:
+    """A repair needs no server; the label is written for the next start."""
+    first, second = offline.promote(1), offline.promote(2)
+    shutil.rmtree(offline.repository.path(offline.model, second))
+    drift.repair(offline.settings, offline.model)
+    assert (offline.row(first).labels, offline.row(first).aliases) == (("stable",), ("champion",))
+
+
+def test_a_turn_leaves_a_model_alone_that_somebody_is_changing(pipeline: Pipeline) -> None:
+    """While the lock is held nothing is repaired; the turn after that does it."""
+    first, _ = pipeline.promote(1), pipeline.promote(2)
+    pipeline.registry.set_alias(pipeline.model, "champion", first)
+    reconciler = Reconciler(pipeline.settings)
+    with pipeline.repository.lock(pipeline.model):
+        assert reconciler.turn() == []
+    assert reconciler.turn() == [pipeline.model]
+    assert reconciler.turn() == []
+
+
+def test_a_turn_with_nothing_to_do_is_cheap(pipeline: Pipeline) -> None:
+    """It takes less than 0.2 s of processor time."""
+    pipeline.promote(1)
+    reconciler = Reconciler(pipeline.settings)
+    reconciler.turn()
+    started = time.process_time()
+    assert reconciler.turn() == []
+    assert time.process_time() - started < 0.2
+
+
+def test_rollback_asks_the_earlier_version_before_anything_moves(pipeline: Pipeline) -> None:
+    """One that answers differently from when it was judged stays out, and nothing has changed."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
+    stamp.write_text(stamp.read_text().replace("11.0", "12.0"))
+    before = pipeline.live()
+    with pytest.raises(promotion.PromotionUndone, match="nothing was changed"):
+        promotion.rollback(pipeline.settings, pipeline.model)
+    assert pipeline.live() == before
+    assert_agreed(pipeline, second)
+
+
+def test_rollback_restores_a_retired_version(pipeline: Pipeline) -> None:
+    """``--to`` a retired version brings it back first; a broken one is retired again."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.retire(pipeline.settings, pipeline.model, first)
+    planned = promotion.rollback(pipeline.settings, pipeline.model, first, dry_run=True)
+    assert (planned.retired, pipeline.repository.retired(pipeline.model)) == ((second,), [first])
+    promotion.rollback(pipeline.settings, pipeline.model, first)
+    assert_agreed(pipeline, first)
+
+
+def test_rollback_to_a_damaged_retired_version_changes_nothing(pipeline: Pipeline) -> None:
+    """Its files are no longer those that were published."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.retire(pipeline.settings, pipeline.model, first)
+    (pipeline.repository.retired_path(pipeline.model, first) / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(HotswapError, match="digest"):
+        promotion.rollback(pipeline.settings, pipeline.model, first)
+    assert pipeline.repository.retired(pipeline.model) == [first]
+    assert_agreed(pipeline, second)
+
+
+def test_a_failed_version_is_told(pipeline: Pipeline) -> None:
+    """A directory added by hand that the server cannot load is named with its state."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    assert "version 50 is published, and the server has it as" in told(pipeline)
+
+
+def test_a_repair_says_one_thing_of_each_finding(pipeline: Pipeline) -> None:
+    """What is still wrong afterwards, in whatever words, is left; the rest is mended."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    repair = drift.repair(pipeline.settings, pipeline.model)
+    mended, left = ({each.subject for each in findings} for findings in (repair.mended, repair.left))
+    assert (mended, left) == ({"directory 50"}, {"served 50"})
+
+
+def test_a_dead_server_takes_no_label_away(replicas: tuple[Pipeline, list[Any]]) -> None:
+    """What it has cannot be known, so nothing moves until it is back; the reconciler tries ever more rarely."""
+    pipeline, (_, dead) = replicas
+    pipeline.promote(1)
+    version = pipeline.promote(2)
+    dead.stop()
+    shutil.rmtree(pipeline.repository.path(pipeline.model, version))
+    before = pipeline.repository.read_config(), pipeline.registry.aliases(pipeline.model)
+    announced: list[str] = []
+    reconciler = Reconciler(pipeline.settings.model_copy(update={"reconcile_seconds": 60.0}), announced.append)
+    again: list[str] = []
+    with at("before flows.reconciliation.drift:repair 2", lambda: again.append("tried")):
+        for _ in range(4):
+            assert reconciler.turn() == []
+    assert again == []
+    assert (pipeline.repository.read_config(), pipeline.registry.aliases(pipeline.model)) == before
+    assert len([each for each in announced if "cannot be reconciled" in each]) == 1
+
+
+def test_the_reconciler_says_once_what_it_cannot_repair(pipeline: Pipeline) -> None:
+    """And that everything agrees again, once it does."""
+    pipeline.promote(1)
+    source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
+    (source / "variables" / "variables.index").write_bytes(b"no index")
+    source.rename(pipeline.repository.path(pipeline.model, 50))
+    announced: list[str] = []
+    reconciler = Reconciler(pipeline.settings, announced.append)
+    assert reconciler.turn() == [pipeline.model]
+    for _ in range(4):
+        assert reconciler.turn() == []
+    (sentence,) = announced
+    assert sentence.startswith(f"{pipeline.model}: version 50 is published, and the server has it as END")
+    shutil.rmtree(pipeline.repository.path(pipeline.model, 50))
+    assert reconciler.turn() == [pipeline.model]
+    assert reconciler.turn() == []
+    assert announced == [sentence, f"{pipeline.model}: everything agrees again"]
+
+
+def test_the_reconciler_says_whose_server_has_taken_its_ports_and_goes_on_when_that_is_gone(
+    offline: Pipeline, model_server: Any, tmp_path: Path
+) -> None:
+    """It neither touches that server nor needs to be started again."""
+    theirs = Repository(tmp_path / "theirs")
+    theirs.check_writable()
+    theirs.write_config("model_config_list {}")
+    offline.promote(1)
+    server = model_server(model_config_file=theirs.config_path)
+    ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port}
+    announced: list[str] = []
+    reconciler = Reconciler(offline.settings.model_copy(update=ports), announced.append)
+    for _ in range(3):
+        assert reconciler.turn() == []
+    (sentence,) = announced
+    assert str(theirs.root) in sentence
+    assert str(offline.repository.root) in sentence
+    server.stop()
+    assert reconciler.turn() == []
+    assert announced == [sentence, f"{offline.model}: everything agrees again"]
+
+
+def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
+    """A reload that asks for both at once is refused by TensorFlow Serving, so the label comes second."""
+    first, second = pipeline.promote(1), pipeline.promote(2)
+    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
+    with GrpcClient(pipeline.settings.grpc_target) as client:
+        client.reload([])
+    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    with RestClient(pipeline.settings.rest_url) as client:
+        for label, version in (("stable", second), ("canary", first)):
+            assert client.predict(pipeline.model, ROWS, label=label).version == version

@@ -1,0 +1,68 @@
+"""Where a version comes from, and whether its files are still those that were judged."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flows.promotion.promotion import retire
+from flows.reports.explain import explain, lines
+from serving.protocol.errors import VersionNotFound
+from tests.flows.conftest import Pipeline
+
+
+def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> None:
+    """Directory, stamp, registry and server have one digest; the run has commit, data and verdict."""
+    tags = {"gate": "passed", "gate_reason": "good", "dataset_digest": "d" * 64}
+    pipeline.registry.tag_run(pipeline.run_id, tags)
+    version = pipeline.promote(1)
+    told = explain(pipeline.settings, pipeline.model, version)
+    assert told.digest == told.stamped_digest == told.registered_digest == told.served_digest
+    assert (told.run_id, told.gate, told.gate_reason) == (pipeline.run_id, "passed", "good")
+    assert (told.dataset_digest, told.state, told.labels) == ("d" * 64, "AVAILABLE", ("stable",))
+    assert [entry.split()[1] for entry in told.journal] == ["publish", "promote"]
+    assert told.problems == ()
+    assert ("digest", told.digest) in lines(told)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "variables/new"])
+def test_one_changed_byte_is_found(name: str, pipeline: Pipeline) -> None:
+    """A flipped byte, and a file that was added, differ from stamp, registry and server; retired or not."""
+    version = pipeline.promote(1)
+    retire(pipeline.settings, pipeline.model, version, force="to be examined")
+    path = pipeline.repository.retired_path(pipeline.model, version) / name
+    content = bytearray(path.read_bytes() if path.exists() else b"x")
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    told = explain(pipeline.settings, pipeline.model, version)
+    assert told.state == "RETIRED"
+    assert [("stamp" in problem, "registry" in problem) for problem in told.problems] == [(True, False), (False, True)]
+
+
+def test_a_version_that_came_by_hand_has_no_origin(offline: Pipeline) -> None:
+    """Nothing is known of it but its files, and that is told as a problem."""
+    offline.sources(offline.repository.base_path(offline.model), 9)
+    told = explain(offline.settings, offline.model, 9)
+    assert "nobody published" in told.problems[0]
+    assert dict(lines(told))["run"] == "not known"
+
+
+def test_a_version_that_is_not_there_is_told(offline: Pipeline) -> None:
+    """The message names the versions there are."""
+    version = offline.promote(1)
+    with pytest.raises(VersionNotFound, match=f"there are: {version}"):
+        explain(offline.settings, offline.model, version + 1)
+
+
+def test_a_lost_registry_is_told(offline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With another database, the version is told to be unknown there, and its stamp still speaks."""
+    version = offline.promote(1)
+    before = os.environ["MLFLOW_TRACKING_URI"]
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('empty')}/mlflow.db"
+    try:
+        told = explain(offline.settings, offline.model, version)
+    finally:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+    assert told.problems == ("the registry does not know this version",)
+    assert (told.stamped_digest, told.run_id) == (told.digest, offline.run_id)

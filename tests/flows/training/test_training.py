@@ -1,0 +1,373 @@
+"""The whole flow, as ``hotswap train`` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from flows.journal import Journal
+from flows.promotion import labelling
+from flows.settings import Settings, apply_environment
+from serving.repository.store import Repository, digest
+
+pytestmark = pytest.mark.xdist_group("training")  # one worker trains, once for all of these
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where trainings ran."""
+
+    settings: Settings
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.settings.models_repo)
+
+    def train(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap train``."""
+        return _ended(self.running("train", *arguments, **environment))
+
+    def promote(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap promote``."""
+        return _ended(self.running("promote", *arguments))
+
+    def running(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """A command of ``hotswap``, running."""
+        ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
+        nobody = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments, "--json"],
+            env={**kept, **ours, **nobody, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    with process:
+        stdout, stderr = process.communicate(timeout=200)
+    assert "Traceback" not in stderr, stderr
+    return process.returncode, json.loads(stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home of its own; the environment points to it meanwhile."""
+    before = dict(os.environ)
+    directory = tmp_path_factory.mktemp("training")
+    settings = Settings(home=directory / "home", models_repo=directory / "models")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        os.environ.pop(name, None)
+    apply_environment(settings)
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    yield Home(settings)
+    mlflow.set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def iris(home: Home) -> dict[str, Any]:
+    """The outcome of a training of Iris, with a Prefect server that lives as long as the training."""
+    code, outcome = home.train("iris", "--reason", "the first flowers")
+    assert code == 0
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def run(iris: dict[str, Any]) -> Any:
+    """The MLflow run of `iris`."""
+    return mlflow.MlflowClient().get_run(iris["run_id"])
+
+
+def test_iris_is_good_enough_and_published(home: Home, iris: dict[str, Any]) -> None:
+    """At least 0.93 of the held-out rows are right, and the version is on disk under the registry's number."""
+    assert iris["decision"] == "passed"
+    assert iris["metrics"]["test_accuracy"] >= 0.93
+    assert home.repository.versions("iris") == [iris["version"]]
+    registered = mlflow.MlflowClient().get_model_version_by_alias("iris", "champion")
+    assert int(registered.version) == iris["version"]
+
+
+def test_what_is_published_is_what_is_registered(home: Home, iris: dict[str, Any]) -> None:
+    """Directory, registry tag and outcome have one digest."""
+    registered = mlflow.MlflowClient().get_model_version("iris", str(iris["version"]))
+    assert digest(home.repository.path("iris", iris["version"])) == iris["digest"]
+    assert iris["digest"] in registered.tags.values()
+
+
+def test_the_reason_of_a_training_is_kept(home: Home, iris: dict[str, Any]) -> None:
+    """The journal's entry of a promotion says why the training was started."""
+    promoted = Journal(home.settings.models_repo, "iris").read()[1]
+    assert (promoted.action, promoted.version) == ("promote", iris["version"])
+    assert promoted.facts["why"] == "the first flowers"
+
+
+@pytest.mark.usefixtures("iris")
+def test_the_champion_answers_in_mlflow_too() -> None:
+    """``mlflow.pyfunc`` loads the alias and gives class probabilities for plain lists."""
+    probabilities = mlflow.pyfunc.load_model("models:/iris@champion").predict(
+        [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
+    )
+    assert np.argmax(probabilities, axis=1).tolist() == [0, 2]
+
+
+def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) -> None:
+    """Parameters, metrics by epoch and at the end, timings, commit, flow run and the gate's verdict are all there."""
+    assert run.info.status == "FINISHED"
+    assert {"recipe", "seed", "epochs", "min_accuracy", "learning_rate", "batch_size"} <= run.data.params.keys()
+    assert {
+        "test_accuracy",
+        "test_macro_f1",
+        "test_log_loss",
+        "seconds_train",
+        "seconds_publish",
+    } <= run.data.metrics.keys()
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
+    tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
+    assert "gate.champion=passed: none" in tags
+    for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
+        assert told in tags, tags
+    assert iris["seconds"].keys() >= {
+        "load",
+        "train",
+        "evaluate",
+        "gate",
+        "sandbox",
+        "register",
+        "publish",
+        "verify",
+        "label",
+    }
+
+
+def test_the_proof_is_cheap(iris: dict[str, Any]) -> None:
+    """Gate, sandbox and verification take at most 6 s, of these at most 1.5 s after the version is on disk."""
+    seconds = iris["seconds"]
+    after_publish = seconds["verify"] + seconds["label"]
+    assert after_publish <= 1.5
+    assert seconds["gate"] + seconds["sandbox"] + after_publish <= 6
+
+
+def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
+    """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
+    assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
+    files = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {
+        "confusion_matrix.png",
+        "confusion_matrix.json",
+        "gate.md",
+        "gate.json",
+        "sandbox.md",
+        "sandbox.json",
+    } <= files
+
+
+@pytest.mark.usefixtures("iris")
+def test_a_registered_version_has_signature_and_example() -> None:
+    """MLflow's page shows what goes in and what comes out."""
+    info = mlflow.models.get_model_info("models:/iris@champion")
+    assert info.signature is not None
+    assert info.saved_input_example_info is not None
+
+
+def test_digits_go_the_same_way(home: Home) -> None:
+    """Data of another shape are trained, judged and published as another model; without a server nothing is baked."""
+    code, outcome = home.train("digits", "--epochs", "12", "--bake", "600")
+    assert (code, outcome["decision"], outcome["model"]) == (0, "passed", "digits")
+    assert outcome["metrics"]["test_accuracy"] >= 0.9
+    assert outcome["seconds"]["bake"] < 5
+    assert home.repository.versions("digits") == [outcome["version"]]
+
+
+def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 3; the run has everything, the flow run is called Rejected, and what was live stays live."""
+    code, outcome = home.train("iris", "--epochs", "1", "--min-accuracy", "1", "--seed", "3")
+    assert (code, outcome["decision"], outcome["version"]) == (3, "rejected", None)
+    assert home.repository.versions("iris") == [iris["version"]]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.info.status == "FINISHED"
+    assert "rejected" in run.data.tags.values()
+    assert "test_accuracy" in run.data.metrics
+    assert _flow_state(home, run) == "Rejected"
+
+
+@pytest.fixture(scope="module")
+def slow(home: Home, iris: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The exit code and outcome of a training that the sandbox finds too slow, after that of `iris`."""
+    return home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+
+
+def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
+    home: Home, iris: dict[str, Any], slow: tuple[int, dict[str, Any]]
+) -> None:
+    """Exit code 4; run and flow run say why, with the server's last lines, and what was live stays live."""
+    code, outcome = slow
+    assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
+    assert "too slow" in outcome["reason"]
+    assert outcome["log"]
+    assert home.repository.versions("iris") == [iris["version"]]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.tags["hotswap.sandbox"] == "rejected"
+    assert "too slow" in run.data.tags["hotswap.sandbox_reason"]
+    assert _flow_state(home, run) == "Rejected"
+
+
+def test_rows_that_depend_on_one_another_are_let_through_where_the_recipe_says_so(home: Home) -> None:
+    """Its golden rows are asked together as they were judged; without the recipe's word the sandbox rejects it."""
+    code, meant = home.train("tests.flows.comparing_recipe", "--bake", "1")
+    assert (code, meant["decision"]) == (0, "passed"), meant
+    assert home.repository.versions("comparing") == [meant["version"]]
+    code, outcome = home.promote("tests.flows.comparing_recipe:UNSAID", "--run", meant["run_id"])
+    assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
+    assert "its answer to a row depends on the rows that are asked with it" in outcome["reason"]
+    assert "rows_independent=False" in outcome["reason"]
+    assert outcome["checks"][-1]["check"] == "sandbox rows apart"
+
+
+def test_the_next_training_is_compared_with_what_is_live(home: Home, iris: dict[str, Any]) -> None:
+    """Another seed passes; the report and the run tell the champion, evaluated again on the same rows."""
+    code, outcome = home.train("iris", "--seed", "2")
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert outcome["version"] > iris["version"]
+    checks = {each["check"]: each for each in outcome["checks"]}
+    accuracy = iris["metrics"]["test_accuracy"]
+    assert checks["champion"]["measured"] == f"version {iris['version']}, accuracy {accuracy:.4f}"
+    assert checks.keys() >= {"non-inferiority", "contract", "golden rows", "slices by class", "unsafe ops", "size"}
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.metrics["champion_accuracy"] == pytest.approx(accuracy)
+    assert run.data.metrics["accuracy_difference_lower"] > -0.15
+    report = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/gate.json")
+    assert report["comparison"]["rows"] == 30
+    assert report["checks"] == outcome["checks"][: len(report["checks"])]
+
+
+def test_who_is_overtaken_is_compared_again(home: Home) -> None:
+    """While a training waits for the lock, the label moves: it is judged again, against what is live then."""
+    before, live = home.repository.versions("iris")[-2:]
+    with home.repository.lock("iris"):
+        process = home.running("train", "iris", "--seed", "2")
+        assert process.stderr is not None
+        told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
+        nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
+        labelling.move(nobody, "iris", "stable", before)
+    stdout, rest = process.communicate(timeout=200)
+    assert f"champion evaluated version={live} " in "".join(told)
+    assert f"champion evaluated version={before} " in rest
+    checks = {each["check"]: each for each in json.loads(stdout)["checks"]}
+    assert checks["champion"]["measured"].startswith(f"version {before},")
+
+
+def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, slow: tuple[int, dict[str, Any]]) -> None:
+    """Its run keeps it; it is judged again as if it had just been trained, in a run of its own."""
+    _, held_up = slow
+    code, outcome = home.promote("iris", "--run", held_up["run_id"])
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert outcome["metrics"] == held_up["metrics"]
+    assert labelling.read(home.repository, "iris")["stable"] == outcome["version"]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.params["candidate"] == f"run {held_up['run_id']}"
+
+
+def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris: dict[str, Any]) -> None:
+    """A directory is copied, judged, registered and published."""
+    code, outcome = home.promote("iris", "--saved-model", str(home.repository.path("iris", iris["version"])))
+    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", iris["digest"])
+    assert digest(home.repository.path("iris", outcome["version"])) == iris["digest"]
+
+
+def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any]) -> None:
+    """It is judged beside what is stable, gets no new number, and is the stable version then."""
+    stable = labelling.read(home.repository, "iris")["stable"]
+    source = str(home.repository.path("iris", iris["version"]))
+    code, canary = home.promote("iris", "--saved-model", source, "--label", "canary")
+    assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
+    assert labelling.read(home.repository, "iris") == {"stable": stable, "canary": canary["version"]}
+    code, outcome = home.promote("iris", "--version", str(canary["version"]))
+    assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
+    assert (outcome["version"], outcome["digest"]) == (canary["version"], canary["digest"])
+    assert [check["check"] for check in outcome["checks"]] == [check["check"] for check in canary["checks"]]
+    assert labelling.read(home.repository, "iris") == {"stable": canary["version"]}
+    assert home.repository.versions("iris")[-1] == canary["version"]
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.params["candidate"] == f"version {canary['version']}"
+    with home.running("promote", "iris", "--version", str(canary["version"])) as process:
+        _, stderr = process.communicate(timeout=200)
+    assert (process.returncode, "is the stable one already" in stderr) == (1, True)
+
+
+def test_a_model_with_unsafe_ops_is_rejected_without_being_run(
+    home: Home, iris: dict[str, Any], tmp_path: Path
+) -> None:
+    """Exit code 3, with the report in its run; the file that it would write is not there."""
+    import tensorflow as tf
+
+    written, saved_model = tmp_path / "written", tmp_path / "saved_model"
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="input")])  # type: ignore[untyped-decorator]
+    def writes(input: Any) -> dict[str, Any]:
+        tf.io.write_file(str(written), "x")
+        return {"output": tf.nn.softmax(input[:, :3])}
+
+    tf.saved_model.save(tf.Module(), str(saved_model), signatures={"serving_default": writes})
+    versions = home.repository.versions("iris")
+    code, outcome = home.promote("iris", "--saved-model", str(saved_model))
+    assert (code, outcome["decision"], outcome["version"]) == (3, "rejected", None)
+    assert "WriteFile" in outcome["reason"]
+    assert not written.exists()
+    assert home.repository.versions("iris") == versions
+    run = mlflow.MlflowClient().get_run(outcome["run_id"])
+    assert run.data.tags["hotswap.gate"] == "rejected"
+    assert _flow_state(home, run) == "Rejected"
+
+
+def test_a_run_without_a_model_is_told(home: Home, iris: dict[str, Any]) -> None:
+    """Exit code 1 and one sentence that names the run and the way out; nothing is published."""
+    versions = home.repository.versions("iris")
+    with home.running("promote", "iris", "--run", "0" * 32) as process:
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "0" * 32 in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert home.repository.versions("iris") == versions
+
+
+def test_a_champion_that_broke_holds_the_next_one_up(home: Home) -> None:
+    """Nothing can be compared with, so nothing is published: exit code 3, until the way out that is named is taken."""
+    live = home.repository.versions("iris")
+    for version in live:
+        (home.repository.path("iris", version) / "variables" / "variables.index").write_bytes(b"spoiled")
+    code, outcome = home.train("iris")
+    assert (code, outcome["decision"], outcome["version"]) == (3, "inconclusive", None)
+    assert "is live and it cannot be evaluated" in outcome["reason"]
+    assert "--allow-breaking" in outcome["reason"]
+    assert home.repository.versions("iris") == live
+    assert _flow_state(home, mlflow.MlflowClient().get_run(outcome["run_id"])) == "Inconclusive"
+    code, outcome = home.train("iris", "--allow-breaking", HOTSWAP_KEEP_VERSIONS="10")
+    assert (code, outcome["decision"]) == (0, "passed")
+    assert home.repository.versions("iris") == [*live, outcome["version"]]
+
+
+def _flow_state(home: Home, run: Any) -> str:
+    """The name of the flow run's state, as Prefect's database keeps it after its server has gone."""
+    flow_run = next(value for key, value in run.data.tags.items() if key.endswith("prefect_flow_run_id"))
+    with sqlite3.connect(home.settings.home / "prefect" / "prefect.db") as database:
+        rows = database.execute("select state_name from flow_run where id = ?", (flow_run,)).fetchall()
+    return str(rows[0][0]) if rows else "unknown"

@@ -1,0 +1,101 @@
+"""Quick handlers answer what they take, the usual ones the rest; this is also what tells when pygrpc-native changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+pytest.importorskip("pygrpc_native")
+
+from serving.grpc.quick_grpc import QuickCall, QuickServer
+
+METHOD = "/test.Echo/Say"
+LONGEST_SECONDS = 30
+VERSION = (("model-version", "7"),)
+
+
+async def usual(request: bytes, context: Any) -> bytes:
+    return b"usual " + request
+
+
+def quick(request: bytes, call: QuickCall) -> bool:
+    """Takes requests that begin with q; fails those that end with x; answers others at the end of the turn."""
+    if request == b"raise":
+        raise RuntimeError("a fault of the handler")
+    if not request.startswith(b"q"):
+        return False
+    if request.endswith(b"x"):
+        call.fail(grpc.StatusCode.DATA_LOSS, "sórry", VERSION)
+    else:
+        asyncio.get_running_loop().call_soon(call.succeed, b"quick " + request, VERSION)
+    return True
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[QuickServer, Any]]:
+    """A server, and what asks it."""
+    server = QuickServer([])
+    handlers: dict[str, Any] = {"Say": grpc.unary_unary_rpc_method_handler(usual)}
+    server.add_registered_method_handlers("test.Echo", handlers)
+    server.add_quick_handler(METHOD, quick)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await channel.channel_ready()
+        yield server, channel.unary_unary(METHOD)
+    await server.stop(None)
+
+
+def test_each_request_is_answered_by_the_handler_that_takes_it() -> None:
+    """Answers and errors carry their trailer."""
+
+    async def main() -> None:
+        async with serving() as (server, ask):
+            answers = [await ask(request) for request in (b"a", b"q", b"", b"qq")]
+            assert answers == [b"usual a", b"quick q", b"usual ", b"quick qq"]
+            assert await asyncio.gather(*map(ask, (b"raise", b"q"))) == [b"usual raise", b"quick q"]
+            many = [b"q%d" % number for number in range(200)]
+            assert await asyncio.gather(*map(ask, many)) == [b"quick " + request for request in many]
+            call = ask(b"q")
+            assert dict(await call.trailing_metadata()) == dict(VERSION)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ask(b"qx")
+            told = caught.value
+            assert (told.code(), told.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
+            assert dict(told.trailing_metadata()) == dict(VERSION)
+            assert not server.open_quick_calls
+
+    asyncio.run(main())
+
+
+async def ask_for_ever(ask: Any) -> None:
+    while True:
+        await ask(b"q")
+
+
+def test_what_was_sent_is_answered_though_the_server_stops() -> None:
+    """Every answer reaches its client before the server ends; what comes later is refused."""
+
+    async def main() -> None:
+        async with serving() as (server, ask):
+            calls = [ask(b"%c%d" % (b"qu"[number % 2], number)) for number in range(200)]
+            while not server.open_quick_calls:
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(server.stop(LONGEST_SECONDS))
+            for call in calls:
+                try:
+                    assert (await call).split()[0] in (b"quick", b"usual")
+                except grpc.aio.AioRpcError as exc:  # it came late, on a slow machine
+                    assert exc.details() == "Server is shutting down"  # noqa: PT017
+            assert await calls[0] == b"quick q0"
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await ask_for_ever(ask)
+            await stopping
+            assert not server.open_quick_calls
+
+    asyncio.run(main())
