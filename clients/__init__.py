@@ -6,13 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clients.client import Access, PredictClient
+    from clients.client import Credentials, PredictClient
     from clients.grpc_client import GrpcClient
     from clients.rest_client import RestClient
 
-__all__ = ["Access", "GrpcClient", "PredictClient", "RestClient"]
+__all__ = ["Credentials", "GrpcClient", "PredictClient", "RestClient"]
 
-_MODULES = {"Access": "client", "GrpcClient": "grpc_client", "PredictClient": "client", "RestClient": "rest_client"}
+_MODULES = {
+    "Credentials": "client",
+    "GrpcClient": "grpc_client",
+    "PredictClient": "client",
+    "RestClient": "rest_client",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from clients.client import Access, ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
+from clients.client import Credentials, ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
 from serving.protocol.errors import HotswapError, InvalidRequest
 
 SAMPLE_ROWS = [[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 4.2, 1.5], [6.9, 3.1, 5.4, 2.1]]
 CLASS_SIGNATURE = "classify_class"
 
-Connect = Callable[[str, int, Access], PredictClient]
+Connect = Callable[[str, int, Credentials], PredictClient]
 
 
 def main(connect: Connect, default_port: int) -> None:
@@ -49,14 +49,14 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     return parser
 
 
-def _access(arguments: argparse.Namespace) -> Access:
+def _access(arguments: argparse.Namespace) -> Credentials:
     token = ""
     if arguments.token_file:
         try:
             token = Path(arguments.token_file).read_text("utf-8").strip()
         except OSError as exc:
             raise InvalidRequest(f"The token in {arguments.token_file} cannot be read: {exc.strerror}") from exc
-    return Access(token, arguments.ca_file, arguments.certificate_file, arguments.key_file)
+    return Credentials(token, arguments.ca_file, arguments.certificate_file, arguments.key_file)
 
 
 def _print_status(statuses: Iterable[VersionStatus]) -> None:

@@ -41,7 +41,7 @@ _FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Credentials:
     """How a client shows who it is, and how it knows that it speaks with the right server."""
 
     token: str = ""
@@ -54,7 +54,7 @@ class Access:
     """its key as PEM"""
 
 
-ANYBODY = Access()
+NO_CREDENTIALS = Credentials()
 
 
 class State(IntEnum):

@@ -18,9 +18,9 @@ from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
 from clients.client import (
-    ANYBODY,
     INITIALIZER_SIGNATURE,
-    Access,
+    NO_CREDENTIALS,
+    Credentials,
     Inputs,
     ModelMetadata,
     PredictClient,
@@ -64,7 +64,7 @@ Answer = TypeVar("Answer", bound=Message)
 class GrpcClient(PredictClient):
     """Asks the server at a target such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``."""
 
-    def __init__(self, target: str, timeout_seconds: float = 10.0, access: Access = ANYBODY) -> None:
+    def __init__(self, target: str, timeout_seconds: float = 10.0, access: Credentials = NO_CREDENTIALS) -> None:
         self._target = target
         self._timeout_seconds = timeout_seconds
         self._channel = _channel(target, access)
@@ -191,7 +191,7 @@ class GrpcClient(PredictClient):
         return error_of(code, details)
 
 
-def _channel(target: str, access: Access) -> grpc.Channel:
+def _channel(target: str, access: Credentials) -> grpc.Channel:
     options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_local_target(target)))]
     if not access.ca_file:
         return grpc.insecure_channel(target, options=options)

@@ -20,9 +20,9 @@ import requests
 from numpy.typing import NDArray
 
 from clients.client import (
-    ANYBODY,
     INITIALIZER_SIGNATURE,
-    Access,
+    NO_CREDENTIALS,
+    Credentials,
     Inputs,
     ModelMetadata,
     PredictClient,
@@ -70,7 +70,7 @@ _ROW_KEYS = {"model", "version", "state", "labels", "digest"}
 class RestClient(PredictClient):
     """Asks the server at a URL such as ``http://127.0.0.1:8501``; with ``https`` over TLS."""
 
-    def __init__(self, base_url: str, timeout_seconds: float = 10.0, access: Access = ANYBODY) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float = 10.0, access: Credentials = NO_CREDENTIALS) -> None:
         self._base_url = base_url.rstrip("/")
         self._shown = redacted(self._base_url)
         self._timeout_seconds = timeout_seconds
@@ -267,7 +267,7 @@ def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
 if __name__ == "__main__":
     from clients.cli import main
 
-    def connect(host: str, port: int, access: Access) -> RestClient:
+    def connect(host: str, port: int, access: Credentials) -> RestClient:
         return RestClient(f"{'https' if access.ca_file else 'http'}://{host}:{port}", access=access)
 
     main(connect, default_port=8501)

@@ -20,8 +20,8 @@ from serving.protocol.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
-MOST_ATTEMPTS = 3
-SHORTEST_TIMEOUT_SECONDS = 0.001
+MAX_ATTEMPTS = 3
+MIN_TIMEOUT_SECONDS = 0.001
 
 T = TypeVar("T")
 
@@ -36,12 +36,12 @@ def call_with_retries(call: Callable[[float], T], timeout_seconds: float) -> T:
     deadline = time.monotonic() + timeout_seconds
     retrying = Retrying(
         retry=retry_if_exception_type(ServerUnavailable),
-        stop=stop_after_attempt(MOST_ATTEMPTS) | stop_before_delay(timeout_seconds),
+        stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(timeout_seconds),
         wait=wait_exponential_jitter(initial=0.2, jitter=0.1),
         before_sleep=_log_pause,
         reraise=True,
     )
-    return retrying(lambda: call(max(deadline - time.monotonic(), SHORTEST_TIMEOUT_SECONDS)))
+    return retrying(lambda: call(max(deadline - time.monotonic(), MIN_TIMEOUT_SECONDS)))
 
 
 def _log_pause(state: RetryCallState) -> None:

@@ -41,7 +41,7 @@ from flows.commands.options import (
     Verbose,
 )
 from flows.console import progress
-from flows.local.interrupts import between_locks
+from flows.local.interrupts import defer_sigint
 from serving.protocol.redaction import redact_logs, redacted_output
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone, 6 up already.
     """
-    with between_locks():
+    with defer_sigint():
         code = run(arguments)
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()

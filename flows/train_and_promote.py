@@ -102,7 +102,7 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class PromotionRun:
     """What a candidate is held against, and where that is recorded."""
 
     settings: Settings
@@ -221,7 +221,7 @@ def _trial(
     reason: str | None,
     label: str,
     params: Mapping[str, Any],
-) -> Iterator[_Trial]:
+) -> Iterator[PromotionRun]:
     """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
     settings = load_settings()
     apply_environment(settings)
@@ -238,7 +238,7 @@ def _trial(
         _recorded(settings, registry, recipe, {**params, **asked}, clock) as run_id,
         SandboxServer(settings) as server,
     ):
-        yield _Trial(
+        yield PromotionRun(
             settings,
             registry,
             recipe,
@@ -255,12 +255,12 @@ def _trial(
 
 
 def _judge_and_promote(
-    trial: _Trial, dataset: Dataset, saved_model: Path, published: int | None = None
+    trial: PromotionRun, dataset: Dataset, saved_model: Path, published: int | None = None
 ) -> TrainOutcome | State[TrainOutcome]:
     settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
     model = trial.recipe.name
     if (refused := examine(model, saved_model, trial.thresholds, registry, run_id)) is not None:
-        return _held_up(_judged(trial, refused, {}))
+        return _not_promoted(_judged(trial, refused, {}))
     with clock("evaluate"):
         evaluation = evaluate(saved_model, dataset, registry, run_id)
         champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
@@ -273,7 +273,7 @@ def _judge_and_promote(
         decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
     outcome = _judged(trial, decision, evaluation.metrics)
     if decision.verdict is not Verdict.PASSED:
-        return _held_up(outcome)
+        return _not_promoted(outcome)
     with clock("sandbox"):
         tried = sandbox(settings, trial.server, trial.recipe, saved_model, dataset, evaluation, registry, run_id)
     outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
@@ -296,7 +296,7 @@ def _judge_and_promote(
                 checks=(*decision.checks, *tried.checks),
             )
             if decision.verdict is not Verdict.PASSED:
-                return _held_up(outcome)
+                return _not_promoted(outcome)
         ask(settings, model)
         live = _publish(trial, *judged, model_uri) if published is None else _make_stable(trial, published)
     if trial.bake:
@@ -326,7 +326,7 @@ class _Live:
     change: Change
 
 
-def _publish(trial: _Trial, saved_model: Path, dataset: Dataset, evaluation: Evaluation, model_uri: str) -> _Live:
+def _publish(trial: PromotionRun, saved_model: Path, dataset: Dataset, evaluation: Evaluation, model_uri: str) -> _Live:
     """Register, publish, verify and label a candidate that has passed, or undo it; the model's lock is held."""
     settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
     with trial.clock("register"):
@@ -343,7 +343,7 @@ def _publish(trial: _Trial, saved_model: Path, dataset: Dataset, evaluation: Eva
     return _Live(version, registered.digest, verified.server, change)
 
 
-def _make_stable(trial: _Trial, version: int) -> _Live:
+def _make_stable(trial: PromotionRun, version: int) -> _Live:
     """Verify a published version that has passed, and move the label; the model's lock is held."""
     settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
     with promotion.kept_on_failure(settings, model, version, run_id):
@@ -356,7 +356,7 @@ def _make_stable(trial: _Trial, version: int) -> _Live:
     return _Live(version, digest, verified.server, change)
 
 
-def _judged(trial: _Trial, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
+def _judged(trial: PromotionRun, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
     """What a trial has come to after the gate."""
     return TrainOutcome(
         decision.verdict.value,
@@ -647,7 +647,7 @@ def _stamp(
     }
 
 
-def _held_up(outcome: TrainOutcome) -> State[TrainOutcome]:
+def _not_promoted(outcome: TrainOutcome) -> State[TrainOutcome]:
     """The state of a flow run whose candidate did not pass: it did what it should, and nothing was published."""
     log.info("candidate %s model=%s reason=%s", outcome.decision, outcome.model, outcome.reason)
     return Completed(name=outcome.decision.capitalize(), message=redacted(outcome.reason), data=outcome)

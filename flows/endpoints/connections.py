@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clients.client import Access, PredictClient
+from clients.client import Credentials, PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.settings import InvalidSettings, Settings
@@ -45,7 +45,7 @@ def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
     return label
 
 
-def access(settings: Settings) -> Access:
+def access(settings: Settings) -> Credentials:
     """
     What the model server wants to see.
 
@@ -53,8 +53,8 @@ def access(settings: Settings) -> Access:
         InvalidSettings: The token cannot be read.
     """
     if settings.token_file is None:
-        return Access()
+        return Credentials()
     try:
-        return Access(token=settings.token_file.read_text("utf-8").strip())
+        return Credentials(token=settings.token_file.read_text("utf-8").strip())
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidSettings(f"HOTSWAP_TOKEN_FILE={settings.token_file} cannot be read: {exc}") from exc

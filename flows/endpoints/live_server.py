@@ -77,7 +77,7 @@ class ModelAtServer:
     """why it does not answer"""
 
 
-def state_told(views: Sequence[ModelAtServer], version: int) -> str:
+def state_reported(views: Sequence[ModelAtServer], version: int) -> str:
     """One word for what the servers have, or by how many of them it is served."""
     states = [view.states.get(version, NOT_SERVED) for view in views]
     served = states.count("AVAILABLE")
@@ -446,7 +446,7 @@ def connected(settings: Settings) -> Iterator[Endpoints | None]:
         )
 
 
-def ask_running(settings: Settings, ask: Callable[[LiveServer], None]) -> str | None:
+def on_running_servers(settings: Settings, ask: Callable[[LiveServer], None]) -> str | None:
     """Ask every running server, those that are another repository's aside; their names, or None where there is none."""
     repository = Repository(settings.models_repo)
 

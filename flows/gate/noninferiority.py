@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 _STEPS = 24
 _TAIL_DEVIATIONS = 10  # what lies beyond has a probability below 1e-20
 _POWER = 0.8
-_MOST_ROWS = 10**9
+_MAX_ROWS = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,6 @@ def _more_rows(rows: int, won: int, lost: int, margin: float, confidence: float)
     at_margin = math.sqrt(max(0.0, p_won + p_lost - margin**2))
     observed = math.sqrt(max(0.0, (won + lost) / rows - difference**2))
     wanted = float(ndtri(confidence)) * at_margin + float(ndtri(_POWER)) * observed
-    if wanted >= distance * math.sqrt(_MOST_ROWS):
+    if wanted >= distance * math.sqrt(_MAX_ROWS):
         return None
     return max(1, math.ceil((wanted / distance) ** 2) - rows)

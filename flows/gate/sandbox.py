@@ -152,7 +152,7 @@ class SandboxServer:
                 measured, why = step()
             except HotswapError as exc:
                 measured = exc.measured if isinstance(exc, Unfit) else "no answer"
-                why = self._shown(candidate, self._fate(exc) or str(exc))
+                why = self._shown(candidate, self._failure_reason(exc) or str(exc))
                 checks.append(Check(name, measured, required, Verdict.REJECTED, why))
                 return SandboxDecision(tuple(checks), self._shown(candidate, self._process.last_lines))
             checks.append(Check(name, measured, required, Verdict.PASSED, why))
@@ -238,7 +238,7 @@ class SandboxServer:
             self._exceeded = True
             self._process.kill()
 
-    def _fate(self, exc: HotswapError) -> str:
+    def _failure_reason(self, exc: HotswapError) -> str:
         """What became of the server, where that is why it did not answer; else empty."""
         deadline = time.monotonic() + 1.0
         while isinstance(exc, ServerUnavailable) and not self._process.ended and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from clients.client import PredictClient
 from serving.protocol.errors import HotswapError
 
 TOLERANCE = 1e-5  # a batch of another size may change a float's last bits
-_MOST_ROWS = 512
+_MAX_ROWS = 512
 _SINGLE_ROWS = 12
 _BATCH_SIZES = (2, 3, 7, 31)
 _SECONDS_PER_PROTOCOL = 1.0
@@ -53,7 +53,7 @@ class Candidate:
 
 def chosen_rows(count: int) -> NDArray[np.int64]:
     """Which of so many held-out rows are asked: from first to last, at equal distances."""
-    return np.linspace(0, count - 1, min(_MOST_ROWS, count)).astype(np.int64)
+    return np.linspace(0, count - 1, min(_MAX_ROWS, count)).astype(np.int64)
 
 
 def check_answers(candidate: Candidate, client: PredictClient) -> tuple[str, str]:

@@ -17,11 +17,11 @@ from types import FrameType
 _MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref"})
 _AROUND_A_BLOCK = frozenset({"__enter__", "__exit__"})
 _AGAIN_SECONDS = 0.001
-_LONGEST_SECONDS = 0.5
+_TIMEOUT_SECONDS = 0.5
 
 
 @contextmanager
-def between_locks() -> Iterator[None]:
+def defer_sigint() -> Iterator[None]:
     """
     For the block, Ctrl-C is raised where the main thread holds no lock that would stay locked, and in no finalizer.
 
@@ -38,7 +38,7 @@ def between_locks() -> Iterator[None]:
         nonlocal deadline
         now = time.monotonic()
         if number == signal.SIGINT:
-            deadline = now + _LONGEST_SECONDS
+            deadline = now + _TIMEOUT_SECONDS
         if now < deadline and not _is_safe(frame):
             signal.signal(signal.SIGALRM, interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)

@@ -52,9 +52,9 @@ class Reconciler:
         self._announce = announce
         self._known: dict[str, _Model] = {}
 
-    def run(self, told_to_stop: threading.Event) -> None:
+    def run(self, stop_requested: threading.Event) -> None:
         """Take turns until told to stop."""
-        while not told_to_stop.wait(self._settings.reconcile_seconds):
+        while not stop_requested.wait(self._settings.reconcile_seconds):
             self.turn()
 
     def turn(self) -> list[str]:
@@ -133,10 +133,10 @@ def main() -> None:
     settings = load_settings()
     apply_environment(settings)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    told_to_stop = threading.Event()
+    stop_requested = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told_to_stop.set())
-    Reconciler(settings, _print).run(told_to_stop)
+        signal.signal(number, lambda *_: stop_requested.set())
+    Reconciler(settings, _print).run(stop_requested)
 
 
 if __name__ == "__main__":

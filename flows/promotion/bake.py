@@ -18,12 +18,12 @@ from serving.repository.store import Repository
 log = logging.getLogger(__name__)
 
 _TURNS = 100
-_MOST_TURN_SECONDS = 0.1
-_MOST_FAILURES = 3
-_FEWEST_TIMED, _MOST_TIMED = 30, 200
+_MAX_TURN_SECONDS = 0.1
+_MAX_FAILURES = 3
+_MIN_TIMED, _MAX_TIMED = 30, 200
 _SLOWDOWN = 2.0
 _NOISE_MS = 25.0
-_FEWEST_REQUESTS = 20
+_MIN_REQUESTS = 20
 _MORE_ERRORS = 0.01
 
 
@@ -48,7 +48,7 @@ def watch(settings: Settings, model: str, version: int, previous: int | None, se
             )
             for server in servers
         }
-        pause = min(_MOST_TURN_SECONDS, seconds / _TURNS)
+        pause = min(_MAX_TURN_SECONDS, seconds / _TURNS)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for reason in servers.each(lambda server: watched[server].turn()):
@@ -64,7 +64,7 @@ class _Version:
 
     number: int
     stamp: dict[str, object]
-    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_TIMED))
+    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_TIMED))
 
     @property
     def p95_ms(self) -> float:
@@ -91,7 +91,7 @@ class _Watched:
             return f"while it was watched: {exc}"
         except HotswapError as exc:
             self._failures += 1
-            if self._failures >= _MOST_FAILURES:
+            if self._failures >= _MAX_FAILURES:
                 return f"while it was watched, {self._failures} questions in a row failed at {self._server.name}: {exc}"
             return ""
         if self._old is None:
@@ -101,7 +101,7 @@ class _Watched:
         return self._slower(self._old) or self._more_errors(self._old)
 
     def _slower(self, old: _Version) -> str:
-        if min(len(old.milliseconds), len(self._new.milliseconds)) < _FEWEST_TIMED:
+        if min(len(old.milliseconds), len(self._new.milliseconds)) < _MIN_TIMED:
             return ""
         new_ms, old_ms = self._new.p95_ms, old.p95_ms
         if new_ms <= max(_SLOWDOWN * old_ms, old_ms + _NOISE_MS):
@@ -119,7 +119,7 @@ class _Watched:
         requests, errors = now.get(self._new.number, (0, 0))
         old_requests, old_errors = self._before.get(old.number, (0, 0))
         share, old_share = errors / max(requests, 1), old_errors / max(old_requests, 1)
-        if requests < _FEWEST_REQUESTS or share <= old_share + _MORE_ERRORS:
+        if requests < _MIN_REQUESTS or share <= old_share + _MORE_ERRORS:
             return ""
         return (
             f"while it was watched, {share:.1%} of {requests} requests failed at {self._server.name}, "

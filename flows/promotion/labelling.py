@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.endpoints.live_server import ask_running, running_server
+from flows.endpoints.live_server import on_running_servers, running_server
 from flows.settings import Settings
 from serving.protocol.errors import HotswapError, InvalidRequest
 from serving.repository.model_config import ModelEntry, parse, render
@@ -96,7 +96,7 @@ def restore(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
     """Make these all the labels of `model`, also at the running servers."""
     repository = Repository(settings.models_repo)
     write(repository, model, labels)
-    ask_running(settings, lambda server: server.reload(repository))
+    on_running_servers(settings, lambda server: server.reload(repository))
 
 
 def move(settings: Settings, model: str, label: str, version: int, without: str | None = None) -> Change:

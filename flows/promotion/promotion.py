@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.endpoints.live_server import Endpoints, ask_first, ask_running, own_server, running_server
+from flows.endpoints.live_server import Endpoints, ask_first, on_running_servers, own_server, running_server
 from flows.journal import Entry, Journal
 from flows.promotion import history, labelling, removal
 from flows.promotion.bake import watch
@@ -364,7 +364,7 @@ def remove_label(
         registry = open_registry(settings, model)
         with _labels_restored_on_failure(settings, registry, model, (label,)):
             labelling.write(repository, model, {name: at for name, at in before.items() if name != label})
-            server = ask_running(settings, lambda server: server.reload(repository))
+            server = on_running_servers(settings, lambda server: server.reload(repository))
             if alias_of(label) in registry.aliases(model):
                 registry.set_alias(model, alias_of(label), None)
             change = Change("unlabel", model, before[label], label, before[label], server=server)
@@ -483,7 +483,7 @@ def rollback(
             _announce_rollback(settings, model, target, current, later, reason)
             change = labelling.move(settings, model, STABLE, target)
         change = replace(change, action="rollback", previous=current, retired=tuple(later))
-        _retire_later(settings, change, reason)
+        _retire_newer(settings, change, reason)
     warn_unless_stable(settings, model)
     return change
 
@@ -505,18 +505,18 @@ def _finish_rollback(settings: Settings, model: str) -> Change | None:
     change = labelling.move(settings, model, STABLE, begun.version)
     facts = begun.facts
     change = replace(change, action="rollback", previous=facts["previous"], retired=tuple(facts["retired"]))
-    _retire_later(settings, change, facts.get("why"))
+    _retire_newer(settings, change, facts.get("why"))
     return change
 
 
-def _retire_later(settings: Settings, change: Change, reason: str | None) -> None:
+def _retire_newer(settings: Settings, change: Change, reason: str | None) -> None:
     """The rest of a rollback whose label has moved."""
     repository, model = Repository(settings.models_repo), change.model
     for version in sorted({*change.retired}.intersection(repository.versions(model))):
         repository.retire(model, version)
-    ask_running(settings, lambda server: server.wait_gone(model, list(change.retired)))
+    on_running_servers(settings, lambda server: server.wait_gone(model, list(change.retired)))
     _journal(settings, change, reason)
-    _follow_in_registry(settings, model, change)
+    _sync_registry(settings, model, change)
 
 
 @contextmanager
@@ -575,7 +575,7 @@ def retire(
             for alias in registry.aliases(model).keys() & {alias_of(label) for label in carried}:
                 registry.set_alias(model, alias, None)
         repository.retire(model, version)
-        server = ask_running(settings, lambda server: server.wait_gone(model, [version]))
+        server = on_running_servers(settings, lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
         _journal(settings, change, force or reason)
     return change
@@ -595,7 +595,7 @@ def restore(settings: Settings, model: str, version: int, reason: str | None = N
         try:
             if not labelling.is_configured(repository, model):
                 labelling.restore(settings, model, {})
-            server = ask_running(settings, lambda server: server.check_back(repository, model, version))
+            server = on_running_servers(settings, lambda server: server.check_back(repository, model, version))
         except BaseException:
             repository.retire(model, version)
             raise
@@ -619,7 +619,7 @@ def _undo(
     if version in repository.versions(model):
         attempt("restore labels", lambda: labelling.restore(settings, model, labels))
         attempt("retire", lambda: repository.retire(model, version))
-        attempt("wait", lambda: ask_running(settings, lambda server: server.wait_gone(model, [version])))
+        attempt("wait", lambda: on_running_servers(settings, lambda server: server.wait_gone(model, [version])))
     for alias, at in (attempt("read aliases", lambda: registry.aliases(model)) or {}).items():
         if at == version:
             before = aliases.get(alias)
@@ -676,7 +676,7 @@ def _set_alias(registry: Registry, model: str, alias: str, version: int) -> None
         log.warning("alias not set: version is not registered model=%s version=%d alias=%s", model, version, alias)
 
 
-def _follow_in_registry(settings: Settings, model: str, change: Change) -> None:
+def _sync_registry(settings: Settings, model: str, change: Change) -> None:
     """Tell the registry of a rollback. The way back must not wait for MLflow, so a failure here is only reported."""
     try:
         registry = open_registry(settings, model)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.endpoints.live_server import ask_first, ask_running
+from flows.endpoints.live_server import ask_first, on_running_servers
 from flows.journal import Entry, Journal
 from flows.promotion import labelling
 from flows.promotion.labelling import STABLE, attempt
@@ -186,8 +186,8 @@ def _begin(settings: Settings, planned: Removal, why: str) -> None:
 def _unload(settings: Settings, planned: Removal) -> str | None:
     repository = Repository(settings.models_repo)
     labelling.forget(repository, planned.model)
-    ask_running(settings, lambda server: server.reload(repository))
-    return ask_running(settings, lambda server: server.wait_gone(planned.model, list(planned.published)))
+    on_running_servers(settings, lambda server: server.reload(repository))
+    return on_running_servers(settings, lambda server: server.wait_gone(planned.model, list(planned.published)))
 
 
 def _finish(settings: Settings, registry: Registry, planned: Removal) -> Removal:

@@ -383,7 +383,7 @@ def _not_served(seen: Seen, version: int, without: list[ModelAtServer], step: st
     if len(servers) == 1 and not servers[0].problem:
         what = f"version {version} is published, and the server has it as {_state_of(servers[0], version)}{why}"
     else:
-        states = ", ".join(f"{each.server} {_state_told(each, version)}" for each in without)
+        states = ", ".join(f"{each.server} {_state_reported(each, version)}" for each in without)
         what = f"version {version} is served by {len(servers) - len(without)} of {len(servers)}: {states}{why}"
     answering = [each for each in without if not each.problem]
     reloadable = [each for each in answering if _needs_reload(each, version)]
@@ -408,7 +408,7 @@ def _is_behind(seen: Seen, server: ModelAtServer) -> bool:
     )
 
 
-def _state_told(server: ModelAtServer, version: int) -> str:
+def _state_reported(server: ModelAtServer, version: int) -> str:
     return "does not answer" if server.problem else f"has it as {_state_of(server, version)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.live_server import NOT_SERVED, observed_servers, state_told
+from flows.endpoints.live_server import NOT_SERVED, observed_servers, state_reported
 from flows.journal import Journal
 from flows.promotion import labelling
 from flows.registry.reader import read_run_tags, read_version_tags
@@ -126,7 +126,7 @@ def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple
             return NOT_SERVED, None
         digests = set(servers.told(lambda server: server.digest(model, version))) - {None}
         other = next(iter(digests - {on_disk}), None)
-        return state_told(servers.look(model), version), other or next(iter(digests), None)
+        return state_reported(servers.look(model), version), other or next(iter(digests), None)
 
 
 def _is_about(facts: object, version: int) -> bool:

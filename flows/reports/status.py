@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.live_server import Endpoints, observed_servers, state_told
+from flows.endpoints.live_server import Endpoints, observed_servers, state_reported
 from flows.promotion import removal
 from flows.reconciliation import drift
 from flows.reconciliation.drift import Seen
@@ -121,5 +121,5 @@ def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
 
 def _state(version: int, seen: Seen) -> str:
     if version in seen.published:
-        return state_told(seen.servers or (), version)
+        return state_reported(seen.servers or (), version)
     return "RETIRED" if version in seen.retired else "MISSING"

@@ -35,10 +35,10 @@ _MINUTES = "%Y-%m-%d %H:%M"
 _DAY = "%Y-%m-%d"
 _GAP = 2
 _NOTE_INDENT = 4
-_LEAST_ELIDED = 8
+_MIN_ELIDED = 8
 _MAX_WORD = 20
 _LEAST = 6
-_LEAST_WHY = 40
+_MIN_WHY = 40
 _NUMBERS = ("version", "previous", "accuracy")
 
 
@@ -63,7 +63,7 @@ class _Column:
     def least(self) -> int:
         """How narrow it may become: cells that wrap keep their words whole as long as these are not endless."""
         if not self.wraps:
-            return _LEAST_ELIDED
+            return _MIN_ELIDED
         words = (cell_len(word) for cell in [self.heading, *self.cells] for word in cell.split())
         return min(max(words), _MAX_WORD)
 
@@ -113,7 +113,7 @@ def gate_table(checks: Sequence[Check], columns: int | None) -> Group:
     if columns is None:
         return _table([*table, why], None)
     room = columns - _width(table) - _GAP
-    if room >= _LEAST_WHY:
+    if room >= _MIN_WHY:
         why.wraps, why.columns = True, min(why.columns, room)
         return _table([*table, why], columns)
     return _table(table, columns, ["" if str(check.verdict) == "passed" else check.why for check in checks])

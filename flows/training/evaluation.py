@@ -20,7 +20,7 @@ from serving.protocol.unknown_operations import explained
 _SIGNATURE = "serving_default"
 
 _CHUNK_ROWS = 1 << 16  # so that memory does not grow with the rows
-_MOST_VALUES = 10
+_MAX_VALUES = 10
 _TOLERANCE = 1e-5  # as in the check of a served version: other batch sizes change a float's last bits
 
 Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -248,7 +248,7 @@ def _slices(by: str, names: Sequence[str], groups: NDArray[np.int64], right: NDA
 def _cut(values: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Names of the groups, and per row the number of its group."""
     distinct, groups = np.unique(values, return_inverse=True)
-    if len(distinct) <= _MOST_VALUES:
+    if len(distinct) <= _MAX_VALUES:
         return tuple(f"{value:g}" for value in distinct), groups
     edges = np.unique(np.quantile(values, (0.25, 0.5, 0.75)))
     between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]

@@ -32,7 +32,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.access import BearerToken, admit
-from serving.grpc.predict import LARGEST_KEPT_BYTES, PredictRequest, PredictRequests
+from serving.grpc.predict import MAX_KEPT_BYTES, PredictRequest, PredictRequests
 from serving.grpc.reflection import Reflection
 from serving.inference import examples
 from serving.inference.batching import Result
@@ -51,9 +51,9 @@ from serving.settings import ServerSettings
 if TYPE_CHECKING:
     from serving.grpc.quick_grpc import QuickCall
 
-LONGEST_MESSAGE_BYTES = 1024
-LARGEST_QUICK_BYTES = 65_536
-LARGEST_WRITTEN_HERE_BYTES = 2**20
+MAX_MESSAGE_BYTES = 1024
+MAX_QUICK_BYTES = 65_536
+MAX_INLINE_WRITE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
 OPTIONS = [
@@ -158,13 +158,13 @@ class _PredictionService:
     async def predict(self, request: PredictRequest, context: Any) -> bytes:
         call, arrays = self._bound(request, context)
         outputs = await self._data_plane.submitted(call, arrays)
-        if sum(array.nbytes for array in outputs) > LARGEST_WRITTEN_HERE_BYTES:
+        if sum(array.nbytes for array in outputs) > MAX_INLINE_WRITE_BYTES:
             return await asyncio.to_thread(self._encoded, call, outputs)
         return self._encoded(call, outputs)
 
     def predict_soon(self, content: bytes, quick: QuickCall) -> bool:
         """Answer a predict in this turn of the loop; False, with nothing done, for one that is large, slow or wrong."""
-        if len(content) > LARGEST_QUICK_BYTES:
+        if len(content) > MAX_QUICK_BYTES:
             return False
         started = time.perf_counter()
         try:
@@ -343,7 +343,7 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
         started = time.perf_counter()
         model = ""
         try:
-            if len(content) <= LARGEST_KEPT_BYTES:
+            if len(content) <= MAX_KEPT_BYTES:
                 request = message.FromString(content)
             else:
                 request = await asyncio.to_thread(message.FromString, content)
@@ -367,9 +367,9 @@ def _answered(method: Method, message: Any, api: str = "", metrics: Metrics | No
 
 def _cut(text: str) -> str:
     content = text.encode("utf-8", "surrogateescape")
-    if len(content) <= LONGEST_MESSAGE_BYTES:
+    if len(content) <= MAX_MESSAGE_BYTES:
         return text
-    return content[:LONGEST_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+    return content[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
 
 
 @lru_cache(1024)

@@ -22,11 +22,11 @@ from serving.protocol import wire_pb2 as wire
 from serving.protocol.tensors import Array, decode, is_packed
 from serving.runtime.servable import Call
 
-LARGEST_KEPT_BYTES = 2**20
+MAX_KEPT_BYTES = 2**20
 """Larger requests leave nothing behind, and can be read in any thread."""
-_SMALLEST_VALUES_BYTES = 8
-_MOST_LENGTHS = 1024
-_MOST_OF_A_LENGTH = 8
+_MIN_VALUES_BYTES = 8
+_MAX_LENGTHS = 1024
+_MAX_PER_LENGTH = 8
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class PredictRequests:
         except ValueError:
             return PredictRequest(message, None)
         frame = None
-        if is_packed_well and len(inputs) == 1 and len(content) <= LARGEST_KEPT_BYTES:
+        if is_packed_well and len(inputs) == 1 and len(content) <= MAX_KEPT_BYTES:
             frame = self._remember(content, message, inputs)
         message.ClearField("inputs")
         return PredictRequest(message, inputs, frame)
@@ -116,9 +116,9 @@ class PredictRequests:
         if raw is None or content.count(raw) != 1:
             return None
         head, _, tail = content.partition(raw)
-        if len(self._frames) >= _MOST_LENGTHS:
+        if len(self._frames) >= _MAX_LENGTHS:
             self._frames.clear()
-        frames = self._frames.setdefault(len(content), deque(maxlen=_MOST_OF_A_LENGTH))
+        frames = self._frames.setdefault(len(content), deque(maxlen=_MAX_PER_LENGTH))
         frame = _Frame(head, tail, message, alias, array.dtype, array.shape)
         frames.appendleft(frame)
         return frame
@@ -126,7 +126,7 @@ class PredictRequests:
 
 def _raw_values(tensor: Any, array: Any) -> bytes | None:
     """The one piece of the message that is the array's memory, if there is one."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiuc" or array.nbytes < _SMALLEST_VALUES_BYTES:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiuc" or array.nbytes < _MIN_VALUES_BYTES:
         return None
     raw = array.tobytes()
     pieces = [[tensor.tensor_content]] if tensor.tensor_content else [tensor.float_val, tensor.double_val]

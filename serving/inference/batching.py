@@ -25,7 +25,7 @@ from serving.inference.monitoring import Metrics
 from serving.protocol.tensors import Array
 from serving.runtime.servable import Call
 
-LARGEST_MERGED_ROWS = 1024
+MAX_MERGED_ROWS = 1024
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:
             groups.append([request])
             continue
         group, rows = open_groups.get(kind, ([], 0))
-        if not group or rows + more > LARGEST_MERGED_ROWS:
+        if not group or rows + more > MAX_MERGED_ROWS:
             group, rows = [], 0
             groups.append(group)
         group.append(request)

@@ -52,7 +52,7 @@ from serving.settings import NEVER, ServerSettings
 
 __all__ = ["DataPlane", "State", "VersionStatus"]
 
-LARGEST_SMALL_MODEL_BYTES = 2**20
+MAX_SMALL_MODEL_BYTES = 2**20
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 log = logging.getLogger(__name__)
@@ -503,7 +503,7 @@ def _are_small(entries: Sequence[ModelEntry]) -> bool:
         try:
             for version in list_versions(_watched(entry)).aspired.values():
                 sizes = (file.stat().st_size for file in version.path.rglob("*"))
-                if sum(sizes) > LARGEST_SMALL_MODEL_BYTES:
+                if sum(sizes) > MAX_SMALL_MODEL_BYTES:
                     return False
         except OSError:  # the source tells of it
             continue

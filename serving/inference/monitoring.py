@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from serving.inference.merging import Merging
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-_MOST_NOTES = 256
-MOST_REFUSED = 1000
+_MAX_NOTES = 256
+MAX_REFUSED = 1000
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
 
 _COUNTERS = {
@@ -90,10 +90,10 @@ class Metrics:
         """
         One request failed with this status name (``NOT_FOUND`` …).
 
-        Clients choose the names that are refused: after `MOST_REFUSED` of them, new ones count as no name.
+        Clients choose the names that are refused: after `MAX_REFUSED` of them, new ones count as no name.
         """
         counts = self._counters["request_count"]
-        is_known = (model, status) in counts or len(counts) < MOST_REFUSED
+        is_known = (model, status) in counts or len(counts) < MAX_REFUSED
         counts[model if is_known else "", status] += 1
 
     def count_answer(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
@@ -121,7 +121,7 @@ class Metrics:
     def note_run(self, usage: Usage, model: str, api: str, seconds: float) -> None:
         """One request to this model (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
         self._runs.append((usage, model, api, seconds))
-        if len(self._runs) >= _MOST_NOTES:
+        if len(self._runs) >= _MAX_NOTES:
             self.count_notes()
 
     def count_notes(self) -> None:

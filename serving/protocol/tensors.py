@@ -23,9 +23,9 @@ Array = NDArray[Any]
 
 STRING = 7
 BOOL = 10
-MOST_DIMENSIONS = 254
-MOST_NUMPY_DIMENSIONS = 64
-LARGEST_FILL_BYTES = 256 * 2**20
+MAX_DIMENSIONS = 254
+MAX_NUMPY_DIMENSIONS = 64
+MAX_FILL_BYTES = 256 * 2**20
 _STRING_OVERHEAD_BYTES = 32
 _AT_A_TIME = 2**16
 
@@ -122,7 +122,7 @@ class TooManyDimensions(ValueError):
     """A tensor that TensorFlow has, and no array can hold."""
 
     def __init__(self, count: int) -> None:
-        super().__init__(f"{count} dimensions, and no more than {MOST_NUMPY_DIMENSIONS} are supported")
+        super().__init__(f"{count} dimensions, and no more than {MAX_NUMPY_DIMENSIONS} are supported")
 
 
 def shaped(values: Array, shape: tuple[int, ...]) -> Array:
@@ -139,9 +139,9 @@ def shaped(values: Array, shape: tuple[int, ...]) -> Array:
 
 def check_dimensions(count: int) -> None:
     """The same for a shape of so many."""
-    if count > MOST_DIMENSIONS:
+    if count > MAX_DIMENSIONS:
         raise ValueError(f"{count} dimensions")
-    if count > MOST_NUMPY_DIMENSIONS:
+    if count > MAX_NUMPY_DIMENSIONS:
         raise TooManyDimensions(count)
 
 
@@ -202,7 +202,7 @@ def decode(proto: Any) -> Array:
     if min(shape, default=0) < 0:
         raise ValueError(f"bad shape {shape}")
     count = math.prod(shape)
-    if not count and math.prod(filter(None, shape)) * dtype.itemsize > LARGEST_FILL_BYTES:
+    if not count and math.prod(filter(None, shape)) * dtype.itemsize > MAX_FILL_BYTES:
         raise ValueError(f"bad shape {shape}")  # of no columns a graph can make a value per row
     content = proto.tensor_content if count else b""
     values = _from_content(content, proto.dtype, dtype, count) if content else _from_field(proto, dtype, count)
@@ -330,7 +330,7 @@ def _from_field(proto: Any, dtype: np.dtype[Any], count: int) -> Array:
         return values[:count]
     last = values[-1] if len(values) else _zero(proto.dtype, dtype)
     size = _STRING_OVERHEAD_BYTES + len(last) if proto.dtype == STRING else dtype.itemsize
-    if count * size > LARGEST_FILL_BYTES:
+    if count * size > MAX_FILL_BYTES:
         raise ValueError(f"{len(given)} values for {count}")
     filled = np.empty(count, dtype)
     filled[: len(values)] = values

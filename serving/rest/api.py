@@ -47,7 +47,7 @@ from serving.rest.http import JSON, METHODS, TEXT, Head, Respond, Response, erro
 from serving.rest.json_dialect import array, quoted
 from serving.rest.json_examples import read_examples
 from serving.rest.json_requests import (
-    LARGEST_READ_HERE_BYTES,
+    MAX_INLINE_PARSE_BYTES,
     read_body,
     read_huge_examples,
     read_huge_predict,
@@ -62,9 +62,9 @@ from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
-LARGEST_INFLATED_BYTES = 100 * 2**20
-LARGEST_INLINE_BYTES = 2**18
-MOST_ROUTES = 1024
+MAX_INFLATED_BYTES = 100 * 2**20
+MAX_INLINE_BYTES = 2**18
+MAX_ROUTES = 1024
 _LARGE_AT_A_TIME = 2
 
 _HTTP_STATUS = {
@@ -155,7 +155,7 @@ class RestApi:
             if not isinstance(found, _Route):
                 return found()
             route = found
-        if route.verb == "predict" and len(body) <= LARGEST_INLINE_BYTES and b"gzip" not in head.encoding:
+        if route.verb == "predict" and len(body) <= MAX_INLINE_BYTES and b"gzip" not in head.encoding:
             return self._predict_soon(route, head, body, respond)
         return self._v1(route, head, body)
 
@@ -189,7 +189,7 @@ class RestApi:
         if method == "OPTIONS":
             return self._preflight(head.headers)
         route = _route(method, target)
-        if method == "POST" and route.spec is not None and len(self._routes) < MOST_ROUTES:
+        if method == "POST" and route.spec is not None and len(self._routes) < MAX_ROUTES:
             self._routes[head.target] = route
         return route
 
@@ -267,7 +267,7 @@ class RestApi:
                 answer = self._inform(route.spec, route.with_metadata)
         except ServingError as exc:
             self._data_plane.metrics.count_failure(route.name, exc.code.name)
-            is_huge = len(exc.message) > LARGEST_INLINE_BYTES  # as it quotes the request
+            is_huge = len(exc.message) > MAX_INLINE_BYTES  # as it quotes the request
             return await self._in_thread(_error, exc) if is_huge else _error(exc)
         self._data_plane.metrics.count_answer(route.name, route.verb, "REST", time.perf_counter() - started)
         return answer
@@ -278,10 +278,10 @@ class RestApi:
 
     async def _infer(self, verb: str, spec: ModelSpec, head: Head, body: bytes) -> Response:
         # What is large is read and written in a thread, so that others need not wait for all of it.
-        in_place = len(body) <= LARGEST_INLINE_BYTES and b"gzip" not in head.encoding
+        in_place = len(body) <= MAX_INLINE_BYTES and b"gzip" not in head.encoding
         work = _in_place if in_place else self._in_thread
         content = await work(_content, head, body)
-        is_huge = len(content) > LARGEST_READ_HERE_BYTES
+        is_huge = len(content) > MAX_INLINE_PARSE_BYTES
         if verb == "predict":
             return await (self._predict_huge(spec, content) if is_huge else self._predict(spec, content, work))
         if is_huge:
@@ -432,10 +432,10 @@ def _content(head: Head, body: bytes) -> bytes:
         return body
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        content = inflate.decompress(body, LARGEST_INFLATED_BYTES + 1)
+        content = inflate.decompress(body, MAX_INFLATED_BYTES + 1)
     except zlib.error:
         return b""
-    complete = inflate.eof and not inflate.unused_data and len(content) <= LARGEST_INFLATED_BYTES
+    complete = inflate.eof and not inflate.unused_data and len(content) <= MAX_INFLATED_BYTES
     return content if complete else b""
 
 

@@ -34,8 +34,8 @@ _QUIET_SECONDS = 0.25
 _SWEEP_SECONDS = 1.0
 _DRAIN_STEP_SECONDS = 0.02
 _HEAD_END = b"\r\n\r\n"
-_LONGEST_KNOWN_HEAD = 2048
-_MOST_KNOWN_HEADS = 256
+_MAX_KNOWN_HEAD = 2048
+_MAX_KNOWN_HEADS = 256
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _METHOD = re.compile(rb"([A-Za-z]+) (?P<relative>[\w%.-]+(/[\w%.:/-]*)?(\?\S*)? HTTP/1\.)?")
 _HEADERS_FOR_THE_PARSER = {b"expect", b"transfer-encoding", b"upgrade"}
@@ -144,11 +144,11 @@ class HttpServer:
     def remember(self, data: bytes, head: Head, body: bytes) -> None:
         """Know the head of this request from now on, if `data` is nothing but this request."""
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end > _LONGEST_KNOWN_HEAD or data[end:] != body or not head.keep_alive:
+        if end > _MAX_KNOWN_HEAD or data[end:] != body or not head.keep_alive:
             return
         if any(name in _HEADERS_FOR_THE_PARSER for name, _ in head.headers):
             return
-        if len(self.known_heads) >= _MOST_KNOWN_HEADS:
+        if len(self.known_heads) >= _MAX_KNOWN_HEADS:
             self.known_heads.clear()
         self.known_heads[data[:end], len(body)] = head
 
@@ -177,8 +177,8 @@ class HttpConnection(asyncio.Protocol):
         """of the request that is being answered"""
         self._is_busy = False
         self._is_advancing = False
-        self._is_deaf = False
-        self._has_said_all = False
+        self._read_closed = False
+        self._write_closed = False
         self._has_heard_all = False
         self._is_receiving = False
         self._is_in_head = False
@@ -198,13 +198,13 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_deaf = True
+        self._read_closed = True
         self._server.connections.discard(self)
         self._forget_body()
         self._forget_waiting()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self._read_closed:
             return
         server = self._server
         if not self._is_receiving:
@@ -230,7 +230,7 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep a connection that the client has closed on its side until the client has all its answers."""
-        self._is_deaf = self._has_heard_all = True
+        self._read_closed = self._has_heard_all = True
         return self._is_busy or bool(self._waiting)
 
     def pause_writing(self) -> None:
@@ -241,7 +241,7 @@ class HttpConnection(asyncio.Protocol):
         self._next()
 
     def on_message_begin(self) -> None:
-        if self._is_deaf:
+        if self._read_closed:
             return
         self._is_receiving = self._is_in_head = True
         self._received_bytes = 0
@@ -256,7 +256,7 @@ class HttpConnection(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._is_deaf or self._parser.should_upgrade():
+        if self._read_closed or self._parser.should_upgrade():
             return
         self._is_in_head = False
         self._received_bytes = 0
@@ -280,7 +280,7 @@ class HttpConnection(asyncio.Protocol):
                 self._refuse(HTTPStatus.EXPECTATION_FAILED)
 
     def on_body(self, body: bytes) -> None:
-        if self._is_deaf:
+        if self._read_closed:
             return
         server, size = self._server, len(body)
         self._body_parts.append(body)
@@ -292,7 +292,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def on_message_complete(self) -> None:
-        if self._is_deaf or self._parser.should_upgrade():
+        if self._read_closed or self._parser.should_upgrade():
             return
         body = self._body_parts[0] if len(self._body_parts) == 1 else b"".join(self._body_parts)
         self._body_parts = []
@@ -330,7 +330,7 @@ class HttpConnection(asyncio.Protocol):
                 self.transport.abort()
         elif self._is_busy:
             return
-        elif self._is_deaf:
+        elif self._read_closed:
             if waited > _LINGER_SECONDS:
                 self.transport.abort()
         elif self._is_receiving:
@@ -347,7 +347,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         """Read on; a request that asks for another protocol is read again without that wish, as it is not granted."""
-        while data and not self._is_deaf:
+        while data and not self._read_closed:
             try:
                 self._parser.feed_data(data)
                 return
@@ -386,8 +386,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_busy = False
         self.since = server.now
         server.buffered_bytes -= self._body_bytes
-        if not self._has_said_all and not self.transport.is_closing():
-            is_last = response.closes or ((server.draining or self._is_deaf) and not self._waiting)
+        if not self._write_closed and not self.transport.is_closing():
+            is_last = response.closes or ((server.draining or self._read_closed) and not self._waiting)
             keep_alive = head.keep_alive and not is_last
             text = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
                 _STATUS_LINES[response.status],
@@ -429,9 +429,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus) -> None:
         """After the answers to what came before, send an error page; what follows on the connection is thrown away."""
-        if self._is_deaf:
+        if self._read_closed:
             return
-        self._is_deaf = True
+        self._read_closed = True
         self._is_receiving = self._is_in_head = False
         self._forget_body()
         self._waiting.append(error_page(status))
@@ -447,7 +447,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Say and hear nothing more."""
-        self._is_deaf = self._has_said_all = True
+        self._read_closed = self._write_closed = True
         self._forget_waiting()
         if self._has_heard_all or not self.transport.can_write_eof():
             self.transport.close()

@@ -23,7 +23,7 @@ import rapidjson
 
 from serving.protocol.errors import InvalidRequest
 
-LONGEST_DUMP = 256
+MAX_DUMP_LENGTH = 256
 DEEPEST = 20_000
 _PIECE_CHARACTERS = 2**16
 _INDENT = "    "
@@ -32,7 +32,7 @@ _WHITE_SPACE = b" \t\r\n"
 _NO_VALUE_STARTS_WITH = b"}],:\0"
 _TRAILING = "The document root must not be followed by other values."
 _TOO_BIG = "Number too big to be stored in double."
-_LARGEST_EXPONENT = 308
+_MAX_EXPONENT = 308
 _STRING_OR_NUMBER = re.compile(
     rb'"(?:[^"\\]|\\.)*"|-?\d{1,17}(?:\.(?P<fraction>\d{1,17}))?[eE]\+?(?P<exponent>\d{1,4})(?!\d)', re.DOTALL
 )
@@ -113,7 +113,7 @@ def dump(value: Any) -> str:
     """A value as errors show it: laid out, and cut off after 256 bytes or before a number that is not finite."""
     text = b""
     for token in _tokens(value, 0):
-        if token is None or len(text) >= LONGEST_DUMP:
+        if token is None or len(text) >= MAX_DUMP_LENGTH:
             break
         text += token.encode("utf-8", "surrogateescape")
     return text.decode("utf-8", "surrogateescape")
@@ -295,7 +295,7 @@ def _infinity(match: re.Match[bytes]) -> bytes:
     TensorFlow Serving's RapidJSON, unlike python-rapidjson's, refuses an exponent that is too big, not the number.
     """
     number = match[0]
-    if match["exponent"] is None or int(match["exponent"]) > _LARGEST_EXPONENT + len(match["fraction"] or b""):
+    if match["exponent"] is None or int(match["exponent"]) > _MAX_EXPONENT + len(match["fraction"] or b""):
         return number
     infinities = {math.inf: b"Inf", -math.inf: b"-Inf"}
     return infinities.get(float(number), number).ljust(len(number))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LARGEST_READ_HERE_BYTES = 8 * 2**20
+MAX_INLINE_PARSE_BYTES = 8 * 2**20
 
 
 def read_body(content: bytes) -> tuple[dict[str, Any], str]:

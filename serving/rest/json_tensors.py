@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from serving.protocol.errors import InvalidRequest, ServingError, Unsupported
-from serving.protocol.tensors import MOST_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
+from serving.protocol.tensors import MAX_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.protocol.tensors import type_name as tensor_type_name
 from serving.rest.json_dialect import array as laid_out_array
 from serving.rest.json_dialect import dump, mapping, members, quoted, type_name
@@ -40,7 +40,7 @@ _INTEGERS = {
 }
 _STRING, _BOOL, _UINT64 = 7, 10, 23
 _WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
-_SMALLEST_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
+_MIN_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
 _FEW = 32
 _AT_A_TIME = 8192
 """How many floats are written in one go: no other thread runs meanwhile."""
@@ -219,7 +219,7 @@ def _unusual(value: float, text: str, data_type: int) -> str:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "Infinity" if value > 0 else "-Infinity"
-    if abs(value) < _SMALLEST_NORMAL[data_type]:
+    if abs(value) < _MIN_NORMAL[data_type]:
         return "-0.0" if value < 0 else "0.0"
     return text
 
@@ -371,7 +371,7 @@ class _Column:
         """
         shape = _shape(value)
         before = len(self._values)
-        if len(shape) <= MOST_DIMENSIONS:
+        if len(shape) <= MAX_DIMENSIONS:
             self._fill(value, 0, shape)
         size = len(self._values) - before
         if self._shape is None:

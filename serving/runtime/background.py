@@ -35,7 +35,7 @@ class Background:
     """A few threads of a lower priority, on systems that can tell threads apart."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=_step_back)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=_lower_priority)
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """In one of these threads, while the calling one waits."""
@@ -46,7 +46,7 @@ class Background:
         self._pool.shutdown()
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     if sys.platform != "linux":
         return
     # What a limit or a sandbox of system calls forbids would break the pool, and with it every later load.

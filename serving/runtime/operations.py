@@ -26,7 +26,7 @@ _CONTROL_FLOW = {
     *("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
     *("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "For"),
 }
-_MOST_KNOWN = 1024
+_MAX_KNOWN = 1024
 _DENSE_LAYER = {"ReadVariableOp", "MatMul", "BiasAdd"}
 _BESIDES_DENSE_LAYERS = {
     *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "PlaceholderWithDefault", "StopGradient"),
@@ -95,7 +95,7 @@ def node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
-@lru_cache(_MOST_KNOWN)
+@lru_cache(_MAX_KNOWN)
 def _runs_in_order(operation: str) -> bool:
     definition = op_def_registry.get(operation)
     return (

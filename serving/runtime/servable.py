@@ -41,14 +41,14 @@ from serving.runtime.usage import Usage
 
 INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
-MOST_TIMES_THE_ROWS = 8
+MAX_TIMES_THE_ROWS = 8
 
 _FLOATS = {types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 _INSIDE_TENSORFLOW = {types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
 _NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
 _CALLERS_THREAD, _ALL_THREADS = -1, 0
 _RUNS_PER_ESTIMATE = 3
-_MOST_KINDS = 1024
+_MAX_KINDS = 1024
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _dtype_of, _shape_of = attrgetter("dtype"), attrgetter("shape")
 
@@ -195,7 +195,7 @@ class Call:
             self._short_shapes = shapes
             rows, kind, _ = self.batch(arrays)
             if rows > self._short_rows.get(kind, 0):
-                if len(self._short_rows) >= _MOST_KINDS:
+                if len(self._short_rows) >= _MAX_KINDS:
                     self._short_rows.clear()
                 self._short_rows[kind] = rows
 
@@ -210,7 +210,7 @@ class Call:
         if not more_rows and list(map(_shape_of, arrays)) == self._short_shapes:
             return True
         rows, kind, _ = self.batch(arrays)
-        return rows + more_rows <= MOST_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
+        return rows + more_rows <= MAX_TIMES_THE_ROWS * self._short_rows.get(kind, 0)
 
     def check_types(self, arrays: Sequence[Array]) -> None:
         """Refuse arrays of another type than the signature's, as the graph would."""

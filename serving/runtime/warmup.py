@@ -42,7 +42,7 @@ from serving.runtime.signature import DEFAULT_SIGNATURE, Signature, decode_input
 log = logging.getLogger(__name__)
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-MOST_RECORDS = 1000
+MAX_RECORDS = 1000
 
 
 def warm_up(servable: Servable, iterations: int = 1) -> int:
@@ -61,8 +61,8 @@ def warm_up(servable: Servable, iterations: int = 1) -> int:
     count = 0
     for record in _records(path):
         count += 1
-        if count > MOST_RECORDS:
-            text = f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}"
+        if count > MAX_RECORDS:
+            text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
             raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, text)
         for _ in range(max(iterations, 1)):
             try:

@@ -18,7 +18,7 @@ MODELS = 100
 VERSIONS_OF_EACH = 10
 POLLS = 20
 SECONDS_BETWEEN_POLLS = 1
-MOST_MILLISECONDS = 20.0
+MAX_MILLISECONDS = 20.0
 
 
 def measure() -> list[Measurement]:
@@ -35,7 +35,7 @@ def measure() -> list[Measurement]:
             f"a poll of {MODELS} models with {VERSIONS_OF_EACH} versions each, processor time",
             many - one,
             "ms",
-            MOST_MILLISECONDS,
+            MAX_MILLISECONDS,
             besides=besides,
         )
     ]

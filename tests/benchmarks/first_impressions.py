@@ -18,7 +18,7 @@ from tests.benchmarks.versions import ROW, put, swap
 
 TRIES = 5
 SWAPS = 12
-LONGEST_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 def measure() -> list[Measurement]:
@@ -62,7 +62,7 @@ def _command_seconds(arguments: list[str], environment: dict[str, str]) -> float
             cwd=PROJECT,
             env={**os.environ, **environment},
             capture_output=True,
-            timeout=LONGEST_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
         times.append(time.perf_counter() - started)
     return statistics.median(times)

@@ -22,8 +22,8 @@ from tests.benchmarks.servers import Running
 
 SECONDS = 1
 """How long one run takes: short, as the machine may be faster or slower a few seconds later."""
-LONGEST_EXTRA_SECONDS = 30.0
-MOST_CONNECTIONS = 8
+MAX_EXTRA_SECONDS = 30.0
+MAX_CONNECTIONS = 8
 _SCRIPT = Path(__file__).with_name("post.lua")
 _TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 
@@ -95,7 +95,7 @@ def _wrk(server: Running, form: Form, body: bytes, concurrency: int, seconds: in
 def _h2load(server: Running, form: Form, body: bytes, concurrency: int, seconds: int, directory: Path) -> Load:
     body_file, times_file = directory / "body", directory / "times"
     body_file.write_bytes(_framed(body))
-    connections = min(concurrency, MOST_CONNECTIONS)
+    connections = min(concurrency, MAX_CONNECTIONS)
     command = ["h2load", "-t1", f"-c{connections}", f"-m{concurrency // connections}", f"-D{seconds}"]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(body_file)]
     answer_size = len(_framed(ask(server, form, body)))
@@ -132,7 +132,7 @@ def _framed(message: bytes) -> bytes:
 
 def _output(command: list[str], seconds: float) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + LONGEST_EXTRA_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + MAX_EXTRA_SECONDS)
     except subprocess.TimeoutExpired as exc:
         raise LoadFailed(f"{command[0]} did not end in time") from exc
     if done.returncode:

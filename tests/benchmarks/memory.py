@@ -16,9 +16,9 @@ from tests.benchmarks.versions import put, swap, wait_available
 
 WARM_UP_SWAPS = 20
 SWAPS = 200
-MOST_GROWTH_PERCENT = 10.0
+MAX_GROWTH_PERCENT = 10.0
 VERSIONS = 20
-MOST_MEGABYTES_PER_VERSION = 8.0
+MAX_MEGABYTES_PER_VERSION = 8.0
 
 
 def measure() -> list[Measurement]:
@@ -42,7 +42,7 @@ def _many_swaps(directory: Path, saved_model: Path) -> Iterator[Measurement]:
     yield Measurement(f"resident memory after {WARM_UP_SWAPS} swaps of Iris", before, "MB")
     yield Measurement(f"resident memory {SWAPS} swaps later", after, "MB")
     yield Measurement(
-        f"  growth of resident memory over {SWAPS} swaps of Iris", 100 * (after / before - 1), "%", MOST_GROWTH_PERCENT
+        f"  growth of resident memory over {SWAPS} swaps of Iris", 100 * (after / before - 1), "%", MAX_GROWTH_PERCENT
     )
 
 
@@ -68,4 +68,4 @@ def _many_versions(directory: Path, saved_model: Path) -> Iterator[Measurement]:
         after = server.memory
     each = (after - before) / (VERSIONS - 1)
     besides = f"{before:.0f} MB with one, {after:.0f} MB with {VERSIONS}"
-    yield Measurement("each further version of Iris", each, "MB", MOST_MEGABYTES_PER_VERSION, besides=besides)
+    yield Measurement("each further version of Iris", each, "MB", MAX_MEGABYTES_PER_VERSION, besides=besides)

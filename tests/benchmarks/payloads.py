@@ -19,7 +19,7 @@ from serving.protocol.tensors import decode
 from tests.benchmarks.servers import Running
 
 PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"
-LONGEST_ANSWER_SECONDS = 30.0
+MAX_ANSWER_SECONDS = 30.0
 _CHANNEL_OPTIONS = [("grpc.enable_http_proxy", 0)]  # a proxy for the internet does not lead here
 
 
@@ -72,12 +72,12 @@ def ask(server: Running, form: Form, body: bytes) -> bytes:
         with requests.Session() as session:
             session.trust_env = False
             session.headers["content-type"] = "application/json"
-            response = session.post(server.rest_url + server.predict_path, body, timeout=LONGEST_ANSWER_SECONDS)
+            response = session.post(server.rest_url + server.predict_path, body, timeout=MAX_ANSWER_SECONDS)
         response.raise_for_status()
         return response.content
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", _CHANNEL_OPTIONS) as channel:
         call: Callable[..., bytes] = channel.unary_unary(PREDICT_METHOD)
-        return call(body, timeout=LONGEST_ANSWER_SECONDS)
+        return call(body, timeout=MAX_ANSWER_SECONDS)
 
 
 def check(server: Running, form: Form, rows: NDArray[np.float64], expected: NDArray[np.float32]) -> None:

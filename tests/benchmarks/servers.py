@@ -31,8 +31,8 @@ from flows.training.fit import export, fit
 
 PROJECT = Path(__file__).parents[2]
 HOTSWAP, EMPTY, TENSORFLOW_SERVING, MLFLOW = "hotswap", "empty handler", "TensorFlow Serving", "mlflow models serve"
-LONGEST_START_SECONDS = 60.0
-LONGEST_STOP_SECONDS = 30.0
+MAX_START_SECONDS = 60.0
+MAX_STOP_SECONDS = 30.0
 
 
 class NotStarted(Exception):
@@ -168,8 +168,8 @@ def _process(
         )
     try:
         while not is_ready():
-            if process.poll() is not None or time.perf_counter() - started > LONGEST_START_SECONDS:
-                raise NotStarted(f"{command[0]} did not start within {LONGEST_START_SECONDS:g} s:\n{log.read_text()}")
+            if process.poll() is not None or time.perf_counter() - started > MAX_START_SECONDS:
+                raise NotStarted(f"{command[0]} did not start within {MAX_START_SECONDS:g} s:\n{log.read_text()}")
             time.sleep(0.005)
         yield process, time.perf_counter() - started
     finally:
@@ -182,7 +182,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
-        process.wait(LONGEST_STOP_SECONDS)
+        process.wait(MAX_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
     for child in family:

@@ -35,10 +35,10 @@ MLFLOW_CONCURRENCY = 8
 MLFLOW_SECONDS = 3
 VALUES_PER_ROW = 4 + 3
 
-MOST_TIMES_THE_EMPTY_MEDIAN = 2.0
-LEAST_SHARE_OF_EMPTY_REST = 0.6
-LEAST_SHARE_OF_EMPTY_GRPC = 0.5
-LEAST_VALUES_PER_SECOND = {Form.ROWS: 1e6, Form.COLUMNS: 1e6, Form.CONTENT: 1e7, Form.FIELDS: None}
+MAX_TIMES_THE_EMPTY_MEDIAN = 2.0
+MIN_SHARE_OF_EMPTY_REST = 0.6
+MIN_SHARE_OF_EMPTY_GRPC = 0.5
+MIN_VALUES_PER_SECOND = {Form.ROWS: 1e6, Form.COLUMNS: 1e6, Form.CONTENT: 1e7, Form.FIELDS: None}
 
 Rounds = dict[str, list[Load]]
 """The loads of each server, in the order of the rounds."""
@@ -117,16 +117,16 @@ def _against_empty(form: Form, concurrency: int, rounds: Rounds) -> Iterator[Mea
     shares = [ours.requests_per_second / empty.requests_per_second for ours, empty in pairs]
     least = None
     if form.is_rest and concurrency in (32, 64):
-        least = LEAST_SHARE_OF_EMPTY_REST
+        least = MIN_SHARE_OF_EMPTY_REST
     if not form.is_rest and concurrency == 64:
-        least = LEAST_SHARE_OF_EMPTY_GRPC
+        least = MIN_SHARE_OF_EMPTY_GRPC
     asked = f"  {'REST' if form.is_rest else 'gRPC'}, one row, concurrency {concurrency}"
     what = f"{asked}: requests per second, of the empty handler's"
     yield Measurement(what, median(shares), "x", at_least=least, besides=spread(shares))
     if concurrency == 1:
         times = [ours.median_seconds / empty.median_seconds for ours, empty in pairs]
         what = f"{asked}: median time, of the empty handler's"
-        yield Measurement(what, median(times), "x", MOST_TIMES_THE_EMPTY_MEDIAN, besides=spread(times))
+        yield Measurement(what, median(times), "x", MAX_TIMES_THE_EMPTY_MEDIAN, besides=spread(times))
 
 
 def _batches(contenders: Sequence[Running]) -> Iterator[Measurement]:
@@ -150,7 +150,7 @@ def _batches(contenders: Sequence[Running]) -> Iterator[Measurement]:
 def _values_per_second(form: Form, batch: int, server: str, found: Load) -> Measurement:
     """Per core that the server kept busy, and per second of the clock where it kept less than one busy."""
     values = found.requests_per_second * batch * VALUES_PER_ROW / max(1.0, found.cores)
-    least = LEAST_VALUES_PER_SECOND[form] if server == servers.HOTSWAP else None
+    least = MIN_VALUES_PER_SECOND[form] if server == servers.HOTSWAP else None
     return Measurement(
         f"  {form.value}, {batch:,} rows: values per second and core",
         values / 1e6,

@@ -16,9 +16,9 @@ from pathlib import Path
 from tests.benchmarks.report import Measurement
 
 PROJECT = Path(__file__).parents[2]
-MOST_TIMES = 2.5
-MOST_PROOF_SECONDS = 6.0
-MOST_SECONDS_AFTER_PUBLISH = 1.5
+MAX_REPEATS = 2.5
+MAX_PROOF_SECONDS = 6.0
+MAX_SECONDS_AFTER_PUBLISH = 1.5
 
 
 def measure() -> list[Measurement]:
@@ -33,11 +33,11 @@ def measure() -> list[Measurement]:
     return [
         Measurement("bare script: import TensorFlow, train Iris, export", bare, "s"),
         Measurement("hotswap train iris, first training", first, "s"),
-        Measurement("  first training, times the bare script", first / bare, "x", MOST_TIMES),
+        Measurement("  first training, times the bare script", first / bare, "x", MAX_REPEATS),
         Measurement("hotswap train iris, second training", second, "s"),
-        Measurement("  later trainings, times the bare script", second / bare, "x", MOST_TIMES),
-        Measurement("  gate, sandbox and verification of a training", proof, "s", MOST_PROOF_SECONDS),
-        Measurement("  of that, after publish", after_publish, "s", MOST_SECONDS_AFTER_PUBLISH),
+        Measurement("  later trainings, times the bare script", second / bare, "x", MAX_REPEATS),
+        Measurement("  gate, sandbox and verification of a training", proof, "s", MAX_PROOF_SECONDS),
+        Measurement("  of that, after publish", after_publish, "s", MAX_SECONDS_AFTER_PUBLISH),
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from clients.rest_client import RestClient
 
 ROW = [[5.1, 3.5, 1.4, 0.2]]
-LONGEST_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class NeverAnswered(Exception):
@@ -29,7 +29,7 @@ def put(source: Path, base_path: Path, version: int) -> float:
 
 def wait_answered(client: RestClient, version: int) -> None:
     """Return when Iris is answered by this version."""
-    deadline = time.perf_counter() + LONGEST_SECONDS
+    deadline = time.perf_counter() + TIMEOUT_SECONDS
     while client.predict("iris", ROW).version != version:
         if time.perf_counter() > deadline:
             raise NeverAnswered(f"version {version} of iris never answered")
@@ -44,7 +44,7 @@ def swap(client: RestClient, source: Path, base_path: Path, version: int) -> flo
 
 def wait_available(client: RestClient, versions: Mapping[str, int]) -> None:
     """Return when so many versions of each model are available, and all others have ended."""
-    deadline = time.perf_counter() + LONGEST_SECONDS
+    deadline = time.perf_counter() + TIMEOUT_SECONDS
     for model, count in versions.items():
         while [status.state.name for status in client.status(model)].count("AVAILABLE") != count:
             if time.perf_counter() > deadline:

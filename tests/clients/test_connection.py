@@ -85,7 +85,7 @@ def test_attempts_end(protocol: str, port: socket.socket, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO, retries.log.name)
     with connect(protocol, port) as client, pytest.raises(ServerUnavailable):
         client.status("tiny")
-    assert len(caplog.messages) == retries.MOST_ATTEMPTS - 1
+    assert len(caplog.messages) == retries.MAX_ATTEMPTS - 1
     caplog.clear()
     with connect(protocol, port, timeout_seconds=0.1) as client, pytest.raises((ServerUnavailable, DeadlineExceeded)):
         client.status("tiny")

@@ -42,7 +42,7 @@ def test_metadata_tell_which_tensors_are_none_that_can_be_sent(client: PredictCl
     ("model", "signature", "rows"),
     [("ragged_default", "", ["a b"]), ("sparse", "", [[1.0, 0.0, 2.0]]), ("sparse", "sparse_in", [[1.0, 0.0, 2.0]])],
 )
-def test_what_cannot_be_asked_for_is_told_in_words(
+def test_what_cannot_be_asked_for_is_reported_in_words(
     client: PredictClient, model: str, signature: str, rows: Any
 ) -> None:
     """The server's text is TensorFlow's own, so a client explains it."""

@@ -46,7 +46,7 @@ RESPONSES: Mapping[str, type[Message]] = {
 
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")
-_LONGEST_SHOWN = 300
+_MAX_SHOWN = 300
 
 
 def rest_difference(case: Case, answer: RestAnswer, strict: bool = False) -> str:
@@ -239,4 +239,4 @@ def _at_level(level: str, seen: Any) -> Any:
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:200]} … {text[-80:]}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:200]} … {text[-80:]}"

@@ -23,7 +23,7 @@ from serving.protocol import wire_pb2 as wire
 
 CLIENTS_EACH = 2
 LABELS = ["", "stable"]
-LONGEST_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 BODY = json.dumps({"instances": [[0.0] * 4]}).encode()
 
 Ask = Callable[[], int]
@@ -56,7 +56,7 @@ class Client(threading.Thread):
 
 def over_rest(port: int, label: str) -> Ask:
     """Asks one row on one connection, and reads from the values which version answered."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     connection.connect()
     connection.auto_open = False
     target = f"/v1/models/tiny/labels/{label}:predict" if label else "/v1/models/tiny:predict"
@@ -83,7 +83,7 @@ def over_grpc(port: int, label: str) -> Ask:
     call: Callable[..., bytes] = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
 
     def ask() -> int:
-        response = wire.PredictResponse.FromString(call(request, timeout=LONGEST_SECONDS))
+        response = wire.PredictResponse.FromString(call(request, timeout=TIMEOUT_SECONDS))
         return _version(response.model_spec.version.value, list(response.outputs["output"].float_val))
 
     return ask

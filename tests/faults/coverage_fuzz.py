@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["serving"]):
     from serving.grpc.predict import PredictRequests
     from serving.protocol import wire_pb2 as wire
     from serving.protocol.errors import ServingError
-    from serving.protocol.tensors import MOST_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
+    from serving.protocol.tensors import MAX_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
     from serving.rest.json_dialect import parse
     from serving.rest.json_examples import read_examples
     from serving.rest.json_requests import read_body, read_plain_rows, read_predict
@@ -38,8 +38,8 @@ with atheris.instrument_imports(include=["serving"]):
 
 from tests.conformance.cases import content, read_cases
 
-LONGEST_SEED = 5000
-MOST_VALUES = 2**16
+MAX_SEED_LENGTH = 5000
+MAX_VALUES = 2**16
 _ZERO_WITH_A_HUGE_EXPONENT = re.compile(rb"0[eE]\+?0*\d{3}")  # is no number for RapidJSON, and zero for orjson
 
 
@@ -106,7 +106,7 @@ def tensor_message(data: bytes) -> None:
     except DecodeError:
         return
     shape, dtype = proto.tensor_shape, dtype_of(proto.dtype)
-    if dtype is None or shape.unknown_rank or len(shape.dim) > MOST_NUMPY_DIMENSIONS:
+    if dtype is None or shape.unknown_rank or len(shape.dim) > MAX_NUMPY_DIMENSIONS:
         return
     if not _is_small(proto):
         return
@@ -132,7 +132,7 @@ def tensor_message(data: bytes) -> None:
 
 def _is_small(tensor: Any) -> bool:
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    return all(abs(size) <= MOST_VALUES for size in sizes) and math.prod(sizes) <= MOST_VALUES
+    return all(abs(size) <= MAX_VALUES for size in sizes) and math.prod(sizes) <= MAX_VALUES
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -186,7 +186,7 @@ def main() -> None:
     program, target, folder, *options = sys.argv
     check, seeds = TARGETS[target]
     for number, seed in enumerate(seeds()):
-        if len(seed) <= LONGEST_SEED:
+        if len(seed) <= MAX_SEED_LENGTH:
             (Path(folder) / str(number)).write_bytes(seed)
     np.seterr(over="ignore")  # as in the server
     atheris.Setup([program, folder, f"-artifact_prefix={folder}/", *options], check)

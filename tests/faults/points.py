@@ -32,7 +32,7 @@ from tests.flows.conftest import make_stable as promote_published
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["flows.cli", __name__])  # MLflow is imported once, not by each process
-_LONGEST_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def start(action: Callable[..., object], *args: Any, **environment: str) -> Base
 
 def finish(process: BaseProcess) -> int | None:
     """The exit code of a process, once it has ended."""
-    process.join(_LONGEST_SECONDS)
+    process.join(_TIMEOUT_SECONDS)
     return process.exitcode
 
 

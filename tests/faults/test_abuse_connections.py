@@ -29,7 +29,7 @@ BODY = json.dumps(ROW).encode()
 HEAD = f"POST /v1/models/iris:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n".encode()
 REQUEST = HEAD + b"\r\n" + BODY
 FLOAT, STRING, INT64 = 1, 7, 9
-MOST_GROWTH_MB = 400
+MAX_GROWTH_MB = 400
 SOON_SECONDS = 2.0
 
 
@@ -52,7 +52,7 @@ def harmless(server: ServerProcess) -> Iterator[None]:
     before = server.resident_mb()
     with undisturbed(server.url("iris"), within_seconds=SOON_SECONDS):
         yield
-    assert server.resident_mb() - before < MOST_GROWTH_MB
+    assert server.resident_mb() - before < MAX_GROWTH_MB
 
 
 def connected(server: ServerProcess, count: int, stack: ExitStack) -> list[socket.socket]:

@@ -191,7 +191,7 @@ def test_a_run_that_does_not_end_is_ended(model_server: Any, tmp_path: Path) -> 
     assert time.monotonic() - started < 2.0
 
 
-def test_what_is_no_number_is_told_as_such(models: str, tmp_path: Path) -> None:
+def test_what_is_no_number_is_reported_as_such(models: str, tmp_path: Path) -> None:
     """NaN and infinity are written as TensorFlow Serving writes them."""
     add(predict_only(logarithm), tmp_path / "bad")
     state_of(models, 2, "AVAILABLE")
@@ -231,7 +231,7 @@ def test_a_model_without_its_variables_says_which_are_missing(models: str, tmp_p
     ],
     ids=["no records", "nothing", "no message", "wrong signature", "no tensor", "no classifier"],
 )
-def test_a_broken_warm_up_file_is_told(
+def test_a_broken_warm_up_file_is_reported(
     models: str, tmp_path: Path, tiny_model: Any, written: bytes | list[bytes], code: str, told: str
 ) -> None:
     """The version ends with what is wrong with its warm-up requests; without any it is served."""

@@ -79,7 +79,7 @@ def test_nothing_is_done_on_a_journal_that_was_changed(action: Callable[[Pipelin
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
 
 
-def test_a_changed_journal_is_told_and_not_mended(pipeline: Pipeline) -> None:
+def test_a_changed_journal_is_reported_and_not_mended(pipeline: Pipeline) -> None:
     """`status`, `doctor` and `reconcile` name the line; with the file moved away a new journal begins."""
     for kind in (1, 2):
         pipeline.promote(kind)

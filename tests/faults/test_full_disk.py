@@ -22,7 +22,7 @@ from tests.flows.promotion.test_promotion import answered
 __all__ = ["mlflow_home", "offline", "pipeline"]
 
 BIG_BYTES = 33 << 20
-LARGEST_FILE_BYTES = 32 << 20
+MAX_FILE_BYTES = 32 << 20
 DISK_BYTES = 2 << 20
 
 
@@ -41,7 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def limited() -> Iterator[Callable[[], None]]:
     """Call it, and the kernel refuses whatever would make a file larger than 32 MB (EFBIG)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, hard))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 

@@ -18,7 +18,7 @@ from tests.faults.bystander import undisturbed
 from tests.faults.mutation import mutated
 from tests.faults.server_process import ServerProcess, recorded_models, server_process
 
-LONGEST_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 PREDICT = "tensorflow.serving.PredictionService/Predict"
 RECORDED = [
     (case.request["method"], content(case.request, "message"))
@@ -52,7 +52,7 @@ class Fuzzed:
     channel: grpc.Channel
 
     def ask(self, method: str, message: bytes) -> GrpcAnswer:
-        return ask_grpc(self.channel, method, message, LONGEST_SECONDS)
+        return ask_grpc(self.channel, method, message, TIMEOUT_SECONDS)
 
 
 @pytest.fixture(

@@ -20,9 +20,9 @@ from tests.faults.server_process import ServerProcess, recorded_models, server_p
 
 pytestmark = pytest.mark.xdist_group("fuzz-rest")
 
-LONGEST_BODY = 20_000
+MAX_BODY_BYTES = 20_000
 PATIENCE_SECONDS = 0.03
-LONGEST_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 ANSWERED = (200, 400, 404, 501)  # 501: a type that JSON cannot stand for
 
 
@@ -37,7 +37,7 @@ def _is_json(body: bytes) -> bool:
 RECORDED = [
     (case.request, body)
     for case in read_cases("rest")
-    if len(body := content(case.request)) <= LONGEST_BODY and case.server == "main"
+    if len(body := content(case.request)) <= MAX_BODY_BYTES and case.server == "main"
 ]
 DOCUMENTS = [
     (request["path"], json.loads(body))
@@ -94,7 +94,7 @@ def status_of(server: ServerProcess, sent: bytes, is_whole: bool) -> int:
     Args:
         is_whole: False where the request may be cut off, so that the server is told that no more will come.
     """
-    with socket.create_connection(("127.0.0.1", server.rest_port), LONGEST_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", server.rest_port), TIMEOUT_SECONDS) as connection:
         try:
             connection.sendall(sent)
             if not is_whole and not select.select([connection], [], [], PATIENCE_SECONDS)[0]:

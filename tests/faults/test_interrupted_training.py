@@ -136,7 +136,7 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
 
 
 @pytest.mark.parametrize("point", EARLY_POINTS)
-def test_a_training_killed_before_it_publishes_is_told_and_its_run_closed(point: str, home: Home, soak: bool) -> None:
+def test_a_training_killed_before_it_publishes_is_reported_and_closed(point: str, home: Home, soak: bool) -> None:
     """`status` and `doctor` tell that nobody has closed its run in MLflow, and `hotswap reconcile` does, as KILLED."""
     if point not in SHORT and not soak:
         pytest.skip("in the long form only (make soak): the same is left as after the other steps")

@@ -15,7 +15,7 @@ import requests
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from clients.grpc_client import GrpcClient
-from serving.rest.json_requests import LARGEST_READ_HERE_BYTES
+from serving.rest.json_requests import MAX_INLINE_PARSE_BYTES
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
 from tests.faults.server_process import PROJECT, ServerProcess, server_process
@@ -56,7 +56,7 @@ def test_a_server_in_poor_surroundings_swaps_and_reads_huge_requests(
         for version in (2, 3):
             tiny_model(base_path, version)
             wait_answered_by(server, version)
-        body = b'{"instances": [[0, 0, 0, 1]]' + b" " * LARGEST_READ_HERE_BYTES + b"}"
+        body = b'{"instances": [[0, 0, 0, 1]]' + b" " * MAX_INLINE_PARSE_BYTES + b"}"
         answer = requests.post(f"{server.url('tiny')}:predict", data=body, timeout=60)
         assert answer.json() == {"predictions": [[4.0, 13.0, 103.0]]}
 

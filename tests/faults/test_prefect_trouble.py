@@ -66,7 +66,7 @@ def hotswap(environment: dict[str, str], *arguments: str) -> tuple[int, str, str
 
 
 @pytest.mark.parametrize("credentials", [{}, {"PREFECT_API_AUTH_STRING": "ada:something-else"}])
-def test_a_prefect_that_refuses_us_is_told_before_anything_is_trained(
+def test_a_prefect_that_refuses_us_is_reported_before_anything_is_trained(
     credentials: dict[str, str], environment: dict[str, str]
 ) -> None:
     """One sentence names the variable, and no secret."""

@@ -28,7 +28,7 @@ from tests.conftest import TinyModel, wait_available
 from tests.faults.bystander import ROW, undisturbed
 from tests.faults.server_process import ServerProcess, server_process
 
-LONGEST_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def root(base_path: Path, model_server: Any) -> str:
 
 def until(find: Callable[[], Any], expected: Any) -> None:
     """Wait until this is found."""
-    deadline = time.monotonic() + LONGEST_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while (found := find()) != expected:
         assert time.monotonic() < deadline, found
         time.sleep(0.01)
@@ -202,7 +202,7 @@ def test_a_server_waits_for_a_base_path_that_is_still_missing(tiny_model: TinyMo
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 10)
         tiny_model(base_path, 3)
-        starting.join(LONGEST_SECONDS)
+        starting.join(TIMEOUT_SECONDS)
         assert answering_version(f"http://127.0.0.1:{port}") == 3
     finally:
         server.stop()

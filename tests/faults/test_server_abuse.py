@@ -41,7 +41,7 @@ def url(base_path: Path, model_server: Any) -> str:
     ],
     ids=["unparsable", "50 MB of nothing", "50 MB cut off", "50 MB of text", "wrong shape", "wrong name"],
 )
-def test_a_bad_request_is_told_and_disturbs_nobody(url: str, body: bytes, told: str) -> None:
+def test_a_bad_request_is_reported_and_disturbs_nobody(url: str, body: bytes, told: str) -> None:
     """The answer is a clear 400, however large the request, and others are answered meanwhile."""
     with undisturbed(url):
         answer = requests.post(f"{url}:predict", data=body, timeout=120)

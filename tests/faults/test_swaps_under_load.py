@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("swaps-under-load")
 SWAPS = 20
 SWAPS_PER_REMOVAL = 4
 REQUESTS_PER_SWAP = 600
-LONGEST_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 LOG_TICK_SECONDS = 0.001
 EVENT = re.compile(r"^(\S+ \S+) INFO serving\.manager version (available|unloading) model=tiny version=(\d+)", re.M)
 
@@ -94,7 +94,7 @@ class Operator:
         self._wait(version, State.END)
 
     def _wait(self, version: int, state: State) -> None:
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while (version, state) not in [(each.version, each.state) for each in self._client.status("tiny")]:
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -108,7 +108,7 @@ def asking(server: ServerProcess) -> Iterator[list[Request]]:
     found: list[Request] = []
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield found
-        lines, _ = process.communicate(timeout=LONGEST_SECONDS)
+        lines, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     found += [Request(*json.loads(line)) for line in lines.splitlines()]
 
 
@@ -121,7 +121,7 @@ def answered(server: ServerProcess) -> int:
 
 def wait_answered(server: ServerProcess, count: int) -> None:
     """Return when so many more requests have been answered."""
-    enough, deadline = answered(server) + count, time.monotonic() + LONGEST_SECONDS
+    enough, deadline = answered(server) + count, time.monotonic() + TIMEOUT_SECONDS
     while answered(server) < enough:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients import Access, GrpcClient, RestClient
+from clients import Credentials, GrpcClient, RestClient
 from serving.protocol.errors import InvalidRequest, ServerUnavailable, Unauthenticated
 from serving.server import StartupError
 
@@ -99,7 +99,7 @@ def test_grpc_over_tls(model_server: Any, tmp_path: Path, base_path: str, owner:
     """A client that knows who signed is answered; one that does not encrypt is not."""
     server = model_server(model_base_path=base_path, ssl_config_file=ssl_config(tmp_path, owner))
     target = f"127.0.0.1:{server.grpc_port}"
-    with GrpcClient(target, access=Access(ca_file=str(authority.certificate))) as client:
+    with GrpcClient(target, access=Credentials(ca_file=str(authority.certificate))) as client:
         assert client.predict("default", ROWS).version == 1
     with GrpcClient(target, timeout_seconds=2) as client, pytest.raises(ServerUnavailable):
         client.status("default")
@@ -113,9 +113,9 @@ def test_grpc_wants_client_certificates(
     target = f"127.0.0.1:{server.grpc_port}"
     known, stranger = identity(tmp_path, "known", authority), identity(tmp_path, "stranger")
     ca_file = str(authority.certificate)
-    with GrpcClient(target, access=Access("", ca_file, str(known.certificate), str(known.key))) as client:
+    with GrpcClient(target, access=Credentials("", ca_file, str(known.certificate), str(known.key))) as client:
         assert client.predict("default", ROWS).version == 1
-    for access in (Access("", ca_file), Access("", ca_file, str(stranger.certificate), str(stranger.key))):
+    for access in (Credentials("", ca_file), Credentials("", ca_file, str(stranger.certificate), str(stranger.key))):
         with GrpcClient(target, timeout_seconds=2, access=access) as client, pytest.raises(ServerUnavailable):
             client.status("default")
 
@@ -140,7 +140,7 @@ def test_rest_over_tls(model_server: Any, base_path: str, owner: Identity, autho
         model_base_path=base_path, rest_ssl_certificate_file=owner.certificate, rest_ssl_key_file=owner.key
     )
     url = f"https://127.0.0.1:{server.rest_port}"
-    with RestClient(url, access=Access(ca_file=str(authority.certificate))) as client:
+    with RestClient(url, access=Credentials(ca_file=str(authority.certificate))) as client:
         assert client.predict("default", ROWS).version == 1
     with RestClient(url) as client, pytest.raises(InvalidRequest, match="do not agree on TLS"):
         client.status("default")
@@ -154,10 +154,10 @@ def test_a_token_is_wanted_over_both_protocols(
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     server = model_server(model_base_path=base_path, token_file=tmp_path / "token", native_grpc=native_grpc)
     url, target = f"http://127.0.0.1:{server.rest_port}", f"127.0.0.1:{server.grpc_port}"
-    for client in (RestClient(url, access=Access(TOKEN)), GrpcClient(target, access=Access(TOKEN))):
+    for client in (RestClient(url, access=Credentials(TOKEN)), GrpcClient(target, access=Credentials(TOKEN))):
         with client:
             assert client.predict("default", ROWS).version == 1
-    for access in (Access(), Access("another")):
+    for access in (Credentials(), Credentials("another")):
         for client in (RestClient(url, access=access), GrpcClient(target, access=access)):
             with client, pytest.raises(Unauthenticated, match="token"):
                 client.predict("default", ROWS)
@@ -167,7 +167,7 @@ def test_a_token_is_wanted_over_both_protocols(
         assert requests.get(url + path, timeout=5).status_code == 401
 
 
-def test_health_is_told_without_a_token(model_server: Any, tmp_path: Path, base_path: str) -> None:
+def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, base_path: str) -> None:
     """What watches the server need not know the token."""
     (tmp_path / "token").write_text(TOKEN)
     server = model_server(
@@ -192,7 +192,7 @@ def test_health_is_told_without_a_token(model_server: Any, tmp_path: Path, base_
         ("token_file", None, "No such file"),
     ],
 )
-def test_bad_files_are_told_at_the_start(
+def test_bad_files_are_reported_at_the_start(
     model_server: Any, tmp_path: Path, base_path: str, name: str, text: str | None, told: str
 ) -> None:
     """A server that cannot protect what it was told to protect does not start."""

@@ -48,7 +48,7 @@ def url(server: Any) -> str:
 
 
 @pytest.mark.parametrize("native_grpc", [True, False])
-def test_who_watches_the_health_is_told_of_the_end_and_delays_it_not(
+def test_who_watches_the_health_is_reported_of_the_end_and_delays_it_not(
     tiny_model: Any, model_server: Any, tmp_path: Path, native_grpc: bool
 ) -> None:
     """A watch would else stay open until the time for requests in flight is over."""

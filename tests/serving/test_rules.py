@@ -114,7 +114,7 @@ def test_values_are_refused(setup: Client, model: str, body: str, error: str) ->
         ),
     ],
 )
-def test_the_first_error_of_examples_is_told(setup: Client, body: str, error: str) -> None:
+def test_the_first_error_of_examples_is_reported(setup: Client, body: str, error: str) -> None:
     """The context comes before the examples, the kind of a value before what is in it."""
     assert ask(setup, "/v1/models/classify_regress:classify", body) == (400, error)
 
@@ -248,7 +248,9 @@ NO_TENSOR = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_content=b"ab
     ],
     ids=["one of the signature's", "another one", "too many"],
 )
-def test_what_holds_no_tensor_is_told_where_it_is_looked_at(setup: Client, inputs: dict[str, Any], error: str) -> None:
+def test_what_holds_no_tensor_is_reported_where_it_is_looked_at(
+    setup: Client, inputs: dict[str, Any], error: str
+) -> None:
     """The number of the inputs comes first, their names last."""
     answer = setup.grpc(PREDICT, predict("with_defaults", inputs), SECONDS)
     assert (answer.code, answer.message[: len(error)]) == ("INVALID_ARGUMENT", error)
@@ -297,7 +299,7 @@ def test_a_version_beyond_all_numbers_is_refused_without_a_word(setup: Client, p
 
 
 @pytest.mark.parametrize("setup", ["broken"], indirect=True)
-def test_a_failed_load_is_told_in_tensorflows_own_words(setup: Client) -> None:
+def test_a_failed_load_is_reported_in_tensorflows_own_words(setup: Client) -> None:
     """Without what Python's session says about them."""
     status = json.loads(ask(setup, "/v1/models/half/versions/1", "", "GET")[1])["model_version_status"][0]["status"]
     assert status["error_message"] == (
@@ -307,7 +309,7 @@ def test_a_failed_load_is_told_in_tensorflows_own_words(setup: Client) -> None:
 
 
 @pytest.mark.parametrize("content", [b"this is no saved model\n", b"\0" * 20], ids=["text", "zeros"])
-def test_a_file_that_is_no_protobuf_is_told_from_one_that_was_cut_off(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_protobuf_is_reported_from_one_that_was_cut_off(tmp_path: Path, content: bytes) -> None:
     """The words and the code are those of TensorFlow's own reader."""
     file = tmp_path / "saved_model.pb"
     for found, code, message in (

@@ -120,7 +120,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["predict", "iris", "1,2", "--grpc"], "hotswap up"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(
+def test_a_mistake_is_reported_in_one_sentence(
     arguments: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1, one line on standard error that says what to do, nothing on standard output, nothing changed."""
@@ -142,7 +142,7 @@ def test_a_setting_that_cannot_be_used_is_named(
     assert "HOTSWAP_REST_PORT='eighty'" in capsys.readouterr().err
 
 
-def test_an_unusable_models_directory_is_told_before_anything_is_trained(
+def test_an_unusable_models_directory_is_reported_before_anything_is_trained(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file in the place of the models repository stops a training at once."""
@@ -160,7 +160,7 @@ def test_an_empty_repository_has_a_next_step(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["versions"] == []
 
 
-def test_what_agrees_and_what_is_well_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_agrees_and_what_is_well_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """With nothing there is nothing wrong, in words and in JSON."""
     for command, told in (("reconcile", "Everything agrees."), ("doctor", "All is well.")):
         assert run([command]) == 0
@@ -169,7 +169,7 @@ def test_what_agrees_and_what_is_well_is_told(capsys: pytest.CaptureFixture[str]
         assert json.loads(capsys.readouterr().out) == []
 
 
-def test_a_version_put_there_by_hand_is_told_repaired_and_remembered(
+def test_a_version_put_there_by_hand_is_reported_repaired_and_remembered(
     tiny_model: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Status and doctor tell it, a dry run changes nothing, reconcile repairs it, and history has it."""
@@ -258,7 +258,7 @@ def test_predict_reads_rows_from_standard_input_and_never_imports_tensorflow() -
 
 
 @pytest.mark.usefixtures("running")
-def test_an_unknown_version_is_told_as_the_server_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_version_is_reported_as_the_server_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
     """What the server refuses arrives as one sentence."""
     assert run(["predict", "tiny", "1,2,3,4", "--version", "9"]) == 1
     assert "Specific(tiny, 9)" in capsys.readouterr().err
@@ -301,7 +301,7 @@ def test_serve_starts_with_nothing_to_serve_and_the_last_flag_wins(home: Path) -
     assert "model_config_list" in (home / "models" / "models.config").read_text()
 
 
-def test_a_directory_in_the_place_of_a_file_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_in_the_place_of_a_file_is_reported(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An error that the system gave is one sentence, with the file that has its traceback."""
     (home / "models" / "models.config").mkdir(parents=True)
     (home / "models" / "tiny" / "1").mkdir(parents=True)
@@ -313,7 +313,7 @@ def test_a_directory_in_the_place_of_a_file_is_told(home: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["serve"], ["up"], ["label", "tiny", "stable", "1"]])
-def test_a_home_that_cannot_be_written_is_told(
+def test_a_home_that_cannot_be_written_is_reported(
     arguments: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file in the place of the home stops every command that needs one; the message names the setting."""

@@ -43,7 +43,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("def half(n):\n    return 1 / n\n\nhalf(0)\n", "ZeroDivisionError: division by zero", 2),
     ],
 )
-def test_a_recipe_that_cannot_be_imported_is_told_with_its_line(
+def test_a_recipe_that_cannot_be_imported_is_reported_with_its_line(
     code: str, told: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is the user's own, and so is the next step."""
@@ -56,7 +56,7 @@ def test_a_recipe_that_cannot_be_imported_is_told_with_its_line(
     assert f"{tmp_path}/{name}.py:{line}" in str(caught.value)
 
 
-def test_a_recipe_that_ends_the_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_that_ends_the_program_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``sys.exit`` in a module does not end the command without a word."""
     (tmp_path / "recipe_that_exits.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -102,7 +102,7 @@ def line_of(function: Callable[..., Any]) -> int:
         (of_another_shape, "cannot be trained: ValueError: "),
     ],
 )
-def test_a_bug_in_a_recipes_build_is_told_as_one(
+def test_a_bug_in_a_recipes_build_is_reported_as_one(
     build: Any, told: str, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the user's own line where one took part; the traceback is kept, and it is no internal error."""
@@ -116,14 +116,14 @@ def test_a_bug_in_a_recipes_build_is_told_as_one(
     assert "Traceback" in (own_home / "logs" / "error.log").read_text()
 
 
-def test_a_bug_in_a_recipes_load_is_told_as_one() -> None:
+def test_a_bug_in_a_recipes_load_is_reported_as_one() -> None:
     """With its line."""
     recipe: Recipe = dataclasses.replace(find_recipe("iris"), load=broken)
     with pytest.raises(RecipeFailed, match=rf"cannot be loaded: KeyError.*:{line_of(broken)} in broken"):
         load_dataset(recipe)
 
 
-def test_a_training_without_enough_memory_is_told() -> None:
+def test_a_training_without_enough_memory_is_reported() -> None:
     """The next step is to ask for less."""
     recipe = dataclasses.replace(find_recipe("iris"), build=endless)
     with pytest.raises(OutOfMemory, match="batch_size"):
@@ -197,7 +197,7 @@ def test_a_value_that_mlflow_cannot_use_names_the_variable(offline: Pipeline, mo
         Registry(offline.directory / "artifacts").check()
 
 
-def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(offline: Pipeline) -> None:
+def test_a_deleted_experiment_is_reported_with_the_command_that_restores_it(offline: Pipeline) -> None:
     """Its name is taken as long as it lies in MLflow's bin."""
     client = offline.registry._client
     experiment = client.get_experiment_by_name(offline.model)
@@ -207,7 +207,7 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(offline:
         offline.registry.start_run(offline.model, "again", {}, {})
 
 
-def test_artifacts_that_cannot_be_written_are_told_with_their_place(offline: Pipeline) -> None:
+def test_artifacts_that_cannot_be_written_are_reported_with_their_place(offline: Pipeline) -> None:
     """A file stands where the experiment's directory should be."""
     offline.begin_anew()
     place = Path(offline.settings.home) / "artifacts" / offline.model

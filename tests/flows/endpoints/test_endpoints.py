@@ -88,7 +88,7 @@ def test_endpoints_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["a:8501 a:8500", "http://a:8501", "http://a:8501 http://a:8500", "http://a a x"])
-def test_an_endpoint_that_cannot_be_read_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_cannot_be_read_is_reported(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how to write one."""
     monkeypatch.setenv("HOTSWAP_SERVING_ENDPOINTS", text)
     with pytest.raises(InvalidSettings, match=r"HOTSWAP_SERVING_ENDPOINTS=.*HOST:REST_PORT HOST:GRPC_PORT"):

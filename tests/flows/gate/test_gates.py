@@ -85,7 +85,7 @@ def test_a_model_that_answers_nan_is_rejected_however_accurate() -> None:
     assert {each.check for each in decision.checks if each.verdict is not Verdict.PASSED} >= {"probabilities"}
 
 
-def test_a_first_version_is_told_to_be_one() -> None:
+def test_a_first_version_is_reported_to_be_one() -> None:
     """Without a champion the absolute thresholds decide, and the report says so."""
     decision = decided()
     assert decision.verdict is Verdict.PASSED
@@ -151,7 +151,7 @@ def test_a_slice_far_below_the_whole_rejects() -> None:
     assert check(decision, "slices by class").verdict is Verdict.PASSED
 
 
-def test_a_champion_that_cannot_be_evaluated_is_told_and_holds_the_candidate_up() -> None:
+def test_a_champion_that_cannot_be_evaluated_is_reported_and_holds_the_candidate_up() -> None:
     """It is inconclusive with the reason and the next step, and passes only when the break is meant."""
     live = Champion(3, INSPECTION, None, None, ("it cannot be evaluated: its input has shape [?, 7]",))
     decision = decided(live=live)
@@ -163,7 +163,7 @@ def test_a_champion_that_cannot_be_evaluated_is_told_and_holds_the_candidate_up(
     assert "its input has shape [?, 7]" in check(allowed, "champion").why
 
 
-def test_a_champion_whose_graph_is_spoiled_is_told() -> None:
+def test_a_champion_whose_graph_is_spoiled_is_reported() -> None:
     """Then nobody knows what its clients use either, which is no fault of the candidate."""
     live = Champion(3, None, None, None, ("it cannot be evaluated: saved_model.pb cannot be read",))
     decision = decided(live=live)

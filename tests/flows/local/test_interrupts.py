@@ -11,7 +11,7 @@ from queue import Queue
 
 import pytest
 
-from flows.local.interrupts import between_locks
+from flows.local.interrupts import defer_sigint
 
 ROUNDS = 200
 
@@ -32,7 +32,7 @@ def test_no_lock_stays_locked() -> None:
         lines.put(sum(range(100)))
         lines.get()
 
-    with between_locks():
+    with defer_sigint():
         for _ in interrupted(hand_over):
             assert not lines.mutex.locked()
 
@@ -49,7 +49,7 @@ def test_a_finalizer_does_not_swallow_it() -> None:
         while True:
             pass
 
-    with between_locks(), pytest.raises(KeyboardInterrupt):
+    with defer_sigint(), pytest.raises(KeyboardInterrupt):
         drop_and_go_on()
 
 
@@ -58,7 +58,7 @@ def test_a_thread_that_waits_for_a_lock_is_interrupted() -> None:
     taken.acquire()
     sender = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     sender.start()
-    with between_locks(), pytest.raises(KeyboardInterrupt), threading.Condition(taken):
+    with defer_sigint(), pytest.raises(KeyboardInterrupt), threading.Condition(taken):
         pass
     sender.join()
 
@@ -95,11 +95,11 @@ cli.main(["hold"])
 
 def test_what_the_caller_has_set_stays() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with between_locks():
+    with defer_sigint():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with between_locks():
+    with defer_sigint():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

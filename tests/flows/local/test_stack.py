@@ -334,7 +334,7 @@ def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, st
     assert f"set {setting} to another port" in done.stderr
 
 
-def test_two_settings_with_one_port_are_told(environment: dict[str, str], tmp_path: Path) -> None:
+def test_two_settings_with_one_port_are_reported(environment: dict[str, str], tmp_path: Path) -> None:
     """A port given twice is found before anything is started."""
     twice = {**environment, "HOTSWAP_GRPC_PORT": environment["HOTSWAP_REST_PORT"]}
     done = subprocess.run(

@@ -129,7 +129,7 @@ def test_a_process_that_hangs_is_started_again(
     assert said()[0].startswith("page did not answer for 0.1 s: starting it again")
 
 
-def test_a_crash_loop_is_told_once_with_the_last_lines(
+def test_a_crash_loop_is_reported_once_with_the_last_lines(
     supervise: Callable[..., Supervised], said: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """From then on only the log file has it, and the pauses grow; telling it to stop ends a pause at once."""

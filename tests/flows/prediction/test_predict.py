@@ -151,7 +151,7 @@ def test_single_values_are_one_row_and_the_class_is_named(ask: Any) -> None:
         (["1,2,3,4"], "", "nonsense", ["no signature 'nonsense'", "picture"]),
     ],
 )
-def test_rows_that_do_not_fit_are_told_in_one_sentence(
+def test_rows_that_do_not_fit_are_reported_in_one_sentence(
     arguments: list[str], stdin: str, signature: str, told: list[str], ask: Any
 ) -> None:
     """Exit code 1 and one line that names row, feature and the right form; nothing of TensorFlow's own words."""

@@ -123,7 +123,7 @@ def test_reports_know_every_form_and_the_missing_library(command: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_candidate_of_another_form_is_told_what_to_export(name: str) -> None:
+def test_a_candidate_of_another_form_is_reported_what_to_export(name: str) -> None:
     """Its own tensors are named, and what a candidate has to take and give."""
     with pytest.raises(CannotEvaluate) as caught:
         evaluate(version(name), ROWS, 3)
@@ -135,7 +135,7 @@ def test_a_candidate_of_another_form_is_told_what_to_export(name: str) -> None:
         assert tensor in told
 
 
-def test_an_operation_of_a_missing_library_is_told_of_a_candidate(settings: Settings, tmp_path: Path) -> None:
+def test_an_operation_of_a_missing_library_is_reported_of_a_candidate(settings: Settings, tmp_path: Path) -> None:
     """Before it is tried and in the sandbox, with the extra to install."""
     save(tmp_path / "model", "TFText>NoSuchThing")
     with SandboxServer(settings) as server:

@@ -53,7 +53,7 @@ def test_times_have_an_offset_or_are_local() -> None:
 @pytest.mark.parametrize(
     "text", ["yesterday", "", "2026-13-01", "25:00", "2026-11-22T10:00+99:00", "9999-12-31T23:59-23:59"]
 )
-def test_what_is_no_time_is_told(text: str) -> None:
+def test_what_is_no_time_is_reported(text: str) -> None:
     """The message shows how a time is written."""
     with pytest.raises(InvalidRequest, match="2026-11-22T10:00"):
         parse_time(text)

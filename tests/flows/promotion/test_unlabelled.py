@@ -17,9 +17,9 @@ from serving.protocol.errors import HotswapError
 from tests.faults.test_swaps_under_load import Request, Spell
 from tests.flows.conftest import BROKEN, ROWS, Pipeline, with_endpoints
 
-FEWEST_ANSWERS = 5
+MIN_ANSWERS = 5
 """of each client, after each step"""
-LONGEST_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class Asker(threading.Thread):
@@ -43,7 +43,7 @@ class Asker(threading.Thread):
 
     def wait(self, count: int) -> None:
         """Return when so many more requests have been answered."""
-        enough, deadline = len(self.requests) + count, time.monotonic() + LONGEST_SECONDS
+        enough, deadline = len(self.requests) + count, time.monotonic() + TIMEOUT_SECONDS
         while len(self.requests) < enough:
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -109,7 +109,7 @@ def test_requests_that_name_nothing_are_answered_by_the_stable_version_at_every_
                 stable.while_doing(step)
                 assert stable.version == version
                 for asker in askers:
-                    asker.wait(FEWEST_ANSWERS)
+                    asker.wait(MIN_ANSWERS)
         finally:
             for asker in askers:
                 asker.stop()

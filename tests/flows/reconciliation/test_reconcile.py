@@ -270,7 +270,7 @@ def test_rollback_to_a_damaged_retired_version_changes_nothing(pipeline: Pipelin
     assert_agreed(pipeline, second)
 
 
-def test_a_failed_version_is_told(pipeline: Pipeline) -> None:
+def test_a_failed_version_is_reported(pipeline: Pipeline) -> None:
     """A directory added by hand that the server cannot load is named with its state."""
     pipeline.promote(1)
     source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")

@@ -88,7 +88,7 @@ def test_what_mlflow_does_not_know_is_empty(offline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:///{home}/other.db"])
-def test_what_cannot_be_read_is_told(
+def test_what_cannot_be_read_is_reported(
     uri: str, offline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence for a server that is down and for a file that is no database."""

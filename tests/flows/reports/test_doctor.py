@@ -160,7 +160,7 @@ def test_an_empty_place_is_healthy(offline: Pipeline, tmp_path: Path) -> None:
     assert examine(offline.settings.model_copy(update={"models_repo": tmp_path / "none"})) == []
 
 
-def test_nothing_served_is_told(offline: Pipeline) -> None:
+def test_nothing_served_is_reported(offline: Pipeline) -> None:
     """Where a version is published and no server runs, with the command that starts one."""
     offline.promote(1)
     (finding,) = examine(offline.settings)

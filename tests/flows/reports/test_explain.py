@@ -48,14 +48,14 @@ def test_a_version_that_came_by_hand_has_no_origin(offline: Pipeline) -> None:
     assert dict(lines(told))["run"] == "not known"
 
 
-def test_a_version_that_is_not_there_is_told(offline: Pipeline) -> None:
+def test_a_version_that_is_not_there_is_reported(offline: Pipeline) -> None:
     """The message names the versions there are."""
     version = offline.promote(1)
     with pytest.raises(VersionNotFound, match=f"there are: {version}"):
         explain(offline.settings, offline.model, version + 1)
 
 
-def test_a_lost_registry_is_told(offline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_lost_registry_is_reported(offline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> None:
     """With another database, the version is told to be unknown there, and its stamp still speaks."""
     version = offline.promote(1)
     before = os.environ["MLFLOW_TRACKING_URI"]

@@ -66,7 +66,7 @@ def test_data_that_cannot_be_trained_on_are_refused(examples: Any, classes: Any,
     assert "own" in caught.value.message
 
 
-def test_data_that_cannot_be_loaded_are_told_with_their_cause() -> None:
+def test_data_that_cannot_be_loaded_are_reported_with_their_cause() -> None:
     """A recipe that raises is the user's code: its error is passed on in one sentence."""
 
     def broken() -> Any:

@@ -62,7 +62,9 @@ def replace_rows(dataset: Dataset, row: int) -> Dataset:
     return replace(dataset, test=test)
 
 
-def test_a_model_that_does_not_answer_is_told_in_one_sentence(tiny_model: Any, iris: Dataset, tmp_path: Path) -> None:
+def test_a_model_that_does_not_answer_is_reported_in_one_sentence(
+    tiny_model: Any, iris: Dataset, tmp_path: Path
+) -> None:
     """Missing files, other inputs and another number of classes each have a name."""
     with pytest.raises(CannotEvaluate, match="nothing does not answer"):
         evaluate(tmp_path / "nothing", iris.test, 3)
@@ -104,7 +106,7 @@ def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Data
 
 
 @pytest.mark.parametrize("broken", ["saved_model.pb", "variables/variables.index"])
-def test_a_champion_that_is_broken_is_told(broken: str, tiny_model: Any, iris: Dataset, tmp_path: Path) -> None:
+def test_a_champion_that_is_broken_is_reported(broken: str, tiny_model: Any, iris: Dataset, tmp_path: Path) -> None:
     """Files that were spoiled after the promotion give no evaluation, and a note with the reason."""
     path = tiny_model(tmp_path, 1)
     (path / broken).write_bytes(b"spoiled")

@@ -32,7 +32,7 @@ def export(tmp_path: Path) -> Callable[..., Path]:
     return put
 
 
-def test_signatures_are_told_with_dtypes_and_shapes(tiny_model: Any, tmp_path: Path) -> None:
+def test_signatures_are_reported_with_dtypes_and_shapes(tiny_model: Any, tmp_path: Path) -> None:
     """Every signature that a client can ask, by name, and nothing else."""
     path = tiny_model(tmp_path, 1)
     found = inspect(path)
@@ -213,7 +213,7 @@ def test_the_graph_that_is_served_is_inspected(export: Callable[..., Path]) -> N
 
 
 @pytest.mark.parametrize("content", [b"nonsense", None, b""])
-def test_a_graph_that_cannot_be_read_is_told(content: bytes | None, tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_read_is_reported(content: bytes | None, tmp_path: Path) -> None:
     """A missing, a broken and an empty file are each one sentence."""
     if content is not None:
         (tmp_path / "saved_model.pb").write_bytes(content)

@@ -338,7 +338,7 @@ def test_a_model_with_unsafe_ops_is_rejected_without_being_run(
     assert _flow_state(home, run) == "Rejected"
 
 
-def test_a_run_without_a_model_is_told(home: Home, iris: dict[str, Any]) -> None:
+def test_a_run_without_a_model_is_reported(home: Home, iris: dict[str, Any]) -> None:
     """Exit code 1 and one sentence that names the run and the way out; nothing is published."""
     versions = home.repository.versions("iris")
     with home.running("promote", "iris", "--run", "0" * 32) as process:

@@ -47,7 +47,7 @@ def read(requests: PredictRequests, content: bytes) -> tuple[int, dict[str, Any]
 
 @pytest.mark.parametrize("as_content", [True, False])
 @pytest.mark.parametrize("dtype", [FLOAT, DOUBLE, INT32])
-def test_values_versions_and_shapes_are_told_apart(as_content: bool, dtype: int) -> None:
+def test_values_versions_and_shapes_are_distinguished(as_content: bool, dtype: int) -> None:
     """Each of many requests of the same length, in any order, gives its own values, version and shape."""
     requests = PredictRequests()
     wanted = [

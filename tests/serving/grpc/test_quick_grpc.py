@@ -15,7 +15,7 @@ pytest.importorskip("pygrpc_native")
 from serving.grpc.quick_grpc import QuickCall, QuickServer
 
 METHOD = "/test.Echo/Say"
-LONGEST_SECONDS = 30
+TIMEOUT_SECONDS = 30
 VERSION = (("model-version", "7"),)
 
 
@@ -86,7 +86,7 @@ def test_what_was_sent_is_answered_though_the_server_stops() -> None:
             calls = [ask(b"%c%d" % (b"qu"[number % 2], number)) for number in range(200)]
             while not server.open_quick_calls:
                 await asyncio.sleep(0)
-            stopping = asyncio.create_task(server.stop(LONGEST_SECONDS))
+            stopping = asyncio.create_task(server.stop(TIMEOUT_SECONDS))
             for call in calls:
                 try:
                     assert (await call).split()[0] in (b"quick", b"usual")

@@ -95,7 +95,7 @@ def signatures(server: Any) -> dict[str, Any]:
     return found
 
 
-def test_it_is_told_what_merges_and_what_stands_in_the_way(
+def test_it_is_reported_what_merges_and_what_stands_in_the_way(
     coupled: Path, model_server: ModelServer, tmp_path: Path
 ) -> None:
     """By signature: on the page of models, and as a metric."""
@@ -112,7 +112,9 @@ def test_it_is_told_what_merges_and_what_stands_in_the_way(
     assert ":tensorflow:serving:signature_merges_requests gauge" in metrics
 
 
-def test_merging_that_is_turned_off_is_told(tiny_model: TinyModel, model_server: ModelServer, tmp_path: Path) -> None:
+def test_merging_that_is_turned_off_is_reported(
+    tiny_model: TinyModel, model_server: ModelServer, tmp_path: Path
+) -> None:
     """What could be merged is not, and the page says why."""
     tiny_model(tmp_path, 1)
     server = model_server(model_name="tiny", model_base_path=str(tmp_path), merge_requests="never")

@@ -158,7 +158,7 @@ def test_what_another_models_config_changes_takes_nothing_away(tiny_model: TinyM
     asyncio.run(main())
 
 
-def test_a_base_path_without_versions_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_base_path_without_versions_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And again when its last version has gone."""
 
     async def main() -> None:

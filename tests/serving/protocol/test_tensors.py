@@ -140,7 +140,7 @@ def test_tensors_of_many_dimensions_survive(tensor_proto: Any) -> None:
 
 
 @pytest.mark.parametrize("dimensions", [65, 254])
-def test_tensors_of_more_dimensions_are_told_apart_from_what_is_none(tensor_proto: Any, dimensions: int) -> None:
+def test_tensors_of_more_dimensions_are_reported_apart_from_what_is_none(tensor_proto: Any, dimensions: int) -> None:
     """TensorFlow has up to 254."""
     with pytest.raises(TooManyDimensions, match=f"{dimensions} dimensions, and no more than 64 are supported"):
         decode(of_dimensions(tensor_proto, dimensions))

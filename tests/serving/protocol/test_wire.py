@@ -109,7 +109,7 @@ def test_packed_tensors_are_the_same_on_the_wire(array: Any, as_content: bool) -
     ],
     ids=["value by value", "cut off", "another field"],
 )
-def test_what_is_not_packed_is_told(field: bytes) -> None:
+def test_what_is_not_packed_is_reported(field: bytes) -> None:
     """A tensor that the packed message cannot hold is read as a plain one."""
     assert not is_packed(wire.PackedTensorProto.FromString(b"\x08\x01" + field))
 

@@ -63,7 +63,7 @@ def test_a_server_of_one_base_path_tells_the_repository_around_it(
     assert (told.repository, told.repository_id) == (str(own.root), own.identity())
 
 
-def test_a_repository_that_is_made_or_replaced_later_is_told_as_it_is(
+def test_a_repository_that_is_made_or_replaced_later_is_reported_as_it_is(
     tiny_model: Any, model_server: Any, tmp_path: Path
 ) -> None:
     """The identity is looked up at each question."""

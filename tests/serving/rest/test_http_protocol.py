@@ -27,7 +27,7 @@ from tests.conftest import ModelServer, TinyModel
 PREDICT = "/v1/models/tiny:predict"
 BODY_LIMIT = 100_000
 HEAD_LIMIT = 1_000
-LONGEST_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 WARM_SECONDS = 60.0
 """Server and clients share one process: with 2,000 rows at a time, grpcio's threads wait long for their turn."""
 PROJECT = Path(__file__).parents[3]
@@ -53,7 +53,7 @@ class Client:
     """Sends what it likes on one connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -217,7 +217,7 @@ def test_requests_may_come_in_pieces_of_any_size(client: Client, size: int) -> N
     assert [client.answer().value for _ in range(3)] == [2.0, 6.0, 3.0]
 
 
-def test_a_client_that_waits_for_100_is_told_to_go_on(client: Client) -> None:
+def test_a_client_that_waits_for_100_is_reported_to_go_on(client: Client) -> None:
     """The body is asked for, and the answer follows."""
     client.send(head(f"Content-Length: {len(BODY)}", "Expect: 100-Continue"))
     assert client.answer() == Answer(100, {}, b"")
@@ -419,7 +419,7 @@ def test_connections_above_the_limit_are_refused_until_others_end(start: Callabl
             assert third.is_told_nothing_more()
         first.send(post(5.0))
         assert first.answer().value == 6.0
-    deadline = time.monotonic() + LONGEST_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     statuses = [503]
     while statuses[-1] != 200:
         assert time.monotonic() < deadline
@@ -536,13 +536,13 @@ def test_a_server_that_is_terminated_ends_what_has_begun_and_then_itself(base_pa
             client.send(BODY)
             assert client.answer().value == 6.0
             assert client.is_told_nothing_more()
-        assert process.wait(LONGEST_SECONDS) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def accepts_connections(port: int) -> bool:
     """Does anybody listen there?"""
     try:
-        socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS).close()
+        socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -577,7 +577,7 @@ class AskingUntilRefused(threading.Thread):
 
 def rest_asker(server: Server, rows: int) -> Callable[[], float]:
     """Asks over REST on one connection as long as the server keeps it."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=LONGEST_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=TIMEOUT_SECONDS)
     body = json.dumps({"instances": [[5.0, 0.0, 0.0, 0.0]] * rows})
 
     def ask() -> float:
@@ -605,7 +605,7 @@ def grpc_asker(server: Server, rows: int, refusals: Collection[grpc.StatusCode])
 
     def ask() -> float:
         try:
-            content = call(request, timeout=LONGEST_SECONDS)
+            content = call(request, timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as exc:
             channel.close()
             if exc.code() in refusals:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from serving.protocol.errors import InvalidRequest
-from serving.rest.json_dialect import DEEPEST, LONGEST_DUMP, double_text, dump, parse, quoted
+from serving.rest.json_dialect import DEEPEST, MAX_DUMP_LENGTH, double_text, dump, parse, quoted
 from serving.rest.json_tensors import decode_base64, float_texts, write_few_rows, write_rows
 
 JSON_VALUES = st.recursive(
@@ -102,7 +102,7 @@ def test_doubles_in_errors_read_back_the_same(value: float) -> None:
 def test_a_dump_is_cut_off() -> None:
     """An error never carries a whole request: nothing new is written after 256 bytes."""
     assert dump([0] * 1000) == "[" + ", ".join(["0"] * 86)
-    assert len(dump([0] * 1000)) == LONGEST_DUMP + 1
+    assert len(dump([0] * 1000)) == MAX_DUMP_LENGTH + 1
     assert dump({"k" * 245: 1, "b": 2}) == f'{{\n    "{"k" * 245}": 1'
     assert dump({"a": [1, math.nan, 2]}) == '{\n    "a": [1, '
 

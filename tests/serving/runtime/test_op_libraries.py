@@ -70,7 +70,7 @@ def test_operations_of_decision_forests_are_loaded(model_server: Any) -> None:
         ("NoSuchThing", "has no operation 'NoSuchThing'"),
     ],
 )
-def test_what_is_missing_and_what_to_do_is_told(
+def test_what_is_missing_and_what_to_do_is_reported(
     model_server: Any, tmp_path: Path, operation: str, next_step: str
 ) -> None:
     """The status has TensorFlow's words alone; the server's own page says what to do as well."""
