@@ -101,7 +101,7 @@ class DataPlane:
         _validate(entries, {})
         if not self._load_options.intra_op_threads and await asyncio.to_thread(_are_small, entries):
             # To hand a part of a tiny operation to another thread takes many times as long as the operation.
-            self._load_options = replace(self._load_options, intra_op_threads=1, in_order=True)
+            self._load_options = replace(self._load_options, intra_op_threads=1)
         if has_config:
             self._set_labels(self._checked_labels(entries))
         _check_platforms(entries)

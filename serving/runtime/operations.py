@@ -1,40 +1,15 @@
-"""
-What do the operations of a graph do, as far as their names tell?
-
-Source: tensorflow/core/common_runtime/single_threaded_executor.cc for what can run in order
-"""
+"""Finds the operations behind the tensors of a graph, those in functions included."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
-
-from tensorflow.python.framework import op_def_registry
 
 AS_LONG_AS_VALUES_SAY = {
     *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
 }
 """The operations that take longer for some values than for others of the same shape."""
-
-_STATE_READING = {
-    *("VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"),
-    *("HashTableV2", "LookupTableFindV2", "LookupTableSizeV2", "StatefulPartitionedCall"),
-}
-_CONTROL_FLOW = {
-    *("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
-    *("If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "For"),
-}
-_MAX_KNOWN = 1024
-_DENSE_LAYER = {"ReadVariableOp", "MatMul", "BiasAdd"}
-_BESIDES_DENSE_LAYERS = {
-    *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "PlaceholderWithDefault", "StopGradient"),
-    *("VarHandleOp", "PartitionedCall", "StatefulPartitionedCall"),
-    *("ConcatV2", "ExpandDims", "Pack", "Reshape", "Shape", "Squeeze", "StridedSlice"),
-    *("Sub", "Mul", "RealDiv", "Neg", "Sqrt", "Rsqrt", "Maximum", "Minimum"),
-    *("Relu", "Relu6", "LeakyRelu", "Selu", "Softplus", "Softmax"),
-}
 
 
 class Operations:
@@ -77,33 +52,9 @@ class Operations:
         node = self._nodes.get(operation)
         return node is not None and node.op == "NoOp" and not node.input
 
-    def run_in_order(self, fetches: Iterable[str]) -> bool:
-        """Can these tensors be computed one operation after the other, in a session that shares no state?"""
-        return all(map(_runs_in_order, self.behind(fetches)))
-
-    def may_be_left_unfused(self, fetches: Iterable[str]) -> bool:
-        """
-        Are these tensors the same to the digit whether TensorFlow makes one operation of several, or not?
-
-        What dense layers consist of is. NaN alone makes a difference: one by one all operations pass it on, while a
-        ReLU that is part of a matrix product makes it 0. A sum would be rounded once less as part of a product.
-        """
-        return _DENSE_LAYER <= self.behind(fetches) <= _DENSE_LAYER | _BESIDES_DENSE_LAYERS
-
 
 def node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
-
-
-@lru_cache(_MAX_KNOWN)
-def _runs_in_order(operation: str) -> bool:
-    definition = op_def_registry.get(operation)
-    return (
-        definition is not None
-        and operation not in _CONTROL_FLOW
-        and (operation in _STATE_READING or not definition.is_stateful)
-        and not any(output.is_ref for output in definition.output_arg)
-    )
 
 
 def _called_functions(node: Any) -> list[str]:

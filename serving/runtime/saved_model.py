@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session as c_api
 from tensorflow.python.client import session as tf_session
 from tensorflow.python.framework import c_api_util, errors_impl, importer, ops
@@ -46,8 +46,6 @@ class LoadOptions:
     tags: frozenset[str] = frozenset({"serve"})
     intra_op_threads: int = 0
     inter_op_threads: int = 0
-    in_order: bool = False
-    """whether operations are run one after the other, where that is possible: quicker for small graphs"""
 
 
 def load(model: str, version: int, path: Path, options: LoadOptions, native: Native = at_once) -> Servable:
@@ -88,23 +86,10 @@ def _unrestored(
     try:
         _import(graph, meta_graph)
         session = tf_session.Session(graph=graph, config=_session_config(options))
-        servable = Servable(model, version, path, session, meta_graph, native)
-        if options.in_order and servable.can_run_in_order():
-            _open_in_order(servable, graph, options)
+        return Servable(model, version, path, session, meta_graph, native)
     except BaseException:
         ops.dismantle_graph(graph)
         raise
-    return servable
-
-
-def _open_in_order(servable: Servable, graph: Any, options: LoadOptions) -> None:
-    config = _session_config(options)
-    config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
-    config.graph_options.rewrite_options.disable_tfg_optimizer = True  # all it changes is control flow
-    is_unfused = servable.can_predict_unfused()
-    if is_unfused:
-        config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
-    servable.open_in_order(tf_session.Session(graph=graph, config=config), is_unfused)
 
 
 def _session_config(options: LoadOptions) -> Any:

@@ -13,7 +13,7 @@ Source: tensorflow_serving/servables/tensorflow/predict_util.cc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -36,14 +36,13 @@ from serving.runtime.batching_limits import BatchingLimits
 from serving.runtime.operations import AS_LONG_AS_VALUES_SAY, Operations
 from serving.runtime.row_independence.analysis import Analysis
 from serving.runtime.row_independence.values import Origin
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature, TensorInfo, check_outputs, with_defaults
+from serving.runtime.signature import Signature, TensorInfo, check_outputs, with_defaults
 from serving.runtime.usage import Usage
 
 INIT_SIGNATURE = "__saved_model_init_op"
 LONG_SECONDS = 0.003
 MAX_TIMES_THE_ROWS = 8
 
-_FLOATS = {types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE}
 _INSIDE_TENSORFLOW = {types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
 _NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
 _CALLERS_THREAD, _ALL_THREADS = -1, 0
@@ -73,10 +72,9 @@ class Call:
     One signature called for one set of outputs.
 
     Calling it runs the graph: arrays in the order of `aliases` in, arrays in the order of `outputs` out. A short graph
-    runs in the calling thread alone, in order where the servable can, as handing its operations to other threads would
-    cost more than they do; a long one uses all of TensorFlow's. `seconds` estimates how long a run takes and is
-    infinite until it is known. Only a `steady` one takes as long for other values; another one can be given a timeout,
-    after which TensorFlow ends it.
+    runs in the calling thread alone, as handing its operations to other threads would cost more than they do; a long
+    one uses all of TensorFlow's. `seconds` estimates how long a run takes and is infinite until it is known. Only a
+    `steady` one takes as long for other values; another one can be given a timeout, after which TensorFlow ends it.
     """
 
     def __init__(
@@ -119,14 +117,10 @@ class Call:
         self._measured_runs = 0
         self._feeds, self._fetches = feeds, fetches
         self._long_graph: _Graph | None = None
-        self.is_in_order = False
-        """whether short runs are in order"""
         if timeout_milliseconds:
             self._graph = self._long_graph = servable.callable(feeds, fetches, True, timeout_milliseconds)
         else:
-            in_order = servable.callable_in_order(signature, outputs)
-            self.is_in_order = in_order is not None
-            self._graph = in_order or servable.callable(feeds, fetches)
+            self._graph = servable.callable(feeds, fetches)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         started = time.perf_counter()
@@ -145,8 +139,6 @@ class Call:
         try:
             if LONG_SECONDS < self.seconds < inf:
                 results = self._on_all_threads()(arrays, None)
-            elif self.is_in_order:
-                results = self._run_in_order(arrays)
             else:
                 results = self._graph(arrays, None)
         except errors_impl.OpError as exc:
@@ -160,17 +152,6 @@ class Call:
             if results[position].dtype == dtype[0]:  # TensorFlow gives the bare integers
                 results[position] = results[position].view(dtype)
         return results
-
-    def _run_in_order(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run the usual graph as well where the one in order does not say which node refused, or makes a NaN."""
-        try:
-            results = self._graph(arrays, None)
-        except errors_impl.OpError:
-            pass
-        else:
-            if not (self.servable.is_unfused_in_order and _have_nan(results)):
-                return results
-        return self._on_all_threads()(arrays, None)
 
     def _on_all_threads(self) -> _Graph:
         if self._long_graph is None:
@@ -281,10 +262,7 @@ class Servable:
         self.usage = Usage()
         self.native = native
         """how TensorFlow is called for what it does in C++ for long"""
-        self.is_unfused_in_order = False
-        """whether TensorFlow leaves operations as they are in the session in order, which is for calls that allow it"""
         self._session = session
-        self._session_in_order: Any = None
         self.operations = Operations(meta_graph.graph_def)
         self._analysis = Analysis(meta_graph.graph_def)
         self._obstacles: dict[tuple[Hashable, str], Origin | None] = {}
@@ -351,10 +329,6 @@ class Servable:
             self._obstacles |= {(feeds, fetch): found[fetch] for fetch in missing}
         return next((each for fetch in fetches if (each := self._obstacles[feeds, fetch]) is not None), None)
 
-    def open_in_order(self, session: Any, is_unfused: bool) -> None:
-        """Have a second session, yet to be restored, that runs operations one by one, with less ado between them."""
-        self._session_in_order, self.is_unfused_in_order = session, is_unfused
-
     def callable(
         self,
         feeds: Sequence[str],
@@ -369,32 +343,12 @@ class Servable:
             all_threads: Whether all of TensorFlow's threads run it, or the caller's alone.
             timeout_milliseconds: When all threads stop running it; 0 means never.
         """
-        thread_pool = _ALL_THREADS if all_threads else _CALLERS_THREAD
-        return self._callable(self._session, feeds, fetches, thread_pool, timeout_milliseconds)
-
-    def callable_in_order(self, signature: Signature, outputs: Sequence[str]) -> _Graph | None:
-        """The same for a signature in order, if that is possible; what it raises then lacks the node that refused."""
-        fetched = [signature.outputs[alias] for alias in outputs]
-        if self._session_in_order is None or (self.is_unfused_in_order and not self._may_be_left_unfused(fetched)):
-            return None
-        with suppress(GraphError):  # the usual graph will tell
-            return self._callable(self._session_in_order, _names(signature.inputs.values()), _names(fetched))
-        return None
-
-    def _callable(
-        self,
-        session: Any,
-        feeds: Sequence[str],
-        fetches: Sequence[str],
-        thread_pool: int = _CALLERS_THREAD,
-        timeout_milliseconds: int = 0,
-    ) -> _Graph:
         distinct = list(dict.fromkeys(fetches))
         options = config_pb2.CallableOptions(feed=feeds, fetch=distinct)
-        options.run_options.inter_op_thread_pool = thread_pool
+        options.run_options.inter_op_thread_pool = _ALL_THREADS if all_threads else _CALLERS_THREAD
         options.run_options.timeout_in_ms = timeout_milliseconds
         try:
-            graph = self.native(_callable, session, options)
+            graph = self.native(_callable, self._session, options)
         except errors_impl.OpError as exc:
             raise graph_error(exc) from exc
         if len(distinct) == len(fetches):
@@ -402,34 +356,15 @@ class Servable:
         positions = [distinct.index(name) for name in fetches]
         return lambda arrays, _: [found[position] for found in [graph(arrays, None)] for position in positions]
 
-    def can_run_in_order(self) -> bool:
-        """Is there neither control flow nor state that a request can change, and no device but the processor?"""
-        fetches = [
-            fetch
-            for name, signature in self.signatures.items()
-            if name != INIT_SIGNATURE
-            for fetch in _names(signature.outputs.values())
-        ]
-        return len(self._session.list_devices()) == 1 and self.operations.run_in_order(fetches)
-
-    def can_predict_unfused(self) -> bool:
-        """May the graph of the default signature be left as it is?"""
-        signature = self.signatures.get(DEFAULT_SIGNATURE)
-        return signature is not None and self._may_be_left_unfused(signature.outputs.values())
-
-    def _may_be_left_unfused(self, outputs: Collection[TensorInfo]) -> bool:
-        are_floats = all(info.dtype in _FLOATS for info in outputs)
-        return are_floats and self.operations.may_be_left_unfused(_names(outputs))
-
     def run_operation(self, name: str, feeds: Mapping[str, Array]) -> None:
         """
-        Run one operation that has no result, in every session.
+        Run one operation that has no result.
 
         Raises:
             OpError: TensorFlow refused.
         """
         options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
-        self.native(_run_once, self._sessions(), options, list(feeds.values()))
+        self.native(_run_once, self._session, options, list(feeds.values()))
 
     def acquire(self) -> None:
         """Keep the graph until `release`."""
@@ -453,13 +388,9 @@ class Servable:
         self.operations.clear()
         self._analysis.clear()
         graph = self._session.graph
-        for session in self._sessions():
-            session.close()
-        self._session = self._session_in_order = None
+        self._session.close()
+        self._session = None
         ops.dismantle_graph(graph)  # its objects refer to each other and would wait for a rare collection
-
-    def _sessions(self) -> list[Any]:
-        return [self._session] if self._session_in_order is None else [self._session, self._session_in_order]
 
 
 class ServableHandle:
@@ -481,9 +412,8 @@ class ServableHandle:
         self.servable.release()
 
 
-def _run_once(sessions: Iterable[Any], options: Any, arrays: Sequence[Array]) -> None:
-    for session in sessions:
-        session._make_callable_from_options(options)(*arrays)
+def _run_once(session: Any, options: Any, arrays: Sequence[Array]) -> None:
+    session._make_callable_from_options(options)(*arrays)
 
 
 def _callable(session: Any, options: Any) -> _Graph:
@@ -499,14 +429,6 @@ def _callable(session: Any, options: Any) -> _Graph:
 def graph_error(exc: Any) -> GraphError:
     """TensorFlow's error in this project's family."""
     return GraphError(_CODES.get(exc.error_code, grpc.StatusCode.UNKNOWN), exc.message)
-
-
-def _have_nan(arrays: Iterable[Array]) -> bool:
-    for array in arrays:
-        squares = np.vdot(array, array)  # one call that makes no array
-        if squares != squares:
-            return True
-    return False
 
 
 def _as_array(result: Any) -> Any:
