@@ -1,18 +1,23 @@
-"""What tests of every room share: a small SavedModel, and servers that run."""
+"""What tests of every room share: a small SavedModel, servers that run, and models with a registry and a server."""
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from serving.runtime.tensorflow_import import set_environment
 from serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from tests.pipelines import Pipeline
 
 set_environment()
 
@@ -106,3 +111,75 @@ def model_server() -> Iterator[ModelServer]:
             return running.enter_context(Server(ServerSettings(**settings)))
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that runs in the tests' process sets the logs up for itself."""
+    loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
+    before = [(logger.level, logger.handlers) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with an MLflow database, which the environment points to while the tests run."""
+    from flows.registry.mlflow_registry import Registry
+    from flows.settings import Settings, apply_environment
+
+    before = dict(os.environ)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "HOTSWAP_HOME", "HOTSWAP_MODELS_REPO"):
+        os.environ.pop(name, None)
+    apply_environment(Settings(home=home, models_repo=home / "unused"))
+    Registry(home / "artifacts").check()
+    yield home
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
+    """A model of its own name, with nobody listening on the ports of the settings."""
+    from flows.registry.mlflow_registry import Registry
+    from flows.settings import Settings
+    from tests.pipelines import NUMBERS, Pipeline
+
+    settings = Settings(home=mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
+    registry = Registry(mlflow_home / "artifacts")
+    return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(NUMBERS)}", tiny_model, tmp_path)
+
+
+@pytest.fixture
+def replicas(offline: Pipeline, model_server: Any, tmp_path: Path) -> tuple[Pipeline, list[Any]]:
+    """The same with two running servers, both in `HOTSWAP_SERVING_ENDPOINTS`; they begin without any model."""
+    from tests.pipelines import with_endpoints
+
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    servers = [
+        model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0)
+        for _ in range(2)
+    ]
+    offline.settings = with_endpoints(offline.settings, *((each.rest_port, each.grpc_port) for each in servers))
+    return offline, servers
+
+
+@pytest.fixture
+def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
+    """The same with a running server, as that of ``hotswap up``, which begins without any model."""
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {}")
+    server = model_server(
+        model_config_file=config,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+        default_version_label="stable",
+    )
+    offline.settings = offline.settings.model_copy(
+        update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}
+    )
+    return offline

@@ -27,8 +27,8 @@ from flows.promotion.labelling import STABLE
 from flows.registry.mlflow_registry import Registered, Registry
 from flows.settings import Settings
 from serving.repository.store import Repository
-from tests.flows.conftest import go_live
-from tests.flows.conftest import make_stable as promote_published
+from tests.pipelines import go_live
+from tests.pipelines import make_stable as promote_published
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["flows.cli", __name__])  # MLflow is imported once, not by each process

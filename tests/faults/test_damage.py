@@ -17,10 +17,7 @@ from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from flows.reports.explain import explain
 from serving.protocol.errors import HotswapError
-from tests.flows.conftest import Pipeline, examine_without_server, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered, examine_without_server
 
 
 def flip_byte(path: Path) -> None:

@@ -16,10 +16,7 @@ from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
 from tests.faults.points import at
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered
 
 BIG_BYTES = 33 << 20
 MAX_FILE_BYTES = 32 << 20

@@ -27,7 +27,7 @@ from serving.protocol.errors import HotswapError
 from serving.repository.store import Repository, digest
 from tests.conftest import wait_available
 from tests.faults.server_process import PROJECT
-from tests.flows.conftest import examine_without_server
+from tests.pipelines import examine_without_server
 
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
 

@@ -10,10 +10,7 @@ from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, make_stable, promote, start
 from tests.faults.test_killed_commands import WRITE_LABELS, answered_all_the_while, assert_whole
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered
 
 
 def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:

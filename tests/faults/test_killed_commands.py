@@ -16,11 +16,7 @@ from flows.reports.doctor import examine
 from serving.repository.store import check_complete, digest
 from tests.faults.bystander import ROW, Bystander
 from tests.faults.points import bake, command, finish, killed_at, promote, start
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_bake import change_golden_answer
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered, change_golden_answer
 
 REPOSITORY = "serving.repository.store:Repository"
 JOURNALED = "flows.promotion.promotion:_journal"

@@ -9,11 +9,7 @@ from flows.promotion.history import replay
 from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, start
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-from tests.flows.promotion.test_removal import assert_gone
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered, assert_gone
 
 POINTS = {
     "config written": "after flows.promotion.labelling:forget",

@@ -22,10 +22,7 @@ from flows.reports.doctor import examine
 from flows.settings import Settings
 from tests.faults.points import dying_at, finish, start
 from tests.faults.restartable import mlflow_server
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered
 
 THREADS = 4
 PROMOTIONS_EACH = 5

@@ -16,10 +16,7 @@ from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
 from tests.faults.points import at, environment
 from tests.faults.restartable import Restartable, mlflow_server
-from tests.flows.conftest import Pipeline, mlflow_home, offline, pipeline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import Pipeline, answered
 
 pytestmark = pytest.mark.xdist_group("mlflow-outage")  # one worker starts the server
 

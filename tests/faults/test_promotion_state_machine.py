@@ -29,9 +29,7 @@ from serving.protocol.errors import HotswapError
 from serving.repository.model_config import ModelEntry
 from serving.repository.store import check_complete, digest
 from serving.repository.version_policy import All
-from tests.flows.conftest import ROWS, Pipeline, mlflow_home, offline, pipeline
-
-__all__ = ["mlflow_home", "offline", "pipeline"]
+from tests.pipelines import ROWS, Pipeline
 
 _KINDS = st.integers(1, 3)
 _PICK = st.integers(0, 9)

@@ -14,10 +14,7 @@ from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from tests.faults.points import at
 from tests.faults.restartable import Restartable, free_ports, model_server
-from tests.flows.conftest import Pipeline, mlflow_home, offline
-from tests.flows.promotion.test_promotion import answered
-
-__all__ = ["mlflow_home", "offline"]
+from tests.pipelines import Pipeline, answered
 
 SLOW_SECONDS = 1.5
 

@@ -23,7 +23,7 @@ from flows.training import fit
 from flows.training.dataset import load_dataset
 from flows.user_code import OutOfMemory, RecipeFailed
 from serving.protocol.errors import HotswapError, IncompleteSavedModel
-from tests.flows.conftest import ROWS, Pipeline
+from tests.pipelines import ROWS, Pipeline
 
 ODD = "a b%20c#d?é'\"$;,&[{(日"
 

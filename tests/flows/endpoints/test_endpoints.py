@@ -11,7 +11,7 @@ from clients import GrpcClient, RestClient
 from flows.promotion import promotion
 from flows.settings import Endpoint, InvalidSettings, Settings, load_settings
 from serving.protocol.errors import HotswapError
-from tests.flows.conftest import ROWS, Pipeline, with_endpoints
+from tests.pipelines import ROWS, Pipeline, with_endpoints
 
 
 def answered(pipeline: Pipeline, **how: Any) -> set[int | None]:

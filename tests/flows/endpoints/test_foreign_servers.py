@@ -29,7 +29,7 @@ from serving.protocol.errors import HotswapError, ServerUnavailable, Unauthentic
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.store import Repository
 from tests.faults.points import environment
-from tests.flows.conftest import ROWS, Pipeline, with_endpoints
+from tests.pipelines import ROWS, Pipeline, with_endpoints
 
 LENIENT = {"allow_version_labels_for_unavailable_models": True}
 COMMANDS: dict[str, Callable[[Settings, str], object]] = {

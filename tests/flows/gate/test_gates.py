@@ -15,7 +15,7 @@ from flows.gate.noninferiority import Verdict
 from flows.recipes import Thresholds
 from flows.training.evaluation import Champion, Evaluation, GoldenRows, Slice, compare
 from flows.training.inspection import Inspection, Signature
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 ROWS = 100
 THRESHOLDS = Thresholds(min_macro_f1=0.4, max_log_loss=5.0, margin=0.1, min_slice_rows=10, max_bytes=1000)

@@ -7,7 +7,7 @@ import pytest
 from flows.cli import run
 from flows.roll_back import move_back, roll_back
 from flows.train_and_promote import promote, train_and_promote
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 REASON = "the third sensor was replaced; see [ticket 7]"
 

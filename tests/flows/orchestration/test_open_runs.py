@@ -9,7 +9,7 @@ import pytest
 from flows.orchestration import open_runs
 from flows.reconciliation import drift
 from flows.registry.mlflow_registry import FLOW_RUN
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 
 @pytest.fixture

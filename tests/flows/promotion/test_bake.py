@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from clients import GrpcClient
 from flows.promotion import promotion
 from serving.protocol.errors import HotswapError
-from tests.flows.conftest import ROWS, Pipeline
+from tests.pipelines import ROWS, Pipeline, change_golden_answer
 
 SLOW, FRAGILE = 7, 8
 
@@ -51,14 +50,6 @@ def promoted(pipeline: Pipeline) -> Pipeline:
 
 def bake(pipeline: Pipeline, version: int, previous: int | None, seconds: float) -> None:
     promotion.bake(pipeline.settings, pipeline.registry, pipeline.model, version, previous, seconds)
-
-
-def change_golden_answer(pipeline: Pipeline, version: int) -> None:
-    """Make a version answer otherwise than it was published to."""
-    stamp = pipeline.repository.path(pipeline.model, version) / "assets.extra" / "hotswap.json"
-    changed = json.loads(stamp.read_text())
-    changed["golden"]["outputs"][0][0] += 1
-    stamp.write_text(json.dumps(changed))
 
 
 def assert_undone(pipeline: Pipeline, before: Any, version: int, told: str) -> None:

@@ -11,9 +11,7 @@ from flows.promotion import history, labelling, promotion, retention
 from flows.promotion.history import replay
 from flows.reconciliation import drift
 from serving.protocol.errors import InvalidRequest, VersionNotFound
-from tests.flows.conftest import Pipeline
-from tests.flows.promotion.test_bake import change_golden_answer
-from tests.flows.promotion.test_promotion import answered
+from tests.pipelines import Pipeline, answered, change_golden_answer
 
 
 def labels(pipeline: Pipeline) -> dict[str, int]:

@@ -11,7 +11,7 @@ from flows.promotion import promotion
 from flows.promotion.history import history, live_at, parse_time
 from flows.settings import Settings
 from serving.protocol.errors import InvalidRequest, VersionNotFound
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 
 def test_what_was_live_at_every_moment(offline: Pipeline) -> None:

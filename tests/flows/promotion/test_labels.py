@@ -11,7 +11,7 @@ from clients import GrpcClient
 from flows.cli import run
 from flows.promotion import promotion
 from serving.protocol.errors import HotswapError, InvalidRequest
-from tests.flows.conftest import ROWS, Pipeline
+from tests.pipelines import ROWS, Pipeline
 
 
 def labelled(pipeline: Pipeline, label: str) -> int | None:

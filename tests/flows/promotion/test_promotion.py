@@ -10,20 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients import GrpcClient, RestClient
 from flows.promotion import labelling, promotion
 from flows.reports.status import status
 from serving.protocol.errors import FailedPrecondition, InvalidRequest, LabelNotAssignable, VersionNotFound
-from tests.flows.conftest import BROKEN, ROWS, Pipeline
-
-
-def answered(pipeline: Pipeline, **how: Any) -> set[int | None]:
-    """The versions that answer over both protocols."""
-    with (
-        RestClient(pipeline.settings.rest_url) as rest,
-        GrpcClient(pipeline.settings.grpc_target) as grpc,
-    ):
-        return {client.predict(pipeline.model, ROWS, **how).version for client in (rest, grpc)}
+from tests.pipelines import BROKEN, Pipeline, answered
 
 
 def test_a_promoted_version_is_live_everywhere_under_one_number(pipeline: Pipeline) -> None:

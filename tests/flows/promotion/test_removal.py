@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from flows.cli import run
-from flows.endpoints.live_server import running_server
 from flows.promotion import promotion, removal
 from flows.promotion.history import history, live_at
 from flows.promotion.labelling import read as labels_of
@@ -18,38 +17,13 @@ from flows.reconciliation import drift
 from flows.reports.doctor import examine
 from flows.reports.status import status
 from serving.protocol.errors import HotswapError, ServerUnavailable, VersionNotFound
-from tests.flows.conftest import Pipeline, with_endpoints
-from tests.flows.promotion.test_promotion import answered
-
-
-def states(pipeline: Pipeline) -> list[dict[int, str]]:
-    """What every server has of the model."""
-    with running_server(pipeline.settings) as servers:
-        assert servers is not None
-        return servers.each(lambda server: server.states(pipeline.model))
-
-
-def served(pipeline: Pipeline) -> set[int]:
-    """The versions that any server has available."""
-    return {version for found in states(pipeline) for version, state in found.items() if state == "AVAILABLE"}
+from tests.pipelines import Pipeline, answered, assert_gone, served, with_endpoints
 
 
 def archive_of(pipeline: Pipeline) -> Path:
     """The only archive of the model."""
     (archive,) = (pipeline.settings.models_repo / ".removed").iterdir()
     return archive
-
-
-def assert_gone(pipeline: Pipeline) -> None:
-    """Nobody has the model, and nobody misses it."""
-    assert served(pipeline) == set()
-    assert pipeline.model not in pipeline.repository.models()
-    assert pipeline.model not in pipeline.repository.read_config()
-    assert pipeline.registry.aliases(pipeline.model) == {}
-    assert drift.repair(pipeline.settings, pipeline.model) == drift.Repair(pipeline.model, (), ())
-    assert examine(pipeline.settings) == []
-    assert status(pipeline.settings) == []
-    assert pipeline.repository.models() == []
 
 
 def test_a_removed_model_is_archived_and_gone_on_purpose(pipeline: Pipeline) -> None:

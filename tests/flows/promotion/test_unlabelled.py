@@ -15,7 +15,7 @@ from flows.promotion.labelling import STABLE
 from flows.reconciliation import drift
 from serving.protocol.errors import HotswapError
 from tests.faults.test_swaps_under_load import Request, Spell
-from tests.flows.conftest import BROKEN, ROWS, Pipeline, with_endpoints
+from tests.pipelines import BROKEN, ROWS, Pipeline, with_endpoints
 
 MIN_ANSWERS = 5
 """of each client, after each step"""

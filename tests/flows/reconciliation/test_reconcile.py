@@ -21,8 +21,7 @@ from flows.reports.status import status
 from serving.protocol.errors import HotswapError
 from serving.repository.store import Repository
 from tests.faults.points import at
-from tests.flows.conftest import ROWS, Pipeline
-from tests.flows.promotion.test_promotion import answered
+from tests.pipelines import ROWS, Pipeline, answered
 
 
 def told(pipeline: Pipeline) -> str:

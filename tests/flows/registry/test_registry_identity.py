@@ -15,8 +15,8 @@ from flows.journal import Journal
 from flows.promotion import promotion, removal
 from flows.promotion.labelling import CANARY, STABLE
 from flows.registry.mlflow_errors import RegistryError
-from tests.flows.conftest import Pipeline
 from tests.flows.registry.test_registry_reader import another_database_with_such_a_model
+from tests.pipelines import Pipeline
 
 Commands = Callable[[Pipeline], object]
 

@@ -25,7 +25,7 @@ from flows.reconciliation import drift
 from flows.registry.mlflow_registry import Registry
 from flows.registry.reader import RegistryUnread, RegistryView, read_registry, read_run_tags, read_version_tags
 from flows.reports.doctor import examine
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from flows.reports.doctor import examine
 from serving.protocol.errors import ServingError
 from serving.repository.model_config import ModelEntry
 from serving.repository.store import write_atomically
-from tests.flows.conftest import Pipeline, examine_without_server
+from tests.pipelines import Pipeline, examine_without_server
 
 
 def partial_directory(pipeline: Pipeline) -> None:

@@ -9,7 +9,7 @@ import pytest
 from flows.promotion.promotion import retire
 from flows.reports.explain import explain, lines
 from serving.protocol.errors import VersionNotFound
-from tests.flows.conftest import Pipeline
+from tests.pipelines import Pipeline
 
 
 def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> None:

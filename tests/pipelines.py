@@ -1,56 +1,33 @@
-"""What the tests of flows share: one MLflow database a session, and a models repository with a server a test."""
+"""Pipeline: one model with its repository, registry and server, without the training; and what all sides say of it."""
 
 from __future__ import annotations
 
 import itertools
-import logging
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
+from clients import GrpcClient, RestClient
+from flows.endpoints.live_server import running_server
 from flows.journal import Journal
 from flows.promotion import promotion
 from flows.promotion.labelling import STABLE
+from flows.reconciliation import drift
 from flows.reconciliation.drift import Finding
 from flows.registry.mlflow_registry import Registered, Registry
 from flows.reports import doctor
 from flows.reports.status import VersionRow, status
-from flows.settings import Settings, apply_environment
+from flows.settings import Settings
 from serving.repository.store import Repository
 
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 BROKEN = -1
-_NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    """A command that runs in the tests' process sets the logs up for itself."""
-    loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
-    before = [(logger.level, logger.handlers) for logger in loggers]
-    yield
-    for logger, (level, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers = handlers
-
-
-@pytest.fixture(scope="session")
-def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with an MLflow database, which the environment points to while the tests run."""
-    before = dict(os.environ)
-    home = tmp_path_factory.mktemp("home")
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "HOTSWAP_HOME", "HOTSWAP_MODELS_REPO"):
-        os.environ.pop(name, None)
-    apply_environment(Settings(home=home, models_repo=home / "unused"))
-    Registry(home / "artifacts").check()
-    yield home
-    os.environ.clear()
-    os.environ.update(before)
+NUMBERS = itertools.count(1)
 
 
 def go_live(
@@ -93,7 +70,7 @@ class Pipeline:
 
     def begin_anew(self) -> None:
         """Go on with another model, of which nothing is known yet."""
-        self.model = f"tiny{os.getpid()}_{next(_NUMBERS)}"
+        self.model = f"tiny{os.getpid()}_{next(NUMBERS)}"
         self.run_id = self.registry.start_run(self.model, "run", {}, {})
 
     @property
@@ -110,14 +87,14 @@ class Pipeline:
 
     def register(self, kind: int) -> Registered:
         """Register the tiny model of this kind; `BROKEN` has a graph and variables that do not fit together."""
-        directory = self.directory / f"source-{next(_NUMBERS)}"
+        directory = self.directory / f"source-{next(NUMBERS)}"
         source = self.sources(directory, 1 if kind == BROKEN else kind, "saved_model")
         if kind == BROKEN:
             (source / "variables" / "variables.index").write_bytes(b"no index")
         uri = self.registry.log_model(self.run_id, source, ROWS, self.answers(kind))
         above = promotion.highest_version_seen(self.settings, self.model)
         return self.registry.register(
-            self.run_id, self.model, uri, above, self.directory / f"registered-{next(_NUMBERS)}"
+            self.run_id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
         )
 
     def stamp(self, registered: Registered, kind: int) -> dict[str, Any]:
@@ -164,45 +141,48 @@ def examine_without_server(settings: Settings) -> list[Finding]:
     return others
 
 
-@pytest.fixture
-def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
-    """A model of its own name, with nobody listening on the ports of the settings."""
-    settings = Settings(home=mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
-    registry = Registry(mlflow_home / "artifacts")
-    return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(_NUMBERS)}", tiny_model, tmp_path)
-
-
-@pytest.fixture
-def replicas(offline: Pipeline, model_server: Any, tmp_path: Path) -> tuple[Pipeline, list[Any]]:
-    """The same with two running servers, both in `HOTSWAP_SERVING_ENDPOINTS`; they begin without any model."""
-    config = tmp_path / "models.config"
-    config.write_text("model_config_list {}")
-    servers = [
-        model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0)
-        for _ in range(2)
-    ]
-    offline.settings = with_endpoints(offline.settings, *((each.rest_port, each.grpc_port) for each in servers))
-    return offline, servers
-
-
 def with_endpoints(settings: Settings, *ports: tuple[int, int]) -> Settings:
     """The settings with these REST and gRPC ports as endpoints."""
     text = ", ".join(f"http://127.0.0.1:{rest} 127.0.0.1:{grpc}" for rest, grpc in ports)
     return settings.model_copy(update={"serving_endpoints": text, "server_timeout_seconds": 10.0})
 
 
-@pytest.fixture
-def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
-    """The same with a running server, as that of ``hotswap up``, which begins without any model."""
-    config = tmp_path / "models.config"
-    config.write_text("model_config_list {}")
-    server = model_server(
-        model_config_file=config,
-        allow_version_labels_for_unavailable_models=True,
-        max_num_load_retries=0,
-        default_version_label=STABLE,
-    )
-    offline.settings = offline.settings.model_copy(
-        update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}
-    )
-    return offline
+def answered(pipeline: Pipeline, **how: Any) -> set[int | None]:
+    """The versions that answer over both protocols."""
+    with (
+        RestClient(pipeline.settings.rest_url) as rest,
+        GrpcClient(pipeline.settings.grpc_target) as grpc,
+    ):
+        return {client.predict(pipeline.model, ROWS, **how).version for client in (rest, grpc)}
+
+
+def change_golden_answer(pipeline: Pipeline, version: int) -> None:
+    """Make a version answer otherwise than it was published to."""
+    stamp = pipeline.repository.path(pipeline.model, version) / "assets.extra" / "hotswap.json"
+    changed = json.loads(stamp.read_text())
+    changed["golden"]["outputs"][0][0] += 1
+    stamp.write_text(json.dumps(changed))
+
+
+def states(pipeline: Pipeline) -> list[dict[int, str]]:
+    """What every server has of the model."""
+    with running_server(pipeline.settings) as servers:
+        assert servers is not None
+        return servers.each(lambda server: server.states(pipeline.model))
+
+
+def served(pipeline: Pipeline) -> set[int]:
+    """The versions that any server has available."""
+    return {version for found in states(pipeline) for version, state in found.items() if state == "AVAILABLE"}
+
+
+def assert_gone(pipeline: Pipeline) -> None:
+    """Nobody has the model, and nobody misses it."""
+    assert served(pipeline) == set()
+    assert pipeline.model not in pipeline.repository.models()
+    assert pipeline.model not in pipeline.repository.read_config()
+    assert pipeline.registry.aliases(pipeline.model) == {}
+    assert drift.repair(pipeline.settings, pipeline.model) == drift.Repair(pipeline.model, (), ())
+    assert doctor.examine(pipeline.settings) == []
+    assert status(pipeline.settings) == []
+    assert pipeline.repository.models() == []
