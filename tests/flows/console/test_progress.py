@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def program(body: str) -> list[str]:
-    return [sys.executable, "-c", f"import logging, os, sys\nfrom flows import progress\n{body}"]
+    return [sys.executable, "-c", f"import logging, os, sys\nfrom flows.console import progress\n{body}"]
 
 
 def test_a_training_on_a_terminal_says_at_once_what_it_does_and_ends_with_its_result() -> None:
