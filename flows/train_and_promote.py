@@ -22,7 +22,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.console import progress
-from flows.endpoints.live_server import ask_first
+from flows.endpoints.preflight import ask_first
 from flows.gate.gates import Check, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, SandboxServer

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clients import GrpcClient, RestClient
-from flows.endpoints.live_server import running_server
+from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.promotion import promotion
 from flows.promotion.labelling import STABLE

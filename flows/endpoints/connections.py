@@ -1,4 +1,4 @@
-"""How does this process ask the model server?"""
+"""Connects to the model server: one client a protocol, with the credentials of the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def rest_client(settings: Settings, timeout_seconds: float = 10.0) -> RestClient
     Raises:
         InvalidSettings: The token cannot be read.
     """
-    return RestClient(settings.endpoints[0].rest_url, timeout_seconds, access(settings))
+    return RestClient(settings.endpoints[0].rest_url, timeout_seconds, credentials(settings))
 
 
 def grpc_client(settings: Settings, timeout_seconds: float = 10.0) -> GrpcClient:
@@ -26,7 +26,7 @@ def grpc_client(settings: Settings, timeout_seconds: float = 10.0) -> GrpcClient
     Raises:
         InvalidSettings: The token cannot be read.
     """
-    return GrpcClient(settings.endpoints[0].grpc_target, timeout_seconds, access(settings))
+    return GrpcClient(settings.endpoints[0].grpc_target, timeout_seconds, credentials(settings))
 
 
 def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
@@ -45,9 +45,9 @@ def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
     return label
 
 
-def access(settings: Settings) -> Credentials:
+def credentials(settings: Settings) -> Credentials:
     """
-    What the model server wants to see.
+    The token that the model server requires, where one is set.
 
     Raises:
         InvalidSettings: The token cannot be read.

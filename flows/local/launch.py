@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import progress
-from flows.endpoints.live_server import ask_first
+from flows.endpoints.preflight import ask_first
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
 from flows.promotion.labelling import STABLE, validate_label

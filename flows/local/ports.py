@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 import psutil
 
 from clients.rest_client import RestClient
-from flows.endpoints.connections import access
+from flows.endpoints.connections import credentials
 from flows.settings import Settings
 from serving.protocol.errors import HotswapError
 
@@ -73,7 +73,7 @@ def _listener(settings: Settings, port: int) -> str:
 def _repository(settings: Settings, port: int) -> str:
     if port not in (settings.rest_port, settings.grpc_port):
         return ""
-    with suppress(HotswapError), RestClient(settings.rest_url, _ASK_SECONDS, access(settings)) as client:
+    with suppress(HotswapError), RestClient(settings.rest_url, _ASK_SECONDS, credentials(settings)) as client:
         served = client.served()
         if served is not None:
             return f"it is the hotswap server of {served.repository or 'an unknown repository'}"

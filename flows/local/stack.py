@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.console import progress
-from flows.endpoints.live_server import servable_entries
+from flows.endpoints.model_entries import servable_entries
 from flows.local.instance import only_instance
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flows.endpoints.live_server import LiveServer, WrongAnswer, running_server
+from flows.endpoints.golden_rows import WrongAnswer
+from flows.endpoints.live_server import LiveServer
+from flows.endpoints.servers import running_server
 from flows.settings import Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError
 from serving.repository.store import Repository

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.endpoints.live_server import on_running_servers, running_server
+from flows.endpoints.servers import on_running_servers, running_server
 from flows.settings import Settings
 from serving.protocol.errors import HotswapError, InvalidRequest
 from serving.repository.model_config import ModelEntry, parse, render

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.endpoints.live_server import Endpoints, ask_first, on_running_servers, own_server, running_server
+from flows.endpoints.own_server import own_server
+from flows.endpoints.preflight import ask_first
+from flows.endpoints.servers import Endpoints, on_running_servers, running_server
 from flows.journal import Entry, Journal
 from flows.promotion import history, labelling, removal
 from flows.promotion.bake import watch

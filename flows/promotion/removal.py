@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.endpoints.live_server import ask_first, on_running_servers
+from flows.endpoints.preflight import ask_first
+from flows.endpoints.servers import on_running_servers
 from flows.journal import Entry, Journal
 from flows.promotion import labelling
 from flows.promotion.labelling import STABLE, attempt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flows.endpoints.live_server import ask_first
+from flows.endpoints.preflight import ask_first
 from flows.journal import Journal
 from flows.promotion import labelling
 from flows.promotion.labelling import Change

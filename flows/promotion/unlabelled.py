@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from flows.endpoints.live_server import running_server
+from flows.endpoints.servers import running_server
 from flows.promotion import labelling
 from flows.promotion.labelling import STABLE
 from flows.settings import Settings

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.endpoints.live_server import Endpoints, ModelAtServer, running_server
+from flows.endpoints.servers import Endpoints, running_server
+from flows.endpoints.views import ModelAtServer
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
@@ -188,7 +189,7 @@ def look(settings: Settings, model: str, servers: Endpoints | None) -> Seen:
         configured=model in config and config[model].base_path == str(repository.base_path(model)),
         entries=entries,
         registry=registry,
-        servers=None if servers is None or not servers else servers.look(model),
+        servers=None if servers is None or not servers else servers.view(model),
         registry_error=registry_error,
         journal_error=journal_error,
         open_runs=tuple(path.name for path in open_runs.left(settings).get(model, [])),
@@ -474,7 +475,7 @@ def _mend(settings: Settings, model: str, servers: Endpoints | None) -> None:
     if seen.published and (not seen.configured or any(_is_behind(seen, each) for each in seen.servers or ())):
         labelling.restore(settings, model, seen.labels)
         if servers is not None:
-            servers.told(lambda server: server.wait_settled(model, seen.published))
+            servers.each_reachable(lambda server: server.wait_settled(model, seen.published))
             seen = look(settings, model, servers)
     lost = [version for version in _lost(seen) if _can_be_registered_again(seen, version)]
     if lost:

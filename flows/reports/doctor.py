@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.endpoints.live_server import observed_servers
+from flows.endpoints.servers import observed_servers
 from flows.journal import BrokenJournal, Journal
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_access import PrefectUnavailable

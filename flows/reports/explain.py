@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.live_server import NOT_SERVED, observed_servers, state_reported
+from flows.endpoints.servers import observed_servers
+from flows.endpoints.views import NOT_SERVED, state_reported
 from flows.journal import Journal
 from flows.promotion import labelling
 from flows.registry.reader import read_run_tags, read_version_tags
@@ -124,9 +125,9 @@ def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple
     with observed_servers(settings) as servers:
         if not servers:
             return NOT_SERVED, None
-        digests = set(servers.told(lambda server: server.digest(model, version))) - {None}
+        digests = set(servers.each_reachable(lambda server: server.digest(model, version))) - {None}
         other = next(iter(digests - {on_disk}), None)
-        return state_reported(servers.look(model), version), other or next(iter(digests), None)
+        return state_reported(servers.view(model), version), other or next(iter(digests), None)
 
 
 def _is_about(facts: object, version: int) -> bool:

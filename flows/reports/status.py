@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.live_server import Endpoints, observed_servers, state_reported
+from flows.endpoints.servers import Endpoints, observed_servers
+from flows.endpoints.views import state_reported
 from flows.promotion import removal
 from flows.reconciliation import drift
 from flows.reconciliation.drift import Seen

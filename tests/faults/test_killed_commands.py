@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from flows.endpoints.live_server import running_server
+from flows.endpoints.servers import running_server
 from flows.promotion import promotion
 from flows.promotion.history import replay
 from flows.reconciliation import drift

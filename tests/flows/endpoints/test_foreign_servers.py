@@ -16,8 +16,9 @@ import requests
 from clients import GrpcClient, RestClient
 from clients.client import PredictClient
 from flows.cli import run
-from flows.endpoints.live_server import ServersDisagree, ask_first, running_server
 from flows.endpoints.ownership import ForeignServer
+from flows.endpoints.preflight import ServersDisagree, ask_first
+from flows.endpoints.servers import running_server
 from flows.promotion import labelling, promotion, retention
 from flows.promotion.bake import watch
 from flows.reconciliation import drift

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clients import GrpcClient, RestClient
-from flows.endpoints.live_server import running_server
+from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.local.reconciler import Reconciler
 from flows.promotion import labelling, promotion
