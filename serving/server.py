@@ -24,10 +24,10 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from serving.access import BearerToken, read_grpc_credentials, read_rest_context, read_token
 from serving.grpc.api import OPTIONS, Lasting, add_services
-from serving.inference.data_plane import DataPlane, entries_of
+from serving.inference.data_plane import DataPlane
 from serving.protocol.errors import HotswapError, ServingError
 from serving.protocol.text_protos import read_text_proto
-from serving.repository.model_config import ModelEntry
+from serving.repository.model_config import ModelEntry, entries_of
 from serving.rest.api import RestApi
 from serving.rest.http import HttpLimits, HttpServer
 from serving.settings import ServerSettings
@@ -173,7 +173,7 @@ class Server:
         """Wait until every configured model is available, or the server is told to stop."""
         assert self._stop is not None
         try:
-            loading = asyncio.ensure_future(self.data_plane.start(entries, has_config))
+            loading = asyncio.ensure_future(self.data_plane.models.start(entries, has_config))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -278,7 +278,7 @@ class Server:
         while seconds > 0 and path is not None:
             await asyncio.sleep(seconds)
             try:
-                await self.data_plane.adopt(_read(read_config, path))
+                await self.data_plane.models.adopt(_read(read_config, path))
             except (ServingError, StartupError) as exc:
                 log.warning("config file not applied path=%s: %s", path, exc)
 

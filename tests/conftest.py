@@ -88,7 +88,7 @@ def build_tiny_model(target: Path, version: int) -> None:
 def wait_available(server: Any, model: str, *versions: int) -> None:
     """Wait until all these versions answer: the ports open as soon as one of them does."""
     deadline = time.monotonic() + 30
-    while None in [server.data_plane.servable(model, version) for version in versions]:
+    while None in [server.data_plane.models.servable(model, version) for version in versions]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -191,7 +191,7 @@ class _PredictionService:
                 quick.succeed(response, trailer)
                 metrics.answers.append((model, "Predict", "GRPC", time.perf_counter() - started))
 
-        self._data_plane.submit(call, arrays, done, is_short=True)
+        self._data_plane.submit(call, arrays, done)
         return True
 
     def _encoded(self, call: Call, outputs: list[Array]) -> bytes:
@@ -212,7 +212,7 @@ class _PredictionService:
         return response.SerializeToString()
 
     def _bound(self, request: PredictRequest, context: Any = None) -> tuple[Call, list[Array]]:
-        changes = self._data_plane.changes
+        changes = self._data_plane.models.changes
         before = request.bound(changes)
         if before is not None:
             if context is not None:
@@ -278,7 +278,7 @@ class _PredictionService:
         return ServableHandle(self._find(_required_spec(request), context))
 
     def _find(self, spec: ModelSpec, context: Any) -> Servable:
-        servable = self._data_plane.find(spec)
+        servable = self._data_plane.models.find(spec)
         if context is not None:
             context.set_trailing_metadata(_trailer(servable.version))
         return servable
@@ -308,7 +308,7 @@ class _ModelService:
             )
         counted = self._data_plane.metrics.counted
         before = {name: counted(name) for name in request.metric_names}
-        await self._data_plane.reload(request.config)
+        await self._data_plane.models.reload(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         for name, count in before.items():

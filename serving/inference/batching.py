@@ -69,7 +69,6 @@ class Merger:
         arrays: list[Array],
         done: Done,
         api: str = "Predict",
-        is_short: bool = False,
         caller: object = None,
     ) -> None:
         """
@@ -79,7 +78,6 @@ class Merger:
 
         Args:
             api: Which kind of inference the metrics count this as.
-            is_short: Whether it has been found out that the call `is_short` for these arrays.
             caller: Who waits for the answer before it asks again; None if that is not known.
         """
         started = time.perf_counter()
@@ -89,7 +87,7 @@ class Merger:
         if not (runs_at_once or self._waiting or self._has_run_one):
             self._loop.call_soon(self._end_turn)
             runs_at_once = self._has_run_one = self._expects_one
-        if runs_at_once and is_short:
+        if runs_at_once and call.is_short(arrays):
             self.runs += 1
             try:
                 outputs = call.run(arrays)

@@ -19,7 +19,7 @@ def status_response(data_plane: DataPlane, spec: ModelSpec) -> Any:
         ServableNotFound: The server has never seen this model or version.
     """
     response = get_model_status_pb2.GetModelStatusResponse()
-    for status in data_plane.status(spec):
+    for status in data_plane.models.status(spec):
         each = response.model_version_status.add(version=status.version, state=int(status.state))
         each.status.error_code = status.code.value[0]
         each.status.error_message = status.message

@@ -1,8 +1,7 @@
 """
-What does models.config say?
+Reads and writes ``models.config``: a ``ModelServerConfig`` in protobuf's text format.
 
-`models.config` is a ``ModelServerConfig`` in protobuf's text format. It is read and written here without TensorFlow, so
-that the command line can do it in milliseconds.
+That needs no TensorFlow, so that the command line can do it in milliseconds.
 
 Source: tensorflow_serving/config/model_server_config.proto
 """
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -50,6 +50,11 @@ def parse(text: str) -> list[ModelEntry]:
         message = text_format.Parse(text, wire.ModelServerConfig())
     except text_format.ParseError as exc:
         raise InvalidRequest(f"models.config: {exc}") from exc
+    return entries_of(message)
+
+
+def entries_of(message: Any) -> list[ModelEntry]:
+    """The models that a ``ModelServerConfig`` lists, be it ours or TensorFlow Serving's."""
     return [_entry(config) for config in message.model_config_list.config]
 
 
@@ -78,7 +83,7 @@ def _policy_message(policy: VersionPolicy) -> _Policy:
     return _Policy(latest=_Policy.Latest(num_versions=policy.count))
 
 
-def _entry(config: wire.ModelConfig) -> ModelEntry:
+def _entry(config: Any) -> ModelEntry:
     return ModelEntry(
         name=config.name,
         base_path=config.base_path,
@@ -90,7 +95,7 @@ def _entry(config: wire.ModelConfig) -> ModelEntry:
     )
 
 
-def _policy(policy: _Policy) -> VersionPolicy:
+def _policy(policy: Any) -> VersionPolicy:
     if policy.HasField("all"):
         return All()
     if policy.HasField("specific"):

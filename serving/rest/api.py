@@ -35,8 +35,9 @@ from tensorflow_serving.apis import input_pb2
 from serving.access import BearerToken
 from serving.inference import examples
 from serving.inference.batching import Result
-from serving.inference.data_plane import DataPlane, State
+from serving.inference.data_plane import DataPlane
 from serving.inference.replies import signature_map, status_response
+from serving.lifecycle.manager import State
 from serving.protocol.errors import InvalidRequest, ServingError
 from serving.protocol.model_spec import ModelSpec
 from serving.protocol.tensors import Array
@@ -226,7 +227,7 @@ class RestApi:
                 seconds = time.perf_counter() - started
                 self._data_plane.metrics.answers.append((route.name, route.verb, "REST", seconds))
 
-        self._data_plane.submit(call, arrays, done, is_short=True, caller=respond)
+        self._data_plane.submit(call, arrays, done, caller=respond)
         return None
 
     def _bound(self, route: _Route, content: bytes) -> tuple[Call, list[Array], bool]:
@@ -236,14 +237,14 @@ class RestApi:
         Requests to one path mostly differ in their values alone: until something changes, plain rows go to the call
         that the last such request was bound to.
         """
-        changes = self._data_plane.changes
+        changes = self._data_plane.models.changes
         if route.rows_call is not None and route.rows_call[0] == changes:
             before = route.rows_call[1]()
             if before is not None and (rows := read_plain_rows(content)) is not None:
                 return before, [rows], True
         assert route.spec is not None
         body, signature_name = read_body(content)
-        servable = self._data_plane.find(route.spec)
+        servable = self._data_plane.models.find(route.spec)
         signature = self._signature(servable, signature_name)
         has_doubles = signature.name in servable.double_signatures
         inputs, by_rows = read_predict(content, body, signature, has_doubles)
@@ -290,7 +291,7 @@ class RestApi:
         else:
             fields, signature_name = await work(read_body, content)
             source = await work(read_examples, fields)
-        with self._data_plane.acquire(spec) as handle:
+        with self._data_plane.models.acquire(spec) as handle:
             arguments = self._data_plane, handle, signature_name, source, self._timeout_seconds
             if verb == "classify":
                 results = _classifications(await examples.classify(*arguments))
@@ -300,7 +301,7 @@ class RestApi:
 
     async def _predict(self, spec: ModelSpec, content: bytes, work: _Work) -> Response:
         body, signature_name = await work(read_body, content)
-        with self._data_plane.acquire(spec) as handle:
+        with self._data_plane.models.acquire(spec) as handle:
             signature = self._signature(handle.servable, signature_name)
             has_doubles = signature.name in handle.servable.double_signatures
             inputs, by_rows = await work(read_predict, content, body, signature, has_doubles)
@@ -308,7 +309,7 @@ class RestApi:
 
     async def _predict_huge(self, spec: ModelSpec, content: bytes) -> Response:
         try:
-            handle = self._data_plane.acquire(spec)
+            handle = self._data_plane.models.acquire(spec)
         except ServingError:
             await self._in_thread(read_huge_predict, content, {}, ())  # what cannot be read is told first
             raise
@@ -342,7 +343,7 @@ class RestApi:
         if not with_metadata:
             status = _proto_json(status_response(self._data_plane, spec))
             return Response(HTTPStatus.OK, f"{status}\n".encode())
-        with self._data_plane.acquire(spec) as handle:
+        with self._data_plane.models.acquire(spec) as handle:
             model_spec = {"name": handle.servable.model, "version": str(handle.version), "signature_name": ""}
             text = (
                 f'{{\n"model_spec":{_indented(model_spec)}\n,\n'
@@ -368,10 +369,10 @@ class RestApi:
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", TEXT)
 
     async def _models(self) -> Response:
-        repository = await self._data_plane.repository()
-        rows = [row for name in self._data_plane.models() for row in self._versions(name)]
+        repository = await self._data_plane.models.repository()
+        rows = [row for name in self._data_plane.models.names() for row in self._versions(name)]
         if repository is not None:
-            base_paths = self._data_plane.base_paths()
+            base_paths = self._data_plane.models.base_paths()
             await asyncio.to_thread(_tell_place, rows, base_paths, Path(repository.path))
         page = {
             "server": self._data_plane.id,
@@ -382,17 +383,17 @@ class RestApi:
         return Response(HTTPStatus.OK, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def _versions(self, model: str) -> list[dict[str, Any]]:
-        labels = self._data_plane.labels(model)
+        labels = self._data_plane.models.labels(model)
         rows = []
-        for status in self._data_plane.status(ModelSpec(model)):
-            servable = self._data_plane.servable(model, status.version)
+        for status in self._data_plane.models.status(ModelSpec(model)):
+            servable = self._data_plane.models.servable(model, status.version)
             stamp = _stamp(servable) if servable is not None else {}
             rows.append(
                 {
                     "model": model,
                     "version": status.version,
                     "state": State(status.state).name,
-                    "error": explained(status.message) or self._data_plane.problem(model),
+                    "error": explained(status.message) or self._data_plane.models.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.get("digest"),
                     "run_id": stamp.get("run_id"),

@@ -146,7 +146,7 @@ def test_a_version_may_go_before_its_answer_is_understood(
                 shutil.rmtree(base_path / "2")
                 wait_available(server, "tiny", 1)
                 deadline = time.monotonic() + 30
-                while server.data_plane.servable("tiny", 2) is not None:
+                while server.data_plane.models.servable("tiny", 2) is not None:
                     assert time.monotonic() < deadline
             return super().metadata(model, version=version, label=label)
 

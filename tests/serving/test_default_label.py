@@ -182,7 +182,7 @@ def slow_first(versions: Path) -> Path:
 def first_answers(server: Any, ask: Callable[[], set[int | None]]) -> list[set[int | None]]:
     """What is answered until all versions are there."""
     found = [ask()]
-    while None in [server.data_plane.servable("tiny", version) for version in (1, 2, 3)]:
+    while None in [server.data_plane.models.servable("tiny", version) for version in (1, 2, 3)]:
         found.append(ask())
     return [*found, ask()]
 

@@ -49,7 +49,7 @@ async def serving(*entries: ModelEntry, **settings: Any) -> AsyncIterator[DataPl
     defaults = {"max_num_load_retries": 0, "load_retry_interval_micros": 50_000}
     data_plane = DataPlane(ServerSettings(**{**defaults, **settings}))
     try:
-        await data_plane.start(entries)
+        await data_plane.models.start(entries)
         yield data_plane
     finally:
         await data_plane.close()
@@ -57,7 +57,7 @@ async def serving(*entries: ModelEntry, **settings: Any) -> AsyncIterator[DataPl
 
 async def ask(data_plane: DataPlane, spec: ModelSpec = LATEST) -> int:
     """The version that answers, as its answer tells."""
-    with data_plane.acquire(spec) as handle:
+    with data_plane.models.acquire(spec) as handle:
         signature = handle.servable.signatures["serving_default"]
         outputs = await data_plane.run(handle.servable, signature, {"input": np.zeros((1, 4), dtype=np.float32)})
     return int(outputs["output"][0][0])
@@ -72,7 +72,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def states(data_plane: DataPlane, model: str = "tiny") -> dict[int, State]:
     """The state of every version."""
-    return {status.version: status.state for status in data_plane.status(ModelSpec(model))}
+    return {status.version: status.state for status in data_plane.models.status(ModelSpec(model))}
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -142,7 +142,7 @@ def test_a_new_version_is_prepared_for_what_the_one_before_was_asked(tiny_model:
             await ask(data_plane)
             tiny_model(tmp_path / "tiny", 2)
             await until(lambda: states(data_plane).get(2) is State.AVAILABLE)
-            servable = data_plane.servable("tiny", 2)
+            servable = data_plane.models.servable("tiny", 2)
             assert servable is not None
             assert servable.prepared == {"serving_default"}
 
@@ -164,7 +164,7 @@ def test_only_what_holds_no_lock_runs_at_a_low_priority(tiny_model: TinyModel, t
         async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
             assert "background" not in priorities()
             tiny_model(tmp_path / "tiny", 2)
-            await until(lambda: data_plane.servable("tiny", 2) is not None)
+            await until(lambda: data_plane.models.servable("tiny", 2) is not None)
             found = priorities()
             assert found["background"] == found["load"] + NICENESS
 
@@ -188,7 +188,7 @@ def test_a_model_is_ready_once_all_its_versions_were_removed(tiny_model: TinyMod
             await until(data_plane.ready)
             tiny_model(tmp_path / "tiny", 3)
             await until(lambda: states(data_plane).get(3) is State.AVAILABLE)
-            await data_plane.reload_entries([replace(entry, policy=Specific((3,)))])
+            await data_plane.models.reload_entries([replace(entry, policy=Specific((3,)))])
             (tmp_path / "tiny" / "3").rename(tmp_path / "away")
             await until(lambda: states(data_plane)[3] is State.END)
             assert not data_plane.ready()
@@ -209,7 +209,7 @@ def test_removing_a_version_brings_back_the_one_before(tiny_model: TinyModel, tm
             await until(lambda: states(data_plane)[2] is State.END)
             assert await ask(data_plane) == 1
             with pytest.raises(ServableNotFound, match=r"Servable not found for request: Specific\(tiny, 2\)"):
-                data_plane.acquire(ModelSpec("tiny", version=2))
+                data_plane.models.acquire(ModelSpec("tiny", version=2))
             (tmp_path / "retired").rename(tmp_path / "tiny" / "2")
             await until(lambda: states(data_plane)[2] is State.AVAILABLE)
             assert await ask(data_plane) == 2
@@ -234,7 +234,7 @@ def test_an_emptied_base_path_unloads_a_missing_one_does_not(tiny_model: TinyMod
             (base_path / "1").rename(tmp_path / "1")
             await until(lambda: states(data_plane)[1] is State.END)
             with pytest.raises(ServableNotFound, match=r"Servable not found for request: Latest\(tiny\)"):
-                data_plane.acquire(LATEST)
+                data_plane.models.acquire(LATEST)
 
     run(main())
 
@@ -245,7 +245,7 @@ def test_a_version_in_use_is_freed_after_its_last_request(tiny_model: TinyModel,
     async def main() -> None:
         tiny_model(tmp_path / "tiny", 1)
         async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
-            with data_plane.acquire(LATEST) as handle:
+            with data_plane.models.acquire(LATEST) as handle:
                 tiny_model(tmp_path / "tiny", 2)
                 await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.UNLOADING})
                 signature = handle.servable.signatures["serving_default"]
@@ -300,7 +300,7 @@ def test_a_version_without_its_variables_is_a_failed_load(tiny_model: TinyModel,
             shutil.rmtree(broken / "variables")
             broken.rename(tmp_path / "tiny" / "2")
             await until(lambda: states(data_plane).get(2) is State.END)
-            status = data_plane.status(ModelSpec("tiny", version=2))[0]
+            status = data_plane.models.status(ModelSpec("tiny", version=2))[0]
             assert status.code is grpc.StatusCode.NOT_FOUND
             assert status.message.endswith("variables.index; No such file or directory")
             assert await ask(data_plane) == 1
@@ -389,7 +389,7 @@ def test_policies_change_by_reload(tiny_model: TinyModel, tmp_path: Path) -> Non
                 (Latest(), {3}),
             ]
             for policy, expected in policies:
-                await data_plane.reload_entries([ModelEntry("tiny", path, policy)])
+                await data_plane.models.reload_entries([ModelEntry("tiny", path, policy)])
                 await until(lambda expected=expected: available() == expected)  # type: ignore[misc]
 
     run(main())
@@ -408,14 +408,14 @@ def test_labels_only_point_at_available_versions(tiny_model: TinyModel, tmp_path
         async with serving(*entry()) as data_plane:
             await until(lambda: set(states(data_plane).values()) == {State.AVAILABLE})
             for version in (1, 2):
-                await data_plane.reload_entries(entry(stable=version))
+                await data_plane.models.reload_entries(entry(stable=version))
                 assert await ask(data_plane, ModelSpec("tiny", label="stable")) == version
             with pytest.raises(LabelNotAssignable, match="Request to assign label to version 9 of model tiny"):
-                await data_plane.reload_entries(entry(stable=1, other=9))
-            assert data_plane.labels("tiny") == {"stable": 2}
-            await data_plane.reload_entries(entry())
+                await data_plane.models.reload_entries(entry(stable=1, other=9))
+            assert data_plane.models.labels("tiny") == {"stable": 2}
+            await data_plane.models.reload_entries(entry())
             with pytest.raises(InvalidRequest, match="Unrecognized servable version label: stable"):
-                data_plane.acquire(ModelSpec("tiny", label="stable"))
+                data_plane.models.acquire(ModelSpec("tiny", label="stable"))
 
     run(main())
 
@@ -430,11 +430,11 @@ def test_a_failed_reload_leaves_everything_as_it_was(tiny_model: TinyModel, tmp_
         labelled = ModelEntry("tiny", str(tmp_path / "tiny"), All(), {"stable": 1})
         async with serving(tiny) as data_plane:
             with pytest.raises(GraphError, match=r"1 model\(s\) did not become available"):
-                await data_plane.reload_entries([labelled, ModelEntry("broken", str(tmp_path / "broken"))])
+                await data_plane.models.reload_entries([labelled, ModelEntry("broken", str(tmp_path / "broken"))])
             assert await ask(data_plane) == 1
-            assert data_plane.labels("tiny") == {}
-            await data_plane.reload_entries([labelled])
-            assert data_plane.labels("tiny") == {"stable": 1}
+            assert data_plane.models.labels("tiny") == {}
+            await data_plane.models.reload_entries([labelled])
+            assert data_plane.models.labels("tiny") == {"stable": 1}
 
     run(main())
 
@@ -452,15 +452,15 @@ def test_an_adopted_config_serves_what_can_be_loaded(tiny_model: TinyModel, tmp_
                 name=name, base_path=f"file://{tmp_path / name}", model_platform="tensorflow"
             )
         async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
-            await data_plane.adopt(config)
-            await until(lambda: data_plane.servable("other", 1) is not None)
+            await data_plane.models.adopt(config)
+            await until(lambda: data_plane.models.servable("other", 1) is not None)
             await until(lambda: states(data_plane, "broken") == {1: State.END})
-            found = [data_plane.servable(name, 1) for name in ("tiny", "other")]
-            await data_plane.adopt(config)
-            assert [data_plane.servable(name, 1) for name in ("tiny", "other")] == found
+            found = [data_plane.models.servable(name, 1) for name in ("tiny", "other")]
+            await data_plane.models.adopt(config)
+            assert [data_plane.models.servable(name, 1) for name in ("tiny", "other")] == found
             assert states(data_plane, "broken") == {1: State.END}
             with pytest.raises(FailedPrecondition, match="Cannot transition to requested config"):
-                await data_plane.adopt(model_server_config_pb2.ModelServerConfig())
+                await data_plane.models.adopt(model_server_config_pb2.ModelServerConfig())
 
     run(main())
 
@@ -479,7 +479,7 @@ def test_the_highest_version_decides_whether_a_model_has_failed(
                 (tmp_path / "tiny" / str(version)).mkdir(parents=True)
         with nullcontext() if starts else pytest.raises(GraphError, match="name: tiny version: 4"):
             async with serving(ModelEntry("tiny", str(tmp_path / "tiny"), All())) as data_plane:
-                await until(lambda: data_plane.servable("tiny", 4) is not None)
+                await until(lambda: data_plane.models.servable("tiny", 4) is not None)
 
     run(main())
 
@@ -497,14 +497,14 @@ def test_versions_may_bring_their_own_batching_parameters(tiny_model: TinyModel,
         async with serving(entry, enable_batching=True, enable_per_model_batching_parameters=True) as data_plane:
             await until(lambda: states(data_plane) == {2: State.AVAILABLE, 1: State.AVAILABLE})
             for version, error in ((1, None), (2, "Task size 5 is larger than maximum input batch size 4")):
-                servable = data_plane.servable("tiny", version)
+                servable = data_plane.models.servable("tiny", version)
                 assert servable is not None
                 with pytest.raises(InvalidRequest, match=error) if error else nullcontext():
                     inputs = {"input": np.zeros((5, 4), np.float32)}
                     data_plane.bind(servable, servable.signatures["serving_default"], inputs)
             (tmp_path / "3").rename(tmp_path / "staged" / "3")
             await until(lambda: states(data_plane).get(3) is State.END)
-            failed = data_plane.status(ModelSpec("tiny", 3))[0]
+            failed = data_plane.models.status(ModelSpec("tiny", 3))[0]
             assert (failed.code.name, failed.message) == ("INVALID_ARGUMENT", "max_batch_size must be positive; was 0")
 
     run(main())
@@ -542,7 +542,7 @@ def test_invalid_configs_are_refused(
         base: dict[str, Any] = {"name": "tiny", "base_path": str(tmp_path / "tiny")}
         async with serving(ModelEntry(**base)) as data_plane:
             with pytest.raises(error) as caught:
-                await data_plane.reload_entries([ModelEntry(**{**base, **change}) for change in changes])
+                await data_plane.models.reload_entries([ModelEntry(**{**base, **change}) for change in changes])
             assert caught.value.message == message
             assert await ask(data_plane) == 1
 
@@ -557,16 +557,18 @@ def test_a_reload_that_waits_for_a_missing_path_blocks_nothing(tiny_model: TinyM
         tiny = ModelEntry("tiny", str(tmp_path / "tiny"))
         late = ModelEntry("late", str(tmp_path / "late"))
         async with serving(tiny) as data_plane:
-            first = asyncio.create_task(data_plane.reload_entries([tiny, late]))
+            first = asyncio.create_task(data_plane.models.reload_entries([tiny, late]))
             tiny_model(tmp_path / "tiny", 2)
             await until(lambda: states(data_plane).get(2) is State.AVAILABLE)
-            second = asyncio.create_task(data_plane.reload_entries([tiny, late]))
+            second = asyncio.create_task(data_plane.models.reload_entries([tiny, late]))
             with pytest.raises(ServerUnavailable):
                 await first
             second.cancel()
             tiny_model(tmp_path / "late", 5)
-            await until(lambda: "late" in data_plane.models() and states(data_plane, "late").get(5) is State.AVAILABLE)
-            await data_plane.reload_entries([tiny])
+            await until(
+                lambda: "late" in data_plane.models.names() and states(data_plane, "late").get(5) is State.AVAILABLE
+            )
+            await data_plane.models.reload_entries([tiny])
             await until(lambda: states(data_plane, "late")[5] is State.END)
 
     run(main())
@@ -577,13 +579,13 @@ def test_an_empty_server_knows_nothing(tmp_path: Path) -> None:
 
     async def main() -> None:
         data_plane = DataPlane(ServerSettings())
-        await data_plane.start([], has_config=False)
+        await data_plane.models.start([], has_config=False)
         with pytest.raises(ServerUnavailable, match=r"Model labels does not init yet\.stable"):
-            data_plane.acquire(ModelSpec("tiny", label="stable"))
+            data_plane.models.acquire(ModelSpec("tiny", label="stable"))
         with pytest.raises(ServableNotFound, match="Could not find any versions of model tiny"):
-            data_plane.status(LATEST)
+            data_plane.models.status(LATEST)
         with pytest.raises(FailedPrecondition, match="Cannot transition to requested config"):
-            await data_plane.reload(model_server_config_pb2.ModelServerConfig())
+            await data_plane.models.reload(model_server_config_pb2.ModelServerConfig())
         await data_plane.close()
 
     run(main())
