@@ -1,4 +1,4 @@
-"""The repair of what does not agree as a flow, for those who start it from Prefect, and for `hotswap up`."""
+"""The reconcile flow, which makes all sides of every model agree: for Prefect's page, and for `hotswap up`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_records import followed, keep_table, without_secrets
-from flows.reconciliation import drift
+from flows.reconciliation.repair import Repair, repair
+from flows.reconciliation.state import known_models
 from flows.settings import Settings, apply_environment, load_settings
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
 @followed
-def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Repair]:
+def reconcile(model: str | None = None, dry_run: bool = False) -> list[Repair]:
     """
     Make registry, directory, ``models.config``, journal and server agree.
 
@@ -26,13 +27,13 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Rep
     settings = load_settings()
     apply_environment(settings)
     if not dry_run:
-        open_runs.tell_prefect(settings)
-    names = drift.models(settings) if model is None else [model]
-    repairs = [mend(settings, name, dry_run) for name in names]
+        open_runs.end_in_prefect(settings)
+    names = known_models(settings) if model is None else [model]
+    repairs = [repair_model(settings, name, dry_run) for name in names]
     rows = [
-        {**dataclasses.asdict(finding), "mended": finding in repair.mended}
-        for repair in repairs
-        for finding in (*repair.mended, *repair.left)
+        {**dataclasses.asdict(finding), "repaired": finding in each.repaired}
+        for each in repairs
+        for finding in (*each.repaired, *each.remaining)
     ]
     keep_table("reconcile", rows, "What did not agree")
     return repairs
@@ -40,6 +41,6 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[drift.Rep
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def mend(settings: Settings, model: str, dry_run: bool) -> drift.Repair:
+def repair_model(settings: Settings, model: str, dry_run: bool) -> Repair:
     """Repair one model."""
-    return drift.repair(settings, model, dry_run)
+    return repair(settings, model, dry_run)

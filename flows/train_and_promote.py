@@ -675,7 +675,7 @@ def _recorded(
 ) -> Iterator[str]:
     """An MLflow run for the length of the block: FINISHED, FAILED or, by Ctrl-C, KILLED."""
     tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
-    with open_runs.kept(settings, recipe.name, tags[FLOW_RUN]) as kept:
+    with open_runs.tracked_run(settings, recipe.name, tags[FLOW_RUN]) as kept:
         run_id = registry.start_run(recipe.name, str(flow_run.name or recipe.name), params, tags)
         try:
             yield run_id

@@ -17,8 +17,8 @@ from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.promotion import promotion
 from flows.promotion.labelling import STABLE
-from flows.reconciliation import drift
-from flows.reconciliation.drift import Finding
+from flows.reconciliation.findings import Finding
+from flows.reconciliation.repair import Repair, repair
 from flows.registry.mlflow_registry import Registered, Registry
 from flows.reports import doctor
 from flows.reports.status import VersionRow, status
@@ -182,7 +182,7 @@ def assert_gone(pipeline: Pipeline) -> None:
     assert pipeline.model not in pipeline.repository.models()
     assert pipeline.model not in pipeline.repository.read_config()
     assert pipeline.registry.aliases(pipeline.model) == {}
-    assert drift.repair(pipeline.settings, pipeline.model) == drift.Repair(pipeline.model, (), ())
+    assert repair(pipeline.settings, pipeline.model) == Repair(pipeline.model, (), ())
     assert doctor.examine(pipeline.settings) == []
     assert status(pipeline.settings) == []
     assert pipeline.repository.models() == []

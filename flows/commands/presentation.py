@@ -6,6 +6,7 @@ Sentences stand here, tables in `flows.reports.tables`; both are written for a t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from flows.promotion.history import Moment
     from flows.promotion.labelling import Change
     from flows.promotion.removal import Removal
-    from flows.reconciliation.drift import Repair
+    from flows.reconciliation.repair import Repair
     from flows.reports.status import Overview
     from flows.train_and_promote import TrainOutcome
 
@@ -60,15 +61,28 @@ def removal_text(removal: Removal) -> str:
     return f"Removed {model}. Its versions are in {removal.archive}: {told}; MLflow keeps them too.{back}{waiting}"
 
 
+def repair_data(repair: Repair) -> dict[str, Any]:
+    """The document of a repair, with the keys that scripts have always read."""
+    document = dataclasses.asdict(repair)
+    return {"mended": document.pop("repaired"), "left": document.pop("remaining"), **document}
+
+
+def overview_data(overview: Overview) -> dict[str, Any]:
+    """The document of an overview, with the keys that scripts have always read."""
+    document = dataclasses.asdict(overview)
+    for row in document["versions"]:
+        row["drift"] = row.pop("findings")
+    return document
+
+
 def repair_lines(repairs: Sequence[Repair]) -> list[str]:
-    return [
-        *(
-            f"{repair.model}: {'would mend' if repair.dry_run else 'mended'}: {each.what}"
-            for repair in repairs
-            for each in repair.mended
-        ),
-        *(f"{repair.model}: left: {each.what}; {each.next_step}" for repair in repairs for each in repair.left),
-    ]
+    lines = []
+    for repair in repairs:
+        verb = "would repair" if repair.dry_run else "repaired"
+        lines += [f"{repair.model}: {verb}: {each.what}" for each in repair.repaired]
+    for repair in repairs:
+        lines += [f"{repair.model}: remaining: {each.what}; {each.next_step}" for each in repair.remaining]
+    return lines
 
 
 def moment_text(moment: Moment) -> str:

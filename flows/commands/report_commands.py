@@ -33,13 +33,13 @@ def status(
 
     found = overview(prepared(), model)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
+        print(json.dumps(presentation.overview_data(found)))
         return
     show_place(found)
     if found.versions:
         console(wide).print(version_table(found.versions, None if wide else width()))
         for row in found.versions:
-            for what in row.drift:
+            for what in row.findings:
                 print(wrapped(f"{row.model}: {what}", hanging=2))
     else:
         print(wrapped("There is no model yet: begin with `hotswap train`"))
@@ -103,17 +103,18 @@ def reconcile(
     """
     with at_work("comparing registry, directory, config, journal and servers") as settings:
         from flows.orchestration import open_runs
-        from flows.reconciliation import drift
+        from flows.reconciliation.repair import repair
+        from flows.reconciliation.state import check_known, known_models
 
         if not dry_run:
-            open_runs.tell_prefect(settings)
-        names = drift.models(settings) if model is None else [drift.known_model(settings, model)]
-        repairs = [drift.repair(settings, name, dry_run) for name in names]
+            open_runs.end_in_prefect(settings)
+        names = known_models(settings) if model is None else [check_known(settings, model)]
+        repairs = [repair(settings, name, dry_run) for name in names]
     if as_json:
-        print(json.dumps([dataclasses.asdict(repair) for repair in repairs]))
+        print(json.dumps([presentation.repair_data(each) for each in repairs]))
     else:
         print(wrapped("\n".join(presentation.repair_lines(repairs)) or "Everything agrees.", hanging=2))
-    return EXIT_ERROR if any(repair.left for repair in repairs) else 0
+    return EXIT_ERROR if any(each.remaining for each in repairs) else 0
 
 
 @app.command()

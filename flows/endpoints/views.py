@@ -27,6 +27,15 @@ class ModelAtServer:
     problem: str = ""
     """why it does not answer"""
 
+    def needs_reload(self, version: int) -> bool:
+        """Whether it answers, and has never heard of the version or has unloaded it."""
+        is_gone = self.states.get(version) in (None, "END") and version not in self.errors
+        return not self.problem and is_gone
+
+    def report(self, version: int) -> str:
+        """The rest of a sentence about its state of `version`."""
+        return "does not answer" if self.problem else f"has it as {self.states.get(version, 'not known')}"
+
 
 def state_reported(views: Sequence[ModelAtServer], version: int) -> str:
     """The state that all servers have `version` in, or by how many of them it is served."""

@@ -33,7 +33,7 @@ from flows.machine.processes import Process, stop
 from flows.orchestration.prefect_server import find_prefect
 from flows.promotion import promotion
 from flows.promotion.labelling import STABLE
-from flows.reconciliation import drift
+from flows.reconciliation.repair import repair
 from flows.reports.status import VersionRow, status
 from flows.reports.tables import gate_table, version_table
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
@@ -214,9 +214,9 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     with _asking(settings) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
-        repaired = drift.repair(settings, MODEL)
+        repaired = repair(settings, MODEL)
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
-    _prove(not repaired.left, f"not repaired: {repaired.left}")
+    _prove(not repaired.remaining, f"not repaired: {repaired.remaining}")
     _check_answered(clients, version)
     _check_agreed(settings, version)
     _say(

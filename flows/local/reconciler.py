@@ -18,11 +18,13 @@ from dataclasses import dataclass
 
 from flows.orchestration import open_runs, prefect_access
 from flows.orchestration.prefect_server import find_running_prefect
-from flows.reconciliation import drift
-from flows.reconciliation.drift import Finding
+from flows.reconciliation.findings import Finding, find
+from flows.reconciliation.repair import Repair, repair
+from flows.reconciliation.state import known_models
 from flows.settings import Settings, apply_environment, load_settings
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
+from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class _Model:
 
     found: Sequence[Finding] = ()
     """in the turn before"""
-    left: Sequence[Finding] | None = None
+    remaining: Sequence[Finding] | None = None
     """after the last repair; it is not tried again for the same"""
     failures: int = 0
     retry_at: float = 0.0
@@ -60,7 +62,7 @@ class Reconciler:
     def turn(self) -> list[str]:
         """Repair every model that needs it; the names of those that were tried."""
         tried = []
-        open_runs.tell_prefect(self._settings)
+        open_runs.end_in_prefect(self._settings)
         for name in self._models():
             model = self._known.setdefault(name, _Model())
             try:
@@ -73,23 +75,23 @@ class Reconciler:
 
     def _models(self) -> list[str]:
         try:
-            return drift.models(self._settings)
+            return known_models(self._settings)
         except (HotswapError, OSError) as exc:
             log.warning("repository not read error=%s", exc)
             return []
 
     def _turn(self, name: str, model: _Model) -> bool:
-        found, before = drift.find(self._settings, name), model.found
+        found, before = find(self._settings, name), model.found
         model.found = found
         if not found:
             self._note_agreement(name, model)
             return False
-        if drift.is_being_changed(self._settings, name):
+        if Repository(self._settings.models_repo).is_locked(name):
             return False
         if self._should_try(model, before):
             pause = min(self._settings.reconcile_seconds * 2**model.failures, _MAX_PAUSE_SECONDS)
-            model.left, model.failures, model.retry_at = None, model.failures + 1, time.monotonic() + pause
-            model.left = list(self._repair(name).left)
+            model.remaining, model.failures, model.retry_at = None, model.failures + 1, time.monotonic() + pause
+            model.remaining = list(self._repair(name).remaining)
             model.failures = 0
             return True
         if found == before:
@@ -97,16 +99,16 @@ class Reconciler:
         return False
 
     def _should_try(self, model: _Model, before: Sequence[Finding]) -> bool:
-        if model.found == model.left or not any(finding.repairable for finding in model.found):
+        if model.found == model.remaining or not any(finding.repairable for finding in model.found):
             return False
         return model.found != before or time.monotonic() >= model.retry_at
 
-    def _repair(self, name: str) -> drift.Repair:
+    def _repair(self, name: str) -> Repair:
         if find_running_prefect(self._settings) and prefect_access.is_usable():
             from flows.reconcile import reconcile
 
             return reconcile(name)[0]
-        return drift.repair(self._settings, name)
+        return repair(self._settings, name)
 
     def _note_agreement(self, name: str, model: _Model) -> None:
         if model.announced:

@@ -1,12 +1,12 @@
 """
-Which flow runs of this home have ended without word to MLflow or Prefect?
+Tracks the flow runs of this home, to find those that have ended without closing their runs in MLflow or Prefect.
 
 A training holds the lock of ``<home>/trainings/<model>/<Prefect flow run>`` and removes the file when its run is
 closed in MLflow. The kernel frees the lock when the process ends, so a file that nobody locks is of a training that was
-killed, or that could not reach MLflow any more; then the file says how it ended.
+killed, or that could not reach MLflow any more; in the second case the file says how it ended.
 
-In the same way every flow holds ``<home>/flow_runs/<Prefect flow run>`` while it runs. Prefect would call one that was
-killed running for ever, so it is told as soon as it answers.
+In the same way every flow holds ``<home>/flow_runs/<Prefect flow run>`` while it runs. Prefect would show one that was
+killed as running for ever, so its run is ended there as soon as Prefect answers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def kept(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
+def tracked_run(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
     """
-    Keep a file that says, for the block, that a training runs; whoever closes its run in MLflow removes it.
+    Track a training during the block by a locked file; whoever closes its run in MLflow removes the file.
 
     Raises:
         InvalidSettings: The home cannot be written.
@@ -44,8 +44,8 @@ def kept(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
         yield path
 
 
-def left(settings: Settings) -> dict[str, list[Path]]:
-    """The files of the trainings that have left their runs open, by model."""
+def orphaned_runs(settings: Settings) -> dict[str, list[Path]]:
+    """By model, the files of the trainings that have ended without closing their runs."""
     found: dict[str, list[Path]] = {}
     for path in sorted(_directory(settings).glob("*/*")):
         if _is_free(path):
@@ -55,23 +55,23 @@ def left(settings: Settings) -> dict[str, list[Path]]:
 
 def close(settings: Settings, registry: Registry, model: str) -> None:
     """
-    Close the runs that trainings of `model` have left open.
+    Close the orphaned runs of `model`.
 
     Raises:
         RegistryError: MLflow cannot be used.
     """
-    for path in left(settings).get(model, []):
+    for path in orphaned_runs(settings).get(model, []):
         registry.end_run_of(model, path.name, path.read_text("utf-8") or "KILLED")
         gone = _flow_runs(settings) / path.name
         gone.parent.mkdir(parents=True, exist_ok=True)
         path.replace(gone)
-    tell_prefect(settings)
+    end_in_prefect(settings)
 
 
 @contextmanager
 def followed(settings: Settings, flow_run_id: str) -> Iterator[None]:
     """
-    Keep a file that says, for the block, that a flow run's process is there.
+    Track a flow run during the block by a locked file.
 
     Raises:
         InvalidSettings: The home cannot be written.
@@ -86,11 +86,11 @@ def followed(settings: Settings, flow_run_id: str) -> Iterator[None]:
 
 def still_running(settings: Settings) -> list[str]:
     """
-    The flow runs whose processes have gone and that Prefect, where it answers, still calls running.
+    The flow runs whose processes have gone and that Prefect, where it answers, still shows as running.
 
-    Without those that are `left`, which are told of first.
+    Without the orphaned ones, which are reported with their models.
     """
-    open_in_mlflow = {path.name for paths in left(settings).values() for path in paths}
+    open_in_mlflow = {path.name for paths in orphaned_runs(settings).values() for path in paths}
     gone = [path for path in _gone(settings) if path.name not in open_in_mlflow]
     if not gone or not find_running_prefect(settings):
         return []
@@ -99,8 +99,8 @@ def still_running(settings: Settings) -> list[str]:
     return [path.name for path in gone if prefect_access.is_running(path.name)]
 
 
-def tell_prefect(settings: Settings) -> None:
-    """Let Prefect know which flow runs have gone; those that it cannot be told yet are kept for the next time."""
+def end_in_prefect(settings: Settings) -> None:
+    """End the flow runs in Prefect whose processes have gone; where it does not answer they wait for the next time."""
     gone = _gone(settings)
     if not gone or not find_running_prefect(settings):
         return
@@ -121,7 +121,7 @@ def _gone(settings: Settings) -> list[Path]:
 
 
 def _is_free(path: Path) -> bool:
-    """Is this file there, and locked by nobody? One that was removed meanwhile is not made again."""
+    """Whether this file exists and nobody has locked it; one that was removed meanwhile is not made again."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

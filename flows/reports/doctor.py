@@ -12,11 +12,11 @@ from flows.journal import BrokenJournal, Journal
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.orchestration.prefect_server import find_running_prefect
-from flows.reconciliation import drift
-from flows.reconciliation.drift import Finding, Seen
+from flows.reconciliation.findings import Finding, compare
+from flows.reconciliation.state import Snapshot, known_models, take_snapshot
 from flows.registry.reader import RegistryUnread, check_readable
 from flows.settings import Settings
-from serving.protocol.errors import IncompleteSavedModel, InvalidRequest, RepositoryError
+from serving.protocol.errors import IncompleteSavedModel, InvalidRequest
 from serving.protocol.redaction import redacted
 from serving.repository.model_config import parse
 from serving.repository.store import STAMP, Repository, check_complete, digest
@@ -36,7 +36,7 @@ def examine(settings: Settings) -> list[Finding]:
     found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
     if any(finding.model == "models.config" for finding in found):
         return found
-    models = drift.models(settings)
+    models = known_models(settings)
     found += [*_prefect(settings), *([] if models else _mlflow())]
     with observed_servers(settings) as servers:
         if servers is None:
@@ -44,10 +44,10 @@ def examine(settings: Settings) -> list[Finding]:
         else:
             found += [_by_hand(_EVERYTHING, problem, _SERVER_STEP) for problem in servers.problems.values()]
         for model in models:
-            seen = drift.look(settings, model, servers)
-            found += _versions(repository, seen)
-            found += _journal_truth(settings, repository, seen)
-            found += drift.compare(seen)
+            snapshot = take_snapshot(settings, model, servers)
+            found += _versions(repository, snapshot)
+            found += _journal_truth(settings, repository, snapshot)
+            found += compare(snapshot)
     return found
 
 
@@ -103,7 +103,7 @@ def _foreign_files(repository: Repository) -> Iterator[Finding]:
 def _leftovers(repository: Repository) -> Iterator[Finding]:
     for path in _entries(repository.root / ".staging"):
         model = path.name
-        if path.is_dir() and any(path.iterdir()) and not _is_locked(repository, model):
+        if path.is_dir() and any(path.iterdir()) and not repository.is_locked(model):
             yield _by_hand(model, f"{path} is left from an interrupted publish", "the next training removes it, or you")
     for path in _entries(repository.root / ".locks"):
         # The kernel frees a lock with its process; what is no file that can be opened never becomes free.
@@ -120,20 +120,19 @@ def _config(repository: Repository) -> Iterator[Finding]:
         yield _by_hand("models.config", str(exc), step)
 
 
-def _replacement(seen: Seen, version: int) -> str:
+def _replacement(snapshot: Snapshot, version: int) -> str:
     """What to do about a version that is not as it should be; what is live is never taken out."""
-    if seen.is_live(version):
-        return (
-            f"it is live: promote another version before a server has to load it again (`hotswap train {seen.model}`)"
-        )
-    return f"`hotswap retire {seen.model} {version}` takes it out"
+    if snapshot.is_live(version):
+        promote = f"`hotswap train {snapshot.model}`"
+        return f"it is live: promote another version before a server has to load it again ({promote})"
+    return f"`hotswap retire {snapshot.model} {version}` takes it out"
 
 
-def _versions(repository: Repository, seen: Seen) -> Iterator[Finding]:
-    model = seen.model
+def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
+    model = snapshot.model
     for version in repository.versions(model):
         path, stamp = repository.path(model, version), repository.stamp(model, version)
-        retire = _replacement(seen, version)
+        retire = _replacement(snapshot, version)
         try:
             check_complete(path)
         except IncompleteSavedModel as exc:
@@ -146,27 +145,19 @@ def _versions(repository: Repository, seen: Seen) -> Iterator[Finding]:
             yield Finding(model, version, what, f"`hotswap explain {model} {version}`; {retire}", repairable=False)
 
 
-def _journal_truth(settings: Settings, repository: Repository, seen: Seen) -> Iterator[Finding]:
+def _journal_truth(settings: Settings, repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
     """The digests that the journal has, against the stamps."""
-    model = seen.model
+    model = snapshot.model
     try:
         entries = Journal(settings.models_repo, model).read()
     except BrokenJournal:
-        return  # drift tells it
+        return  # a finding of its own
     published = {entry.version: entry.facts.get("digest") for entry in entries if entry.action == "publish"}
     for version in repository.versions(model):
         told, stamped = published.get(version), repository.stamp(model, version).get("digest")
         if told is not None and stamped != told:
             what = f"the stamp of version {version} has another digest than the journal"
-            yield Finding(model, version, what, _replacement(seen, version), repairable=False)
-
-
-def _is_locked(repository: Repository, model: str) -> bool:
-    try:
-        with repository.lock(model, timeout_seconds=0):
-            return False
-    except RepositoryError:
-        return True
+            yield Finding(model, version, what, _replacement(snapshot, version), repairable=False)
 
 
 def _entries(directory: Path) -> list[Path]:

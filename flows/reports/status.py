@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from flows.endpoints.servers import Endpoints, observed_servers
 from flows.endpoints.views import state_reported
 from flows.promotion import removal
-from flows.reconciliation import drift
-from flows.reconciliation.drift import Seen
+from flows.reconciliation.findings import compare
+from flows.reconciliation.state import Snapshot, take_snapshot
 from flows.settings import Settings
 from serving.protocol.errors import VersionNotFound
 from serving.protocol.redaction import redacted
@@ -32,8 +32,8 @@ class VersionRow:
     run_id: str | None
     digest: str | None
     published_at: str | None
-    drift: tuple[str, ...] = ()
-    """what does not agree about it; what is about the whole model is told with the newest version"""
+    findings: tuple[str, ...] = ()
+    """what does not agree about it; what is about the whole model stands with the newest version"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
     with observed_servers(settings) as servers:
         models = repository.models() if model is None else [model]
-        rows = [row for each in models for row in _rows(repository, drift.look(settings, each, servers))]
+        rows = [row for each in models for row in _rows(repository, take_snapshot(settings, each, servers))]
     home = str(settings.home.absolute())
     return Overview(home, str(repository.root), repository.identity(), _server_rows(settings, servers), tuple(rows))
 
@@ -95,32 +95,34 @@ def _server_rows(settings: Settings, servers: Endpoints | None) -> tuple[ServerR
     )
 
 
-def _rows(repository: Repository, seen: Seen) -> list[VersionRow]:
-    findings = list(drift.compare(seen))
-    aliases = {} if seen.registry is None else seen.registry.aliases
-    versions = sorted({*seen.published, *seen.retired, *seen.labels.values(), *aliases.values()}, reverse=True)
+def _rows(repository: Repository, snapshot: Snapshot) -> list[VersionRow]:
+    findings = list(compare(snapshot))
+    aliases = {} if snapshot.registry is None else snapshot.registry.aliases
+    versions = sorted(
+        {*snapshot.published, *snapshot.retired, *snapshot.labels.values(), *aliases.values()}, reverse=True
+    )
     rows = []
     for version in versions:
-        stamp = repository.stamp(seen.model, version)
+        stamp = repository.stamp(snapshot.model, version)
         about = {version, None} if version == versions[0] else {version}
         rows.append(
             VersionRow(
-                model=seen.model,
+                model=snapshot.model,
                 version=version,
-                state=_state(version, seen),
-                labels=tuple(sorted(label for label, at in seen.labels.items() if at == version)),
+                state=_state(version, snapshot),
+                labels=tuple(sorted(label for label, at in snapshot.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
                 accuracy=stamp.get("metrics", {}).get("test_accuracy"),
                 run_id=stamp.get("run_id"),
                 digest=stamp.get("digest"),
                 published_at=stamp.get("published_at"),
-                drift=tuple(finding.what for finding in findings if finding.version in about),
+                findings=tuple(finding.what for finding in findings if finding.version in about),
             )
         )
     return rows
 
 
-def _state(version: int, seen: Seen) -> str:
-    if version in seen.published:
-        return state_reported(seen.servers or (), version)
-    return "RETIRED" if version in seen.retired else "MISSING"
+def _state(version: int, snapshot: Snapshot) -> str:
+    if version in snapshot.published:
+        return state_reported(snapshot.servers or (), version)
+    return "RETIRED" if version in snapshot.retired else "MISSING"

@@ -110,6 +110,14 @@ class Repository:
         """
         return self._locked(f"{validate_model_name(model)}.lock", f"model {model!r}", timeout_seconds)
 
+    def is_locked(self, model: str) -> bool:
+        """Whether another process is changing `model`."""
+        try:
+            with self.lock(model, timeout_seconds=0):
+                return False
+        except RepositoryError:
+            return True
+
     def lock_config(self, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
         """Keep every other process from changing ``models.config``, which all models share."""
         return self._locked(".models.config.lock", "models.config", timeout_seconds)

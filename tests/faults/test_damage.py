@@ -13,7 +13,8 @@ import pytest
 from flows.journal import START, BrokenJournal, next_record
 from flows.promotion import promotion
 from flows.promotion.history import history, live_at
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from flows.reports.explain import explain
 from serving.protocol.errors import HotswapError
@@ -76,22 +77,22 @@ def test_nothing_is_done_on_a_journal_that_was_changed(action: Callable[[Pipelin
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
 
 
-def test_a_changed_journal_is_reported_and_not_mended(pipeline: Pipeline) -> None:
+def test_a_changed_journal_is_reported_and_not_repaired(pipeline: Pipeline) -> None:
     """`status`, `doctor` and `reconcile` name the line; with the file moved away a new journal begins."""
     for kind in (1, 2):
         pipeline.promote(kind)
     path = pipeline.journal.path
     path.write_text(path.read_text("utf-8").replace('"version": 1', '"version": 7', 1), "utf-8")
     journal = path.read_bytes()
-    (finding,) = drift.repair(pipeline.settings, pipeline.model).left
+    (finding,) = repair(pipeline.settings, pipeline.model).remaining
     assert finding.what.startswith(f"Line 1 of {path}")
     assert finding in examine(pipeline.settings)
-    assert pipeline.row(2).drift == (finding.what,)
+    assert pipeline.row(2).findings == (finding.what,)
     assert path.read_bytes() == journal
     path.rename(path.with_suffix(".damaged"))
-    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    assert repair(pipeline.settings, pipeline.model).remaining == ()
     assert answered(pipeline, version=pipeline.promote(3)) == {3}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
 
 
 def written_ahead(pipeline: Pipeline, ahead: timedelta) -> None:

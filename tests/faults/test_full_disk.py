@@ -12,7 +12,8 @@ import pytest
 
 from flows.promotion import promotion
 from flows.promotion.retention import tidy, tidy_after_promotion
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
 from tests.faults.points import at
@@ -59,7 +60,7 @@ def assert_nothing_new(pipeline: Pipeline) -> None:
     assert (repository.versions(pipeline.model), repository.retired(pipeline.model)) == ([1], [])
     assert not list((repository.root / ".staging").glob("*"))
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
 
 
 def test_a_file_that_does_not_fit_ends_a_promotion(
@@ -113,7 +114,7 @@ def test_a_full_disk_undoes_a_promotion(
     assert pipeline.repository.versions(pipeline.model) == [1]
     assert any("is nearly full: 0 MB are free" in finding.what for finding in examine(pipeline.settings))
     (small_disk / ".ballast").unlink()
-    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    assert repair(pipeline.settings, pipeline.model).remaining == ()
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
     version = pipeline.promote(3)
     assert version > 2
@@ -134,6 +135,6 @@ def test_retention_that_fails_does_not_fail_the_promotion(pipeline: Pipeline, ca
     assert f"repeat `hotswap tidy {pipeline.model}`" in caplog.text
     assert pipeline.live() == before
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     obstacle.unlink()
     assert tidy(pipeline.settings, pipeline.model).retired == (1,)

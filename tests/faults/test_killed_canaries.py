@@ -6,7 +6,7 @@ import pytest
 
 from flows.promotion import labelling
 from flows.promotion.history import replay
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, make_stable, promote, start
 from tests.faults.test_killed_commands import WRITE_LABELS, answered_all_the_while, assert_whole
@@ -16,7 +16,7 @@ from tests.pipelines import Pipeline, answered
 def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
     """`hotswap reconcile` makes all sides agree on these labels, and a next promotion finds nothing to tidy."""
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     assert labelling.read(pipeline.repository, pipeline.model) == labels
     assert replay(pipeline.journal.read()).labels == labels
     assert pipeline.registry.aliases(pipeline.model) == {

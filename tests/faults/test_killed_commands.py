@@ -11,7 +11,7 @@ import pytest
 from flows.endpoints.servers import running_server
 from flows.promotion import promotion
 from flows.promotion.history import replay
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from serving.repository.store import check_complete, digest
 from tests.faults.bystander import ROW, Bystander
@@ -76,7 +76,7 @@ def wait_loaded(pipeline: Pipeline, versions: list[int]) -> None:
 def assert_reconciled(pipeline: Pipeline, stable: int) -> None:
     """`hotswap reconcile` makes all sides agree that this version is live, and the journal tells so."""
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     assert answered(pipeline, label="stable") == {stable}
     assert pipeline.registry.aliases(pipeline.model) == {"champion": stable}
     live = replay(pipeline.journal.read())

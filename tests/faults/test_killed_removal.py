@@ -6,7 +6,7 @@ import pytest
 
 from flows.promotion import removal
 from flows.promotion.history import replay
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, start
 from tests.pipelines import Pipeline, answered, assert_gone
@@ -60,7 +60,7 @@ def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipelin
     """All goes on as before, and it can be asked for again."""
     killed(pipeline, "before flows.promotion.labelling:forget")
     assert answered(pipeline, label="stable") == {3}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     assert replay(pipeline.journal.read()).labels == {"stable": 3}
     removal.remove(pipeline.settings, pipeline.model, "no longer sold")
     assert_gone(pipeline)

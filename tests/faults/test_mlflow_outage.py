@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from flows.promotion import promotion
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
 from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
@@ -68,8 +69,8 @@ def test_a_promotion_without_mlflow_is_undone(
     finally:
         server.start()
         server.wait()
-    assert drift.repair(remote.settings, remote.model).left == ()
-    assert drift.find(remote.settings, remote.model) == []
+    assert repair(remote.settings, remote.model).remaining == ()
+    assert find(remote.settings, remote.model) == []
     assert remote.registry.aliases(remote.model) == {"champion": 1}
     version = remote.promote(3)
     assert version > 1
@@ -90,7 +91,7 @@ def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
         assert answered(remote) == answered(remote, label="stable") == {1}
     finally:
         server.go_on()
-    assert drift.repair(remote.settings, remote.model).left == ()
+    assert repair(remote.settings, remote.model).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
 
 
@@ -106,7 +107,7 @@ def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, server: Restartab
         server.start()
         server.wait()
     assert remote.registry.aliases(remote.model) == {"champion": 2}
-    assert drift.repair(remote.settings, remote.model).left == ()
+    assert repair(remote.settings, remote.model).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
     assert examine(remote.settings) == []
 

@@ -24,7 +24,7 @@ from flows.promotion import labelling, promotion
 from flows.promotion.history import replay
 from flows.promotion.labelling import alias_of
 from flows.promotion.retention import tidy_after_promotion
-from flows.reconciliation import drift
+from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
 from serving.repository.model_config import ModelEntry
 from serving.repository.store import check_complete, digest
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.agreed)
     @rule()
     def reconcile(self) -> None:
-        left = drift.repair(self.pipeline.settings, self.model).left
+        left = repair(self.pipeline.settings, self.model).remaining
         assert not [finding for finding in left if finding.repairable]
         self.agreed = True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.promotion import promotion
-from flows.reconciliation import drift
+from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from tests.faults.points import at
 from tests.faults.restartable import Restartable, free_ports, model_server
@@ -40,7 +40,7 @@ def within(pipeline: Pipeline, seconds: float) -> None:
 
 def assert_first_is_live(pipeline: Pipeline) -> None:
     """Server, disk, registry and journal agree about it, and the next promotion works."""
-    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    assert repair(pipeline.settings, pipeline.model).remaining == ()
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
     assert pipeline.repository.versions(pipeline.model) == [1]
     assert pipeline.registry.aliases(pipeline.model) == {"champion": 1}

@@ -175,13 +175,13 @@ def test_a_version_put_there_by_hand_is_reported_repaired_and_remembered(
     """Status and doctor tell it, a dry run changes nothing, reconcile repairs it, and history has it."""
     tiny_model(home / "models" / "tiny", 3)
     assert run(["status"]) == 0
-    assert "tiny: version 3 is in the directory, but nobody published it" in capsys.readouterr().out
+    assert "tiny: version 3 is in the directory, but was never published" in capsys.readouterr().out
     assert run(["doctor"]) == 1
     assert "next: `hotswap reconcile` repairs it" in capsys.readouterr().out
     assert run(["reconcile", "--dry-run", "tiny"]) == 0
-    assert "tiny: would mend: version 3" in capsys.readouterr().out
+    assert "tiny: would repair: version 3" in capsys.readouterr().out
     assert run(["reconcile"]) == 0
-    assert "tiny: mended: version 3" in capsys.readouterr().out
+    assert "tiny: repaired: version 3" in capsys.readouterr().out
     assert run(["doctor"]) == 1
     assert "no model server runs" in capsys.readouterr().out
     assert run(["history", "tiny"]) == 0

@@ -21,7 +21,8 @@ from flows.endpoints.preflight import ServersDisagree, ask_first
 from flows.endpoints.servers import running_server
 from flows.promotion import labelling, promotion, retention
 from flows.promotion.bake import watch
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from flows.reports.explain import explain
 from flows.reports.status import overview
@@ -42,8 +43,8 @@ COMMANDS: dict[str, Callable[[Settings, str], object]] = {
     "retire": lambda settings, model: promotion.retire(settings, model, 2, "for a test"),
     "restore": lambda settings, model: promotion.restore(settings, model, 3),
     "tidy": lambda settings, model: retention.tidy(settings.model_copy(update={"keep_versions": 1}), model),
-    "reconcile": drift.repair,
-    "reconcile --dry-run": lambda settings, model: drift.repair(settings, model, dry_run=True),
+    "reconcile": repair,
+    "reconcile --dry-run": lambda settings, model: repair(settings, model, dry_run=True),
     "bake": lambda settings, model: watch(settings, model, 2, 1, 0.1),
 }
 
@@ -225,8 +226,8 @@ def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, t
     settings = first.settings.model_copy(update={"models_repo": path})
     ask_first(settings, first.model)
     promotion.set_label(settings, first.model, "blue", 1)
-    assert drift.repair(first.settings, first.model).left == ()
-    assert drift.find(first.settings, first.model) == []
+    assert repair(first.settings, first.model).remaining == ()
+    assert find(first.settings, first.model) == []
 
 
 def test_a_server_that_sees_the_repository_at_another_place_is_ours(
@@ -306,7 +307,7 @@ def test_a_server_that_cannot_tell_is_known_by_what_it_serves(first: Pipeline, p
     first.settings = without_page(first.settings, page)
     version = first.promote(4)
     assert first.row(version).state == "AVAILABLE"
-    assert drift.repair(first.settings, first.model).left == ()
+    assert repair(first.settings, first.model).remaining == ()
 
 
 @pytest.mark.parametrize("difference", ["another version", "other models"])
@@ -407,6 +408,6 @@ def test_servers_that_disagree_are_named_before_anything_begins(replicas: tuple[
     with pytest.raises(ServersDisagree, match=rf"served by 1 of 2: .*:{forgetful.rest_port} has it as"):
         ask_first(pipeline.settings, pipeline.model)
     assert pipeline.row(version).state == "served by 1 of 2"
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     ask_first(pipeline.settings, pipeline.model)
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.orchestration import open_runs
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
+from flows.reconciliation.state import known_models
 from flows.registry.mlflow_registry import FLOW_RUN
 from tests.pipelines import Pipeline
 
@@ -22,16 +24,16 @@ def offline(offline: Pipeline, tmp_path: Path) -> Pipeline:
 @pytest.mark.parametrize(("kept", "status"), [("", "KILLED"), ("FINISHED", "FINISHED"), ("FAILED", "FAILED")])
 def test_a_run_is_closed_as_it_ended(kept: str, status: str, offline: Pipeline) -> None:
     """While its training runs nothing is told; after that it is closed as the training left word, else as KILLED."""
-    with open_runs.kept(offline.settings, offline.model, "flow-run") as path:
+    with open_runs.tracked_run(offline.settings, offline.model, "flow-run") as path:
         run_id = offline.registry.start_run(offline.model, "run", {}, {FLOW_RUN: "flow-run"})
         path.write_text(kept)
-        assert open_runs.left(offline.settings) == {}
-        assert drift.find(offline.settings, offline.model) == []
-    assert open_runs.left(offline.settings) == {offline.model: [path]}
-    assert offline.model in drift.models(offline.settings)
-    (finding,) = drift.repair(offline.settings, offline.model).mended
+        assert open_runs.orphaned_runs(offline.settings) == {}
+        assert find(offline.settings, offline.model) == []
+    assert open_runs.orphaned_runs(offline.settings) == {offline.model: [path]}
+    assert offline.model in known_models(offline.settings)
+    (finding,) = repair(offline.settings, offline.model).repaired
     assert "the training of flow run flow-run has ended" in finding.what
     assert offline.registry._client.get_run(run_id).info.status == status
     assert offline.registry._client.get_run(offline.run_id).info.status == "RUNNING"
-    assert open_runs.left(offline.settings) == {}
+    assert open_runs.orphaned_runs(offline.settings) == {}
     assert not path.exists()

@@ -9,7 +9,8 @@ import pytest
 
 from flows.promotion import history, labelling, promotion, retention
 from flows.promotion.history import replay
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
 from serving.protocol.errors import InvalidRequest, VersionNotFound
 from tests.pipelines import Pipeline, answered, change_golden_answer
 
@@ -27,7 +28,7 @@ def assert_live(pipeline: Pipeline, **expected: int) -> None:
     for label, version in expected.items():
         assert answered(pipeline, label=label) == {version}
     assert answered(pipeline) == {expected["stable"]}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
 
 
 def test_a_canary_leaves_what_is_stable_alone(pipeline: Pipeline) -> None:
@@ -128,7 +129,7 @@ def test_nothing_that_was_never_stable_takes_over_by_itself(pipeline: Pipeline, 
         shutil.rmtree(pipeline.repository.path(pipeline.model, 3))
     else:
         pipeline.registry._client.delete_model_version(pipeline.model, "3")
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert labels(pipeline) == {"stable": 1, "canary": canary}
     assert answered(pipeline) == {1}
 

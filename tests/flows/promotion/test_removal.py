@@ -13,7 +13,7 @@ from flows.promotion import promotion, removal
 from flows.promotion.history import history, live_at
 from flows.promotion.labelling import read as labels_of
 from flows.promotion.removal import RemovalRefused
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from flows.reports.status import status
 from serving.protocol.errors import HotswapError, ServerUnavailable, VersionNotFound
@@ -53,7 +53,7 @@ def test_a_removed_model_comes_back(pipeline: Pipeline) -> None:
     promotion.restore(pipeline.settings, pipeline.model, 2)
     promotion.set_label(pipeline.settings, pipeline.model, "stable", 2)
     assert answered(pipeline, label="stable") == {2}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     assert (archive_of(pipeline) / "1").is_dir()
     assert pipeline.promote(3) == 3
 

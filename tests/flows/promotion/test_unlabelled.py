@@ -12,7 +12,7 @@ import pytest
 from clients import GrpcClient, PredictClient, RestClient
 from flows.promotion import labelling, promotion
 from flows.promotion.labelling import STABLE
-from flows.reconciliation import drift
+from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
 from tests.faults.test_swaps_under_load import Request, Spell
 from tests.pipelines import BROKEN, ROWS, Pipeline, with_endpoints
@@ -94,7 +94,7 @@ def test_requests_that_name_nothing_are_answered_by_the_stable_version_at_every_
         (lambda: promotion.restore(settings, model, 5), 1),
         (lambda: promotion.set_label(settings, model, STABLE, 5), 5),
         (lambda: registry.set_alias(model, "champion", 1), 5),
-        (lambda: drift.repair(settings, model), 1),
+        (lambda: repair(settings, model), 1),
         (lambda: pipeline.promote(6, label="canary"), 1),
         (lambda: pipeline.make_stable(6), 6),
         (lambda: promotion.rollback(settings, model), 5),

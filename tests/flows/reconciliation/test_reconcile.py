@@ -15,7 +15,9 @@ from flows.journal import Journal
 from flows.local.reconciler import Reconciler
 from flows.promotion import labelling, promotion
 from flows.promotion.history import replay
-from flows.reconciliation import drift
+from flows.reconciliation.findings import find
+from flows.reconciliation.repair import repair
+from flows.reconciliation.state import known_models
 from flows.reports.explain import explain
 from flows.reports.status import status
 from serving.protocol.errors import HotswapError
@@ -26,7 +28,7 @@ from tests.pipelines import ROWS, Pipeline, answered
 
 def told(pipeline: Pipeline) -> str:
     """What `status` reports as not agreeing."""
-    return "; ".join(what for row in status(pipeline.settings, pipeline.model) for what in row.drift)
+    return "; ".join(what for row in status(pipeline.settings, pipeline.model) for what in row.findings)
 
 
 def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
@@ -36,7 +38,7 @@ def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
     assert aliases.get("champion") == stable
     journaled = replay(pipeline.journal.read())
     assert (sorted(journaled.published), journaled.labels.get("stable")) == (list(published), stable)
-    assert not any(finding.repairable for finding in drift.find(pipeline.settings, pipeline.model))
+    assert not any(finding.repairable for finding in find(pipeline.settings, pipeline.model))
     if stable is not None:
         assert answered(pipeline, label="stable") == {stable}
 
@@ -48,8 +50,8 @@ def test_nothing_to_do_is_nothing_found(pipeline: Pipeline) -> None:
     promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
     promotion.restore(pipeline.settings, pipeline.model, third)
     before = pipeline.journal.path.read_bytes()
-    assert drift.find(pipeline.settings, pipeline.model) == []
-    assert drift.repair(pipeline.settings, pipeline.model).mended == ()
+    assert find(pipeline.settings, pipeline.model) == []
+    assert repair(pipeline.settings, pipeline.model).repaired == ()
     assert pipeline.journal.path.read_bytes() == before
     assert_agreed(pipeline, second)
 
@@ -67,11 +69,11 @@ def test_a_new_alias_becomes_a_label_and_a_removed_one_takes_it_away(pipeline: P
     """The registry decides about ``canary``; ``stable`` alone stays when its alias is taken away."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "challenger", first)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert answered(pipeline, label="canary") == {first}
     pipeline.registry.set_alias(pipeline.model, "challenger", None)
     pipeline.registry.set_alias(pipeline.model, "champion", None)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert pipeline.row(first).labels == ()
     assert_agreed(pipeline, second)
 
@@ -82,7 +84,7 @@ def test_a_label_does_not_follow_to_a_version_that_answers_wrongly(pipeline: Pip
     stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     stamp.write_text(stamp.read_text().replace("11.0", "12.0"))
     pipeline.registry.set_alias(pipeline.model, "champion", first)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second)
 
 
@@ -91,7 +93,7 @@ def test_a_label_does_not_follow_to_a_retired_version(pipeline: Pipeline) -> Non
     first, second = pipeline.promote(1), pipeline.promote(2)
     promotion.retire(pipeline.settings, pipeline.model, first)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second)
 
 
@@ -101,7 +103,7 @@ def test_removing_a_directory_by_hand_is_a_rollback(pipeline: Pipeline) -> None:
     shutil.rmtree(pipeline.repository.path(pipeline.model, second))
     assert f"version {second} was published, but is gone from the directory" in told(pipeline)
     assert pipeline.row(second).state == "MISSING"
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert answered(pipeline) == {first}
     assert_agreed(pipeline, first)
 
@@ -110,10 +112,10 @@ def test_removing_the_whole_model_by_hand_leaves_no_label(pipeline: Pipeline) ->
     """Labels and aliases that point to nothing go, and the next promotion has a number of its own."""
     first = pipeline.promote(1)
     shutil.rmtree(pipeline.repository.base_path(pipeline.model))
-    assert pipeline.model in drift.models(pipeline.settings)
-    drift.repair(pipeline.settings, pipeline.model)
+    assert pipeline.model in known_models(pipeline.settings)
+    repair(pipeline.settings, pipeline.model)
     assert pipeline.registry.aliases(pipeline.model) == {}
-    assert drift.find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.settings, pipeline.model) == []
     assert pipeline.promote(2) == first + 1
 
 
@@ -124,8 +126,8 @@ def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again
     with running_server(pipeline.settings) as servers:
         assert servers is not None
         servers.each(lambda server: server.wait_available(pipeline.model, first + 6))
-    assert f"version {first + 6} is in the directory, but nobody published it" in told(pipeline)
-    drift.repair(pipeline.settings, pipeline.model)
+    assert f"version {first + 6} is in the directory, but was never published" in told(pipeline)
+    repair(pipeline.settings, pipeline.model)
     assert answered(pipeline, version=first + 6) == {first + 6}
     assert answered(pipeline) == {first}
     assert_agreed(pipeline, first)
@@ -137,7 +139,7 @@ def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -
     """Its label falls back to the newest version that the registry has; the loss is told until the version is out."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry._client.delete_model_version(pipeline.model, str(second))
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, first)
     assert "the registry has lost it" in told(pipeline)
     promotion.retire(pipeline.settings, pipeline.model, second)
@@ -151,7 +153,7 @@ def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipel
     pipeline.registry._client.delete_registered_model(pipeline.model)
     pipeline.registry._client.create_registered_model(pipeline.model)
     assert "the registry has lost it" in told(pipeline)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert told(pipeline) == ""
     assert pipeline.registry.versions(pipeline.model) == [second]
     assert explain(pipeline.settings, pipeline.model, second).problems == ()
@@ -163,11 +165,11 @@ def test_what_cannot_be_registered_again_stays_where_it_answers(pipeline: Pipeli
     """With no version left in the registry the label does not move; it is told, and tried once only."""
     first = pipeline.promote(1)
     pipeline.registry._client.delete_model_version(pipeline.model, str(first))
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert answered(pipeline, label="stable") == {first}
     assert "the registry has lost it" in told(pipeline)
     journal = pipeline.journal.path.read_bytes()
-    assert drift.repair(pipeline.settings, pipeline.model).mended == ()
+    assert repair(pipeline.settings, pipeline.model).repaired == ()
     assert pipeline.journal.path.read_bytes() == journal
     second = pipeline.promote(2)
     assert second > first + 1
@@ -185,7 +187,7 @@ def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipe
     if labelled:
         labelling.move(pipeline.settings, pipeline.model, "stable", second)
     assert f"the promotion of version {second} was interrupted" in told(pipeline)
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second if labelled else first)
 
 
@@ -193,7 +195,7 @@ def test_a_models_config_changed_by_hand_is_rendered_again(pipeline: Pipeline) -
     """Without its labels the file and the server get them back from the registry."""
     first = pipeline.promote(1)
     pipeline.repository.write_config("model_config_list {}")
-    drift.repair(pipeline.settings, pipeline.model)
+    repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, first)
 
 
@@ -202,16 +204,16 @@ def test_a_dry_run_changes_nothing(pipeline: Pipeline) -> None:
     first, _ = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
-    planned = drift.repair(pipeline.settings, pipeline.model, dry_run=True)
+    planned = repair(pipeline.settings, pipeline.model, dry_run=True)
     assert (pipeline.live(), pipeline.journal.path.read_bytes()) == (before, journal)
-    assert planned.mended == drift.repair(pipeline.settings, pipeline.model).mended
+    assert planned.repaired == repair(pipeline.settings, pipeline.model).repaired
 
 
 def test_without_a_server_labels_wait_in_the_file(offline: Pipeline) -> None:
     """A repair needs no server; the label is written for the next start."""
     first, second = offline.promote(1), offline.promote(2)
     shutil.rmtree(offline.repository.path(offline.model, second))
-    drift.repair(offline.settings, offline.model)
+    repair(offline.settings, offline.model)
     assert (offline.row(first).labels, offline.row(first).aliases) == (("stable",), ("champion",))
 
 
@@ -279,14 +281,14 @@ def test_a_failed_version_is_reported(pipeline: Pipeline) -> None:
 
 
 def test_a_repair_says_one_thing_of_each_finding(pipeline: Pipeline) -> None:
-    """What is still wrong afterwards, in whatever words, is left; the rest is mended."""
+    """What is still wrong afterwards, in whatever words, remains; the rest is repaired."""
     pipeline.promote(1)
     source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
-    repair = drift.repair(pipeline.settings, pipeline.model)
-    mended, left = ({each.subject for each in findings} for findings in (repair.mended, repair.left))
-    assert (mended, left) == ({"directory 50"}, {"served 50"})
+    done = repair(pipeline.settings, pipeline.model)
+    repaired, remaining = ({each.subject for each in findings} for findings in (done.repaired, done.remaining))
+    assert (repaired, remaining) == ({"directory 50"}, {"served 50"})
 
 
 def test_a_dead_server_takes_no_label_away(replicas: tuple[Pipeline, list[Any]]) -> None:
@@ -300,7 +302,7 @@ def test_a_dead_server_takes_no_label_away(replicas: tuple[Pipeline, list[Any]])
     announced: list[str] = []
     reconciler = Reconciler(pipeline.settings.model_copy(update={"reconcile_seconds": 60.0}), announced.append)
     again: list[str] = []
-    with at("before flows.reconciliation.drift:repair 2", lambda: again.append("tried")):
+    with at("before flows.local.reconciler:repair 2", lambda: again.append("tried")):
         for _ in range(4):
             assert reconciler.turn() == []
     assert again == []
@@ -355,7 +357,7 @@ def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
     promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
     with GrpcClient(pipeline.settings.grpc_target) as client:
         client.reload([])
-    assert drift.repair(pipeline.settings, pipeline.model).left == ()
+    assert repair(pipeline.settings, pipeline.model).remaining == ()
     with RestClient(pipeline.settings.rest_url) as client:
         for label, version in (("stable", second), ("canary", first)):
             assert client.predict(pipeline.model, ROWS, label=label).version == version
