@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -45,7 +45,8 @@ from flows.local.interrupts import defer_sigint
 from serving.protocol.redaction import redact_logs, redacted_output
 
 if TYPE_CHECKING:
-    from flows.promotion.labelling import Change
+    from flows.promotion.change import Change
+    from flows.promotion.deployment import Deployment
     from flows.train_and_promote import TrainOutcome
 
 EXIT_USAGE = 2
@@ -205,13 +206,13 @@ def label(
         raise typer.BadParameter("give a version, or --remove")
     if dry_run and not remove:
         raise typer.BadParameter("--dry-run goes with --remove")
-    with at_work(f"{'removing' if remove else 'moving'} label {label} of {model}") as settings:
-        from flows.promotion import promotion
+    with _deployment(model, f"{'removing' if remove else 'moving'} label {label} of {model}") as deployment:
+        from flows.promotion.labelling import remove_label, set_label
 
         if version is None:
-            change = promotion.remove_label(settings, model, label, dry_run, reason)
+            change = remove_label(deployment, label, dry_run, reason)
         else:
-            change = promotion.set_label(settings, model, label, version, reason)
+            change = set_label(deployment, label, version, reason)
     _show_change(change, as_json)
 
 
@@ -228,10 +229,10 @@ def rollback(
 
     The earlier version must give its golden answers first; else nothing changes.
     """
-    with at_work(f"rolling back {model}") as settings:
-        from flows.promotion import promotion
+    with _deployment(model, f"rolling back {model}") as deployment:
+        from flows.promotion.rollback import rollback
 
-        change = promotion.rollback(settings, model, to, dry_run, reason)
+        change = rollback(deployment, to, dry_run, reason)
     _show_change(change, as_json)
 
 
@@ -247,10 +248,10 @@ def retire(
     as_json: Json = False,
 ) -> None:
     """Take a version out of the polled directory."""
-    with at_work(f"retiring version {version} of {model}") as settings:
-        from flows.promotion import promotion
+    with _deployment(model, f"retiring version {version} of {model}") as deployment:
+        from flows.promotion.retirement import retire
 
-        change = promotion.retire(settings, model, version, force, dry_run, reason)
+        change = retire(deployment, version, force, dry_run, reason)
     _show_change(change, as_json)
 
 
@@ -261,10 +262,10 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
 
     HOTSWAP_KEEP_VERSIONS says how many are the newest.
     """
-    with at_work(f"retiring old versions of {model}") as settings:
-        from flows.promotion import retention
+    with _deployment(model, f"retiring old versions of {model}") as deployment:
+        from flows.promotion.retention import tidy
 
-        change = retention.tidy(settings, model, dry_run, reason)
+        change = tidy(deployment, dry_run, reason)
     _show_change(change, as_json)
 
 
@@ -276,10 +277,10 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Put a retired version back."""
-    with at_work(f"restoring version {version} of {model}") as settings:
-        from flows.promotion import promotion
+    with _deployment(model, f"restoring version {version} of {model}") as deployment:
+        from flows.promotion.retirement import restore
 
-        change = promotion.restore(settings, model, version, reason)
+        change = restore(deployment, version, reason)
     _show_change(change, as_json)
 
 
@@ -291,10 +292,10 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take a whole model out, and archive all its versions."""
-    with at_work(f"removing {model}") as settings:
-        from flows.promotion import removal
+    with _deployment(model, f"removing {model}") as deployment:
+        from flows.promotion.removal import remove
 
-        removed = removal.remove(settings, model, force, dry_run)
+        removed = remove(deployment, force, dry_run)
     show(dataclasses.asdict(removed), presentation.removal_text(removed), as_json)
 
 
@@ -325,6 +326,15 @@ def up(as_json: Json = False) -> None:
 
 
 app.registered_commands += report_commands.app.registered_commands
+
+
+@contextmanager
+def _deployment(model: str, doing: str) -> Iterator[Deployment]:
+    """The model that a command changes; a terminal shows what it is `doing` during the block."""
+    with at_work(doing) as settings:
+        from flows.promotion.deployment import Deployment
+
+        yield Deployment(settings, model)
 
 
 def _flow_shown(first: str) -> AbstractContextManager[Any]:

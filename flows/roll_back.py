@@ -1,4 +1,4 @@
-"""The way back as a flow, for those who start it from Prefect."""
+"""The flow `roll-back`, which does what `hotswap rollback` does, started from Prefect."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.orchestration.prefect_records import followed, without_secrets
-from flows.promotion import promotion
-from flows.promotion.labelling import Change
-from flows.settings import Settings, apply_environment, load_settings
+from flows.promotion import rollback
+from flows.promotion.change import Change
+from flows.promotion.deployment import Deployment
+from flows.settings import apply_environment, load_settings
 
 
 @flow(name="roll-back", flow_run_name="roll back {model}")
@@ -24,11 +25,11 @@ def roll_back(model: str, to: int | None = None, reason: str | None = None) -> C
     """
     settings = load_settings()
     apply_environment(settings)
-    return move_back(settings, model, to, reason)
+    return move_back(Deployment(settings, model), to, reason)
 
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def move_back(settings: Settings, model: str, to: int | None, reason: str | None = None) -> Change:
+def move_back(deployment: Deployment, to: int | None, reason: str | None = None) -> Change:
     """Move label, directories and alias."""
-    return promotion.rollback(settings, model, to, reason=reason)
+    return rollback.rollback(deployment, to, reason=reason)

@@ -30,9 +30,15 @@ from flows.gate.sandbox_answers import Candidate, chosen_rows
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_records import followed, keep_markdown, keep_table, without_secrets
-from flows.promotion import promotion, retention
-from flows.promotion.labelling import STABLE, Change
+from flows.promotion import promotion, recovery, retention
+from flows.promotion.bake import bake as bake_version
+from flows.promotion.change import Change
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
+from flows.promotion.undo import kept_on_failure, undone_on_failure
 from flows.promotion.unlabelled import warn_unless_stable
+from flows.promotion.verification import Verified
+from flows.promotion.verification import verify as verify_version
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.mlflow_registry import FLOW_RUN, Registered, Registry
@@ -44,7 +50,7 @@ from flows.training.evaluation import evaluate as evaluate_saved_model
 from flows.training.inspection import inspect
 from serving.protocol.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.protocol.redaction import redacted
-from serving.repository.store import STAMP, Repository, check_complete, digest
+from serving.repository.store import STAMP, check_complete, digest
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +112,7 @@ class PromotionRun:
     """What a candidate is held against, and where that is recorded."""
 
     settings: Settings
+    deployment: Deployment
     registry: Registry
     recipe: Recipe
     thresholds: Thresholds
@@ -207,7 +214,7 @@ def promote(
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
             if version is not None:
-                saved_model = promotion.promotable(trial.settings, chosen.name, version)
+                saved_model = promotion.check_promotable(trial.deployment, version)
             candidate = fetch(trial.registry, run, saved_model, trial.directory)
         return _judge_and_promote(trial, dataset, candidate, version)
 
@@ -225,8 +232,9 @@ def _trial(
     """Everything is checked and open before anything takes long; the sandbox starts meanwhile."""
     settings = load_settings()
     apply_environment(settings)
-    Repository(settings.models_repo).check_writable()
-    registry = promotion.open_registry(settings, recipe.name)
+    deployment = Deployment(settings, recipe.name)
+    deployment.repository.check_writable()
+    registry = deployment.registry
     open_runs.close(settings, registry, recipe.name)
     thresholds = recipe.thresholds
     if min_accuracy is not None:
@@ -240,6 +248,7 @@ def _trial(
     ):
         yield PromotionRun(
             settings,
+            deployment,
             registry,
             recipe,
             thresholds,
@@ -258,12 +267,12 @@ def _judge_and_promote(
     trial: PromotionRun, dataset: Dataset, saved_model: Path, published: int | None = None
 ) -> TrainOutcome | State[TrainOutcome]:
     settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
-    model = trial.recipe.name
+    model, deployment = trial.recipe.name, trial.deployment
     if (refused := examine(model, saved_model, trial.thresholds, registry, run_id)) is not None:
         return _not_promoted(_judged(trial, refused, {}))
     with clock("evaluate"):
         evaluation = evaluate(saved_model, dataset, registry, run_id)
-        champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
+        champion = evaluate_live(deployment, saved_model, dataset, run_id)
     model_uri = ""
     if published is None:
         with clock("keep"):
@@ -275,19 +284,19 @@ def _judge_and_promote(
     if decision.verdict is not Verdict.PASSED:
         return _not_promoted(outcome)
     with clock("sandbox"):
-        tried = sandbox(settings, trial.server, trial.recipe, saved_model, dataset, evaluation, registry, run_id)
+        tried = sandbox(deployment, trial.server, trial.recipe, saved_model, dataset, evaluation, registry, run_id)
     outcome = replace(outcome, checks=(*decision.checks, *tried.checks))
     if tried.verdict is Verdict.REJECTED:
         log.info("candidate rejected by the sandbox model=%s reason=%s", model, tried.reason)
         outcome = replace(outcome, decision=SANDBOX_REJECTED, reason=tried.reason, log=tried.log)
         return Completed(name="Rejected", message=redacted(tried.reason), data=outcome)
     # One promotion of a model at a time: its number, its directory and its labels belong together.
-    with Repository(settings.models_repo).lock(model):
-        promotion.tidy(settings, registry, model)
-        if promotion.champion(settings, model) != (champion.version if champion else None):
+    with deployment.lock():
+        recovery.recover(deployment)
+        if deployment.champion != (champion.version if champion else None):
             # Another training was faster, so this one has to stand comparison with that.
             with clock("gate"):
-                champion = evaluate_live(settings, model, saved_model, dataset, registry, run_id)
+                champion = evaluate_live(deployment, saved_model, dataset, run_id)
                 decision = gate(model, *judged, champion, trial.thresholds, trial.allow_breaking, registry, run_id)
             outcome = replace(
                 outcome,
@@ -301,10 +310,10 @@ def _judge_and_promote(
         live = _publish(trial, *judged, model_uri) if published is None else _make_stable(trial, published)
     if trial.bake:
         with clock("bake"):
-            watch(settings, registry, model, live.version, live.change.previous, trial.bake, trial.label)
+            watch(deployment, live.version, live.change.previous, trial.bake, trial.label)
     progress.step("finishing")
-    retention.tidy_after_promotion(settings, model)
-    warn_unless_stable(settings, model)
+    retention.tidy_after_promotion(deployment)
+    warn_unless_stable(deployment)
     return replace(
         outcome,
         version=live.version,
@@ -328,32 +337,31 @@ class _Live:
 
 def _publish(trial: PromotionRun, saved_model: Path, dataset: Dataset, evaluation: Evaluation, model_uri: str) -> _Live:
     """Register, publish, verify and label a candidate that has passed, or undo it; the model's lock is held."""
-    settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
+    deployment, run_id = trial.deployment, trial.run_id
     with trial.clock("register"):
-        registered = register(settings, model, saved_model, model_uri, registry, run_id)
+        registered = register(deployment, saved_model, model_uri, run_id)
     version = registered.version
-    with promotion.undone_on_failure(settings, registry, model, version):
+    with undone_on_failure(deployment, version):
         with trial.clock("publish"):
             golden = _golden(trial.recipe, saved_model, dataset, evaluation)
-            publish(settings, model, registered, _stamp(registered, run_id, dataset, evaluation, golden))
+            publish(deployment, registered, _stamp(registered, run_id, dataset, evaluation, golden))
         with trial.clock("verify"):
-            verified = verify(settings, model, version)
+            verified = verify(deployment, version)
         with trial.clock("label"):
-            change = label(settings, registry, model, registered, run_id, trial.reason, trial.label)
+            change = label(deployment, version, trial.label, trial.reason)
     return _Live(version, registered.digest, verified.server, change)
 
 
 def _make_stable(trial: PromotionRun, version: int) -> _Live:
     """Verify a published version that has passed, and move the label; the model's lock is held."""
-    settings, registry, run_id, model = trial.settings, trial.registry, trial.run_id, trial.recipe.name
-    with promotion.kept_on_failure(settings, model, version, run_id):
-        promotion.promotable(settings, model, version)
+    deployment, run_id = trial.deployment, trial.run_id
+    with kept_on_failure(deployment, version, run_id):
+        promotion.check_promotable(deployment, version)
         with trial.clock("verify"):
-            verified = verify(settings, model, version)
+            verified = verify(deployment, version)
         with trial.clock("label"):
-            change = relabel(settings, registry, model, version, run_id, trial.reason)
-    digest = Repository(settings.models_repo).stamp(model, version).get("digest")
-    return _Live(version, digest, verified.server, change)
+            change = relabel(deployment, version, run_id, trial.reason)
+    return _Live(version, deployment.stamp(version).get("digest"), verified.server, change)
 
 
 def _judged(trial: PromotionRun, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
@@ -461,20 +469,16 @@ def evaluate(saved_model: Path, dataset: Dataset, registry: Registry, run_id: st
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def evaluate_live(
-    settings: Settings, model: str, candidate: Path, dataset: Dataset, registry: Registry, run_id: str
-) -> Champion | None:
+def evaluate_live(deployment: Deployment, candidate: Path, dataset: Dataset, run_id: str) -> Champion | None:
     """Run what is live over the same rows; None where nothing is."""
-    version = promotion.champion(settings, model)
+    model, version = deployment.model, deployment.champion
     if version is None:
         log.info("no champion model=%s", model)
         return None
-    repository = Repository(settings.models_repo)
-    champion = evaluate_champion(
-        repository.path(model, version), version, repository.stamp(model, version), candidate, dataset
-    )
+    path = deployment.repository.path(model, version)
+    champion = evaluate_champion(path, version, deployment.stamp(version), candidate, dataset)
     if champion.evaluation is not None:
-        registry.log_metrics(run_id, {"champion_accuracy": champion.evaluation.accuracy})
+        deployment.registry.log_metrics(run_id, {"champion_accuracy": champion.evaluation.accuracy})
         log.info("champion evaluated version=%d accuracy=%.4f", version, champion.evaluation.accuracy)
     for note in champion.notes:
         log.warning("champion version=%d: %s", version, note)
@@ -520,7 +524,7 @@ def _report(model: str, decision: GateDecision, registry: Registry, run_id: str)
 @task(cache_policy=NO_CACHE)
 @without_secrets
 def sandbox(
-    settings: Settings,
+    deployment: Deployment,
     server: SandboxServer,
     recipe: Recipe,
     saved_model: Path,
@@ -531,7 +535,7 @@ def sandbox(
 ) -> SandboxDecision:
     """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
     model, rows = recipe.name, chosen_rows(len(dataset.test))
-    live = promotion.champion(settings, model)
+    live = deployment.champion
     decision = server.judge(
         Candidate(
             model,
@@ -539,7 +543,7 @@ def sandbox(
             saved_model,
             dataset.test.examples[rows],
             _answers(recipe, saved_model, dataset, evaluation, rows),
-            None if live is None else (live, Repository(settings.models_repo).path(model, live)),
+            None if live is None else (live, deployment.repository.path(model, live)),
             recipe.rows_independent,
         )
     )
@@ -553,12 +557,11 @@ def sandbox(
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 @without_secrets
-def register(
-    settings: Settings, model: str, saved_model: Path, model_uri: str, registry: Registry, run_id: str
-) -> Registered:
+def register(deployment: Deployment, saved_model: Path, model_uri: str, run_id: str) -> Registered:
     """Let MLflow give the kept SavedModel a number; a repetition only makes the number higher."""
-    above = promotion.highest_version_seen(settings, model)
-    registered = registry.register(run_id, model, model_uri, above, saved_model.with_name("registered"))
+    registry, above = deployment.registry, deployment.highest_version_seen()
+    copy_to = saved_model.with_name("registered")
+    registered = registry.register(run_id, deployment.model, model_uri, above, copy_to)
     if registered.digest != digest(saved_model):
         raise RegistryError(f"MLflow at {registry.uri} holds other files than were judged: check its artifact store")
     return registered
@@ -566,55 +569,37 @@ def register(
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def publish(settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any]) -> Path:
+def publish(deployment: Deployment, registered: Registered, stamp: Mapping[str, Any]) -> Path:
     """Make the registered files visible to the server, by one rename."""
-    return promotion.publish(settings, model, registered.version, registered.saved_model, stamp)
+    return promotion.publish(deployment, registered.version, registered.saved_model, stamp)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 @without_secrets
-def verify(settings: Settings, model: str, version: int) -> promotion.Verified:
+def verify(deployment: Deployment, version: int) -> Verified:
     """Wait until the version answers by number, and as it was judged."""
-    return promotion.verify(settings, model, version)
+    return verify_version(deployment, version)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 @without_secrets
-def label(
-    settings: Settings,
-    registry: Registry,
-    model: str,
-    registered: Registered,
-    run_id: str,
-    reason: str | None,
-    label: str,
-) -> Change:
+def label(deployment: Deployment, version: int, label: str, reason: str | None) -> Change:
     """Move the label, and the alias with it."""
-    return promotion.promote(settings, registry, model, registered.version, run_id, registered.digest, reason, label)
+    return promotion.assign_label(deployment, version, label, reason)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 @without_secrets
-def relabel(
-    settings: Settings, registry: Registry, model: str, version: int, run_id: str, reason: str | None
-) -> Change:
+def relabel(deployment: Deployment, version: int, run_id: str, reason: str | None) -> Change:
     """Make a published version the stable one."""
-    return promotion.promote_published(settings, registry, model, version, run_id, reason)
+    return promotion.make_stable(deployment, version, run_id, reason)
 
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def watch(
-    settings: Settings,
-    registry: Registry,
-    model: str,
-    version: int,
-    previous: int | None,
-    seconds: float,
-    label: str,
-) -> None:
+def watch(deployment: Deployment, version: int, previous: int | None, seconds: float, label: str) -> None:
     """Hold the new version against the one before while both are asked, and undo the promotion when it is worse."""
-    promotion.bake(settings, registry, model, version, previous, seconds, label)
+    bake_version(deployment, version, previous, seconds, label)
 
 
 def _answers(

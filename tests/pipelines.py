@@ -16,7 +16,12 @@ from clients import GrpcClient, RestClient
 from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.promotion import promotion
-from flows.promotion.labelling import STABLE
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
+from flows.promotion.promotion import golden_rows
+from flows.promotion.recovery import recover
+from flows.promotion.undo import kept_on_failure, undone_on_failure
+from flows.promotion.verification import verify
 from flows.reconciliation.findings import Finding
 from flows.reconciliation.repair import Repair, repair
 from flows.registry.mlflow_registry import Registered, Registry
@@ -30,28 +35,21 @@ BROKEN = -1
 NUMBERS = itertools.count(1)
 
 
-def go_live(
-    settings: Settings,
-    registry: Registry,
-    model: str,
-    registered: Registered,
-    stamp: Mapping[str, Any],
-    label: str = STABLE,
-) -> None:
+def go_live(deployment: Deployment, registered: Registered, stamp: Mapping[str, Any], label: str = STABLE) -> None:
     """Publish, verify and label a registered version, or undo it; the model's lock is held."""
     version = registered.version
-    with promotion.undone_on_failure(settings, registry, model, version):
-        promotion.publish(settings, model, version, registered.saved_model, stamp)
-        promotion.verify(settings, model, version)
-        promotion.promote(settings, registry, model, version, stamp["run_id"], registered.digest, label=label)
+    with undone_on_failure(deployment, version):
+        promotion.publish(deployment, version, registered.saved_model, stamp)
+        verify(deployment, version)
+        promotion.assign_label(deployment, version, label)
 
 
-def make_stable(settings: Settings, registry: Registry, model: str, version: int) -> None:
+def make_stable(deployment: Deployment, version: int) -> None:
     """Verify a published version and make it the stable one; the model's lock is held."""
-    with promotion.kept_on_failure(settings, model, version, "a run"):
-        promotion.promotable(settings, model, version)
-        promotion.verify(settings, model, version)
-        promotion.promote_published(settings, registry, model, version, "a run")
+    with kept_on_failure(deployment, version, "a run"):
+        promotion.check_promotable(deployment, version)
+        verify(deployment, version)
+        promotion.make_stable(deployment, version, "a run")
 
 
 @dataclass
@@ -74,6 +72,11 @@ class Pipeline:
         self.run_id = self.registry.start_run(self.model, "run", {}, {})
 
     @property
+    def deployment(self) -> Deployment:
+        """The model as a command has it, with the settings and the registry of now."""
+        return Deployment(self.settings, self.model)
+
+    @property
     def repository(self) -> Repository:
         return Repository(self.settings.models_repo)
 
@@ -92,7 +95,7 @@ class Pipeline:
         if kind == BROKEN:
             (source / "variables" / "variables.index").write_bytes(b"no index")
         uri = self.registry.log_model(self.run_id, source, ROWS, self.answers(kind))
-        above = promotion.highest_version_seen(self.settings, self.model)
+        above = self.deployment.highest_version_seen()
         return self.registry.register(
             self.run_id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
         )
@@ -103,23 +106,23 @@ class Pipeline:
             "digest": registered.digest,
             "run_id": self.run_id,
             "metrics": {"test_accuracy": 0.5},
-            "golden": promotion.golden_rows(ROWS, self.answers(kind)),
+            "golden": golden_rows(ROWS, self.answers(kind)),
         }
 
     def promote(self, kind: int = 1, expected_kind: int | None = None, label: str = STABLE) -> int:
         """Register, publish, verify and label; the golden rows are those of `expected_kind`."""
         with self.repository.lock(self.model):
-            promotion.tidy(self.settings, self.registry, self.model)
+            recover(self.deployment)
             registered = self.register(kind)
             stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
-            go_live(self.settings, self.registry, self.model, registered, stamp, label)
+            go_live(self.deployment, registered, stamp, label)
         return registered.version
 
     def make_stable(self, version: int) -> None:
         """What ``hotswap promote --version`` does once the gate has passed."""
         with self.repository.lock(self.model):
-            promotion.tidy(self.settings, self.registry, self.model)
-            make_stable(self.settings, self.registry, self.model, version)
+            recover(self.deployment)
+            make_stable(self.deployment, version)
 
     def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""

@@ -14,8 +14,8 @@ from flows.console.terminal import console, filled, one_line, width, wrapped
 
 if TYPE_CHECKING:
     from flows.prediction.asking import Answer
+    from flows.promotion.change import Change
     from flows.promotion.history import Moment
-    from flows.promotion.labelling import Change
     from flows.promotion.removal import Removal
     from flows.reconciliation.repair import Repair
     from flows.reports.status import Overview
@@ -138,7 +138,7 @@ def _next_steps(outcome: TrainOutcome, example: str) -> dict[str, str]:
 
 
 def _is_stable(outcome: TrainOutcome) -> bool:
-    from flows.promotion.labelling import STABLE  # with the clients, which most commands do not need
+    from flows.promotion.labels import STABLE  # with the clients, which most commands do not need
 
     return outcome.label == STABLE
 

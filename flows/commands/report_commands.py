@@ -56,17 +56,18 @@ def history(
 ) -> None:
     """Show what changed what is live, when, by whom and why."""
     from flows.promotion import history
+    from flows.promotion.deployment import Deployment
     from flows.reports.tables import history_table
 
-    settings = prepared()
+    deployment = Deployment(prepared(), model)
     if at is None:
-        entries = history.history(settings, model)
+        entries = history.history(deployment)
         if as_json:
             print(json.dumps([{**entry.facts, **_plain_entry(entry)} for entry in entries]))
         else:
             console(wide).print(history_table(entries, None if wide else width()))
         return
-    moment = history.live_at(settings, model, at)
+    moment = history.live_at(deployment, at)
     show(dataclasses.asdict(moment), presentation.moment_text(moment), as_json)
 
 

@@ -31,8 +31,9 @@ from flows.gate.gates import Check
 from flows.local.stack import STABLE_BY_DEFAULT, server_flags
 from flows.machine.processes import Process, stop
 from flows.orchestration.prefect_server import find_prefect
-from flows.promotion import promotion
-from flows.promotion.labelling import STABLE
+from flows.promotion import labelling, retirement, rollback
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from flows.reconciliation.repair import repair
 from flows.reports.status import VersionRow, status
 from flows.reports.tables import gate_table, version_table
@@ -193,7 +194,7 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], befor
 
 
 def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
-    change = promotion.rollback(settings, MODEL)
+    change = rollback.rollback(Deployment(settings, MODEL))
     _prove(change.version == version, f"rolled back to version {change.version}, not {version}")
     _check_answered(clients, version)
     _check_agreed(settings, version)
@@ -206,8 +207,9 @@ def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: in
 
 
 def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
-    promotion.restore(settings, MODEL, removed)
-    promotion.set_label(settings, MODEL, STABLE, removed)
+    deployment = Deployment(settings, MODEL)
+    retirement.restore(deployment, removed)
+    labelling.set_label(deployment, STABLE, removed)
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
     print(f"\n$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)

@@ -16,8 +16,8 @@ from flows.console import progress
 from flows.endpoints.preflight import ask_first
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
-from flows.promotion.labelling import STABLE, validate_label
-from flows.registry.identity import check_registry
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
@@ -111,7 +111,7 @@ def _check_version(settings: Settings, recipe: str, version: int, label: str) ->
         raise InvalidParameter(
             f"--version makes a published version the stable one: `{command}` gives it another label"
         )
-    promotion.promotable(settings, model, version)
+    promotion.check_promotable(Deployment(settings, model), version)
 
 
 def _prepare(settings: Settings, recipe: str) -> None:
@@ -134,12 +134,10 @@ def _prepare(settings: Settings, recipe: str) -> None:
 
     progress.note("loading MLflow and Prefect")
     import flows.train_and_promote  # noqa: F401  (imported while the server starts)
-    from flows.registry.mlflow_registry import Registry
 
     progress.note("opening MLflow's database")
-    check_registry(settings, find_recipe(recipe).name)
-    # Makes MLflow's database where there is none, while the Prefect server makes its own.
-    Registry(settings.home / "artifacts").check()
+    # Makes MLflow's database if there is none, while the Prefect server makes its own.
+    Deployment(settings, find_recipe(recipe).name).open_registry()
     if server is not None:
         progress.note("waiting for Prefect's server")
         server.wait()

@@ -28,7 +28,7 @@ from flows.local.instance import only_instance
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
 from flows.machine.processes import STOP_SECONDS
-from flows.promotion.labelling import STABLE
+from flows.promotion.labels import STABLE
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.repository.model_config import render

@@ -12,7 +12,7 @@ from clients.client import DEFAULT_SIGNATURE, ModelMetadata, PredictClient, Sign
 from flows.endpoints.connections import assigned_label, grpc_client, rest_client
 from flows.endpoints.ownership import check_is_ours
 from flows.prediction.rows import Expected, check_readable, from_arguments, from_json, plain, written
-from flows.promotion.labelling import STABLE
+from flows.promotion.labels import STABLE
 from flows.settings import Settings
 from serving.protocol.errors import InvalidRequest, ServableNotFound, ServingError
 from serving.repository.store import Repository

@@ -1,4 +1,9 @@
-"""Does a version that went live stay as good as the one before, under the traffic that it now gets?"""
+"""
+The bake: a version that went live is watched for a while, and its promotion is undone if it is worse than before.
+
+Its golden rows and those of the version before are asked in turn, and the servers' own counts of errors are compared,
+so that the traffic that it now gets has a say.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,12 @@ import numpy as np
 from flows.endpoints.golden_rows import WrongAnswer
 from flows.endpoints.live_server import LiveServer
 from flows.endpoints.servers import running_server
-from flows.settings import Settings
+from flows.promotion import rollback
+from flows.promotion.attempt import attempt
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE, alias_of
+from flows.promotion.undo import PromotionUndone, undo
 from serving.protocol.errors import DeadlineExceeded, HotswapError
-from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +37,55 @@ _MIN_REQUESTS = 20
 _MORE_ERRORS = 0.01
 
 
-def watch(settings: Settings, model: str, version: int, previous: int | None, seconds: float) -> str:
+def bake(deployment: Deployment, version: int, previous: int | None, seconds: float, label: str = STABLE) -> None:
+    """
+    Watch a promoted version for `seconds`, and undo its promotion if it is worse than what was or is live.
+
+    Args:
+        deployment: Its lock is free meanwhile, so that it can be rolled back by hand.
+        version: What is watched.
+        previous: Where its label pointed before, and goes back to.
+        seconds: For how long.
+        label: The one that it got; one with another label than ``stable`` is compared with the stable version.
+
+    Raises:
+        PromotionUndone: It was worse; the message says how.
+    """
+    model = deployment.model
+    beside = previous if label == STABLE else deployment.champion
+    log.info("watching model=%s version=%d beside=%s seconds=%g", model, version, beside, seconds)
+    reason = watch(deployment, version, beside, seconds)
+    if not reason:
+        log.info("version baked model=%s version=%d", model, version)
+        return
+    with deployment.lock():
+        if deployment.labels.read().get(label) != version:
+            log.warning("no longer live, so nothing is undone model=%s version=%d reason=%s", model, version, reason)
+            return
+        _take_out(deployment, version, previous, label, reason)
+    raise PromotionUndone(f"Version {version} of {model!r} was taken out again: {reason}")
+
+
+def _take_out(deployment: Deployment, version: int, previous: int | None, label: str, reason: str) -> None:
+    """Undo the promotion of `version`; its label goes back to `previous`, if that is still published."""
+    labels = {other: at for other, at in deployment.labels.read().items() if at != version}
+    aliases = {}
+    if previous in deployment.versions:
+        labels[label] = aliases[alias_of(label)] = previous
+        if label == STABLE:
+            attempt("announce", lambda: rollback.announce(deployment, previous, version, [version]))
+    undo(deployment, version, labels, aliases, reason)
+
+
+def watch(deployment: Deployment, version: int, previous: int | None, seconds: float) -> str:
     """
     Ask `version` and `previous` in turn, and count what the servers count, for `seconds`.
 
     Returns:
-        Why `version` must go, as soon as that is known; empty when there is no reason.
+        Why `version` must go, as soon as that is known; empty if there is no reason.
     """
-    repository = Repository(settings.models_repo)
-    with running_server(settings) as servers:
+    model = deployment.model
+    with running_server(deployment.settings) as servers:
         if servers is None:
             log.warning("no server runs, so there is nothing to watch model=%s version=%d", model, version)
             return ""
@@ -45,8 +93,8 @@ def watch(settings: Settings, model: str, version: int, previous: int | None, se
             server: _Watched(
                 server,
                 model,
-                _Version(version, repository.stamp(model, version)),
-                None if previous is None else _Version(previous, repository.stamp(model, previous)),
+                _Version(version, deployment.stamp(version)),
+                None if previous is None else _Version(previous, deployment.stamp(previous)),
             )
             for server in servers
         }
@@ -62,7 +110,7 @@ def watch(settings: Settings, model: str, version: int, previous: int | None, se
 
 @dataclass
 class _Version:
-    """What is known of one version."""
+    """One version, and how fast it has answered."""
 
     number: int
     stamp: dict[str, object]
@@ -85,7 +133,7 @@ class _Watched:
         self._before: dict[int, tuple[int, int]] | None = None
 
     def turn(self) -> str:
-        """Ask once; why the new version must go, or nothing."""
+        """Ask once; return why the new version must go, or nothing."""
         try:
             self._new.milliseconds.append(self._server.time_golden(self._model, self._new.number, self._new.stamp))
             self._failures = 0
@@ -114,7 +162,7 @@ class _Watched:
         )
 
     def _more_errors(self, old: _Version) -> str:
-        """From the server's own counts, which are of everybody's requests; TensorFlow Serving has none by version."""
+        """Compare the server's own counts, of all clients' requests; TensorFlow Serving has none by version."""
         now = self._server.usage(self._model)
         if self._before is None:
             self._before = now

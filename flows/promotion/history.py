@@ -1,4 +1,4 @@
-"""What was live, and when?"""
+"""The history of a model: what its journal says was live, now and at any time before."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from flows.journal import Entry, Journal
-from flows.settings import Settings
+from flows.journal import Entry
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from serving.protocol.errors import InvalidRequest, VersionNotFound
-from serving.repository.store import Repository
-
-_STABLE = "stable"
 
 
 @dataclass(slots=True)
@@ -40,7 +38,7 @@ class Live:
             self.published.add(version)
         elif entry.action in ("promote", "label", "rollback"):
             self.published.add(version)
-            self._point(facts.get("label") or _STABLE, version)
+            self._point(facts.get("label") or STABLE, version)
             for label in facts.get("unlabelled", []):
                 if self.labels.get(label) == version:
                     del self.labels[label]
@@ -99,8 +97,8 @@ def stable_once(entries: Iterable[Entry]) -> set[int]:
     for entry in entries:
         facts, version = entry.facts, entry.version
         if entry.action == "reconcile":
-            found.update(at for label, at in facts.get("labels", {}).items() if label == _STABLE)
-        elif entry.action in ("promote", "label", "rollback") and (facts.get("label") or _STABLE) == _STABLE:
+            found.update(at for label, at in facts.get("labels", {}).items() if label == STABLE)
+        elif entry.action in ("promote", "label", "rollback") and (facts.get("label") or STABLE) == STABLE:
             found.update(() if version is None else (version,))
             found.difference_update(facts.get("retired", []))
         elif entry.action == "undo":
@@ -108,7 +106,7 @@ def stable_once(entries: Iterable[Entry]) -> set[int]:
     return found
 
 
-def history(settings: Settings, model: str) -> list[Entry]:
+def history(deployment: Deployment) -> list[Entry]:
     """
     Every entry of the journal, newest first.
 
@@ -116,34 +114,33 @@ def history(settings: Settings, model: str) -> list[Entry]:
         VersionNotFound: There is no such model.
         BrokenJournal: A line was changed.
     """
-    entries = Journal(settings.models_repo, model).read()
-    if not entries and model not in (models := Repository(settings.models_repo).models()):
-        raise VersionNotFound(f"There is no model {model!r}; known are: {', '.join(models) or 'none yet'}")
+    entries = deployment.journal.read()
+    if not entries and deployment.model not in (models := deployment.repository.models()):
+        raise VersionNotFound(f"There is no model {deployment.model!r}; known are: {', '.join(models) or 'none yet'}")
     return entries[::-1]
 
 
-def live_at(settings: Settings, model: str, at: str) -> Moment:
+def live_at(deployment: Deployment, at: str) -> Moment:
     """
     What was live at a time.
 
     Args:
-        settings: Where the repository is.
-        model: The model's name.
-        at: As ISO 8601 has it; local time where it has no offset.
+        deployment: Of which model.
+        at: In ISO 8601; local time if it has no offset.
 
     Raises:
         InvalidRequest: `at` is no time.
     """
     moment = parse_time(at)
-    # All that was written before the last entry of then had happened, whatever time it has: a clock may be set back.
-    later = takewhile(lambda entry: datetime.fromisoformat(entry.time) > moment, entries := history(settings, model))
+    # Every entry before the last one of that time counts, whatever time it has: a clock may be set back.
+    later = takewhile(lambda entry: datetime.fromisoformat(entry.time) > moment, entries := history(deployment))
     until = entries[sum(1 for _ in later) :][::-1]
     live = replay(until)
-    version = live.labels.get(_STABLE)
-    told = [entry.facts for entry in until if entry.version == version and "digest" in entry.facts]
-    facts: Mapping[str, Any] = told[-1] if told else {}
+    version = live.labels.get(STABLE)
+    about = [entry.facts for entry in until if entry.version == version and "digest" in entry.facts]
+    facts: Mapping[str, Any] = about[-1] if about else {}
     return Moment(
-        model,
+        deployment.model,
         moment.isoformat(timespec="seconds"),
         version,
         tuple(sorted(live.published)),

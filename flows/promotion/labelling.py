@@ -1,119 +1,97 @@
 """
-Where do the labels of a model point, and how does one move?
+Moving a label: ``models.config`` is written, the running servers reload it, and the right version must answer to it.
 
-A label is written into ``models.config``, the running servers take it over, and it must be answered by the version it
-points to; otherwise all labels go back to where they were. Whoever calls this holds the model's lock.
+Otherwise all labels return to where they were.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+from flows.endpoints.preflight import ask_first
 from flows.endpoints.servers import on_running_servers, running_server
-from flows.settings import Settings
-from serving.protocol.errors import HotswapError, InvalidRequest
-from serving.repository.model_config import ModelEntry, parse, render
-from serving.repository.store import Repository
-from serving.repository.version_policy import All
+from flows.promotion import aliases
+from flows.promotion.attempt import attempt
+from flows.promotion.change import Change, record
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE, Protected, validate_label
+from flows.promotion.unlabelled import warn_unless_stable
+from serving.protocol.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
-STABLE = "stable"
-CANARY = "canary"
-_ALIASES = {STABLE: "champion", CANARY: "challenger"}
-_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one command changed."""
-
-    action: str
-    model: str
-    version: int
-    label: str | None = None
-    previous: int | None = None
-    """the version that `label` pointed to before"""
-    retired: tuple[int, ...] = ()
-    server: str | None = None
-    """the server that has taken it over; None: it waits for the next start"""
-    dry_run: bool = False
-    """whether this is only what would change"""
-
-
-def alias_of(label: str) -> str:
-    """The registry's name for a label."""
-    return _ALIASES.get(label, label)
-
-
-def validate_label(label: str) -> str:
+def set_label(deployment: Deployment, label: str, version: int, reason: str | None = None) -> Change:
     """
-    `label`, when both the server and the registry can carry it.
+    Point `label`, and the registry's alias with it, to a published version.
 
     Raises:
-        InvalidRequest: One of them cannot.
+        VersionNotFound: It is not published.
+        LabelNotAssignable: The running server does not have it available.
     """
-    if not _LABEL.fullmatch(label) or label == "latest" or re.fullmatch(r"[vV]\d+", label):
-        raise InvalidRequest(
-            f"{label!r} cannot be a label: use letters, digits and '_', first a letter, and neither 'latest' nor 'v<N>'"
-        )
-    return label
+    validate_label(label)
+    with deployment.lock():
+        deployment.check_published(version)
+        ask_first(deployment.settings, deployment.model)
+        with reverted_on_failure(deployment, (label,)):
+            change = move(deployment, label, version)
+            aliases.point(deployment, label, version)
+            deployment.registry.mark_present(deployment.model)
+            record(deployment, change, reason)
+    warn_unless_stable(deployment)
+    return change
 
 
-def read(repository: Repository, model: str) -> dict[str, int]:
-    """Where each label of `model` points."""
-    found = [entry for entry in parse(repository.read_config()) if entry.name == model]
-    return dict(found[0].labels) if found else {}
-
-
-def write(repository: Repository, model: str, labels: Mapping[str, int]) -> None:
-    """Make these all the labels of `model`, which ``models.config`` knows from now on."""
-    with repository.lock_config():
-        entries = {entry.name: entry for entry in parse(repository.read_config())}
-        base_path = str(repository.base_path(model))
-        known = entries.get(model) or ModelEntry(model, base_path, All())
-        entries[model] = replace(known, base_path=base_path, labels=dict(labels))
-        repository.write_config(render(list(entries.values())))
-
-
-def is_configured(repository: Repository, model: str) -> bool:
-    """Does ``models.config`` know `model`?"""
-    return any(entry.name == model for entry in parse(repository.read_config()))
-
-
-def forget(repository: Repository, model: str) -> None:
-    """Take `model` out of ``models.config``."""
-    with repository.lock_config():
-        entries = [entry for entry in parse(repository.read_config()) if entry.name != model]
-        repository.write_config(render(entries))
-
-
-def restore(settings: Settings, model: str, labels: Mapping[str, int]) -> None:
-    """Make these all the labels of `model`, also at the running servers."""
-    repository = Repository(settings.models_repo)
-    write(repository, model, labels)
-    on_running_servers(settings, lambda server: server.reload(repository))
-
-
-def move(settings: Settings, model: str, label: str, version: int, without: str | None = None) -> Change:
+def remove_label(deployment: Deployment, label: str, dry_run: bool = False, reason: str | None = None) -> Change:
     """
-    Write the label, make a running server take it over, and see that the right version answers to it.
+    Take `label`, and the registry's alias with it, away; with `dry_run` only say from which version.
+
+    Raises:
+        InvalidRequest: There is no such label.
+        Protected: It is ``stable``, which says what is live.
+    """
+    validate_label(label)
+    model = deployment.model
+    if label == STABLE:
+        raise Protected(f"Label {label!r} says what is live: move it with `hotswap label {model} {label} VERSION`")
+    with deployment.lock():
+        labels = deployment.labels.read()
+        if label not in labels:
+            raise InvalidRequest(f"{model!r} has no label {label!r}; it has: {', '.join(sorted(labels)) or 'none'}")
+        version = labels.pop(label)
+        if dry_run:
+            return Change("unlabel", model, version, label, version, dry_run=True)
+        ask_first(deployment.settings, model)
+        with reverted_on_failure(deployment, (label,)):
+            server = apply(deployment, labels)
+            aliases.take_away(deployment.registry, model, (label,))
+            change = Change("unlabel", model, version, label, version, server=server)
+            record(deployment, change, reason)
+    return change
+
+
+def apply(deployment: Deployment, labels: Mapping[str, int]) -> str | None:
+    """Make these all the labels of the model, also at the running servers; the names of those. Its lock is held."""
+    deployment.labels.write(labels)
+    return on_running_servers(deployment.settings, lambda server: server.reload(deployment.repository))
+
+
+def move(deployment: Deployment, label: str, version: int, without: str | None = None) -> Change:
+    """
+    Write the label, make a running server take it over, and check that the right version answers to it.
 
     Args:
-        settings: Where the repository and the server are.
-        model: The model's name.
+        deployment: Its lock is held.
         label: What moves.
         version: Where it moves to.
         without: A label that `version` loses in the same step.
     """
-    repository = Repository(settings.models_repo)
-    before = read(repository, model)
-    stamp = repository.stamp(model, version)
-    with running_server(settings) as servers:
+    model, repository = deployment.model, deployment.repository
+    before = deployment.labels.read()
+    stamp = deployment.stamp(version)
+    with running_server(deployment.settings) as servers:
         if servers is not None:
             servers.each(lambda server: server.check_available(model, label, version))
             servers.each(lambda server: server.check_answers(model, version, stamp))
@@ -121,21 +99,25 @@ def move(settings: Settings, model: str, label: str, version: int, without: str 
         repository.check_files(model, version)
         try:
             kept = {name: at for name, at in before.items() if (name, at) != (without, version)}
-            write(repository, model, {**kept, label: version})
+            deployment.labels.write({**kept, label: version})
             if servers is not None:
                 servers.each(lambda server: server.reload(repository))
                 servers.each(lambda server: server.check_label(model, label, version, stamp))
         except BaseException:
-            attempt("restore labels", lambda: restore(settings, model, before))
+            attempt("restore labels", lambda: apply(deployment, before))
             raise
     log.info("label moved model=%s label=%s version=%d previous=%s", model, label, version, before.get(label))
     return Change("label", model, version, label, before.get(label), server=servers.name if servers else None)
 
 
-def attempt(step: str, action: Callable[[], Any]) -> Any:
-    """What `action` returns; when it fails that is only told, and None is returned, so that the next step is tried."""
-    try:
-        return action()
-    except HotswapError as exc:
-        log.error("undo step failed step=%s error=%s", step, exc)
-        return None
+@contextmanager
+def reverted_on_failure(deployment: Deployment, moving: Sequence[str]) -> Iterator[None]:
+    """Put all labels, and the aliases of those `moving`, back if the block fails; the model's lock is held."""
+    before = deployment.labels.read()
+    with aliases.reverted_on_failure(deployment, moving):
+        try:
+            yield
+        except BaseException:
+            if deployment.labels.read() != before:
+                attempt("restore labels", lambda: apply(deployment, before))
+            raise

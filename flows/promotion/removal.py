@@ -1,10 +1,9 @@
 """
-How does a whole model leave?
+Removal: a whole model is unloaded everywhere and archived with all its versions; nothing is deleted, neither in MLflow.
 
-It is unloaded everywhere, then all its versions are moved into an archive beside the others; nothing is deleted, in
-MLflow neither. Its journal stays where it is and goes on, so that no number of it is ever used again and nobody takes
-the model for lost. Once ``models.config`` no longer has the model, what was interrupted is finished by the next
-training, by `hotswap reconcile` or by asking for it again; before that nothing has changed.
+Its journal stays in place and goes on, so that no number of it is ever used again and the model does not count as lost.
+Once ``models.config`` no longer lists the model, an interrupted removal is finished by the next training, by `hotswap
+reconcile` or by repeating it; before that nothing has changed.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.endpoints.preflight import ask_first
 from flows.endpoints.servers import on_running_servers
-from flows.journal import Entry, Journal
+from flows.journal import Entry
 from flows.promotion import labelling
-from flows.promotion.labelling import STABLE, attempt
-from flows.settings import Settings
+from flows.promotion.attempt import attempt
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from serving.protocol.errors import FailedPrecondition, VersionNotFound
-from serving.repository.store import Repository, archive_name
+from serving.repository.store import archive_name
 
 if TYPE_CHECKING:
     from flows.registry.mlflow_registry import Registry
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REMOVING = "removing"
-"""what the journal says before anything is done, so that a removal that is killed can be finished"""
+"""the journal's entry before anything is done, so that an interrupted removal is finished"""
 REMOVE = "remove"
 
 
@@ -54,13 +54,12 @@ class Removal:
     dry_run: bool = False
 
 
-def remove(settings: Settings, model: str, force: str | None = None, dry_run: bool = False) -> Removal:
+def remove(deployment: Deployment, force: str | None = None, dry_run: bool = False) -> Removal:
     """
     Take a whole model out, and archive it.
 
     Args:
-        settings: Where the repository, the registry and the servers are.
-        model: The model's name.
+        deployment: What is removed.
         force: Why.
         dry_run: Only say what would change.
 
@@ -69,25 +68,22 @@ def remove(settings: Settings, model: str, force: str | None = None, dry_run: bo
         RemovalRefused: `force` is not given.
         HotswapError: A server or the registry does not answer; nothing has changed.
     """
-    repository = Repository(settings.models_repo)
-    with repository.lock(model):
-        entries = Journal(settings.models_repo, model).read()
-        begun = unfinished(entries, labelling.is_configured(repository, model))
-        planned = _planned(repository, model) if begun is None else _of(begun, model)
+    with deployment.lock():
+        entries = deployment.journal.read()
+        begun = unfinished(entries, deployment.labels.is_configured)
+        planned = _plan(deployment) if begun is None else _planned_by(begun, deployment.model)
         if begun is None:
-            _check_is_there(repository, planned, entries)
+            _check_exists(deployment, planned, entries)
         if dry_run:
             return planned
         if not force and begun is None:
             raise RemovalRefused(f"{_what_is_live(planned)}: to remove the whole model, add --force REASON")
         # All are asked before anything changes.
-        from flows.promotion.promotion import open_registry  # it imports this module
-
-        registry = open_registry(settings, model, may_be_unknown=True)
-        ask_first(settings)
+        registry = deployment.open_registry(may_be_unknown=True)
+        ask_first(deployment.settings)
         if begun is None:
-            _begin(settings, planned, force or "")
-        return _finish(settings, registry, planned)
+            _begin(deployment, planned, force or "")
+        return _finish(deployment, registry, planned)
 
 
 def unfinished(entries: Sequence[Entry], is_listed: bool) -> Entry | None:
@@ -102,27 +98,26 @@ def unfinished(entries: Sequence[Entry], is_listed: bool) -> Entry | None:
     return last if last is not None and last.action == REMOVING and not is_listed else None
 
 
-def finish(settings: Settings, registry: Registry, model: str) -> bool:
+def finish(deployment: Deployment, registry: Registry) -> bool:
     """Finish a removal that was interrupted; whether there was one. The model's lock is held."""
-    entries = Journal(settings.models_repo, model).read()
-    begun = unfinished(entries, labelling.is_configured(Repository(settings.models_repo), model))
+    begun = unfinished(deployment.journal.read(), deployment.labels.is_configured)
     if begun is None:
         return False
-    _finish(settings, registry, _of(begun, model))
+    _finish(deployment, registry, _planned_by(begun, deployment.model))
     return True
 
 
-def way_back(repository: Repository, model: str) -> str:
+def way_back(deployment: Deployment) -> str:
     """How a model that was removed comes back, as the end of a sentence; empty for any other."""
-    archived = repository.archived(model)
+    archived = deployment.repository.archived(deployment.model)
     if not archived:
         return ""
-    return f"; it was removed, and `hotswap restore {model} {max(archived)}` brings a version of it back"
+    return f"; it was removed, and `hotswap restore {deployment.model} {max(archived)}` brings a version of it back"
 
 
-def _planned(repository: Repository, model: str) -> Removal:
-    labels = labelling.read(repository, model)
-    published = tuple(repository.versions(model))
+def _plan(deployment: Deployment) -> Removal:
+    labels, model, repository = deployment.labels.read(), deployment.model, deployment.repository
+    published = tuple(deployment.versions)
     return Removal(
         model,
         labels.get(STABLE, max(published, default=None)),
@@ -135,22 +130,20 @@ def _planned(repository: Repository, model: str) -> Removal:
     )
 
 
-def _of(begun: Entry, model: str) -> Removal:
-    """What a removal that was begun is about."""
+def _planned_by(begun: Entry, model: str) -> Removal:
+    """What an interrupted removal is about."""
     facts: Mapping[str, Any] = begun.facts
     published, retired = tuple(facts["published"]), tuple(facts["retired"])
     return Removal(model, facts.get("live"), published, retired, facts["labels"], facts["archive"], None, dry_run=True)
 
 
-def _check_is_there(repository: Repository, planned: Removal, entries: Sequence[Entry]) -> None:
-    model = planned.model
-    if planned.published or planned.retired or labelling.is_configured(repository, model):
+def _check_exists(deployment: Deployment, planned: Removal, entries: Sequence[Entry]) -> None:
+    if planned.published or planned.retired or deployment.labels.is_configured:
         return
     if entries and entries[-1].action != REMOVE:
         return
-    known = ", ".join(repository.models()) or "none yet"
-    gone = way_back(repository, model)
-    raise VersionNotFound(f"There is no model {model!r}; known are: {known}{gone}")
+    known = ", ".join(deployment.repository.models()) or "none yet"
+    raise VersionNotFound(f"There is no model {planned.model!r}; known are: {known}{way_back(deployment)}")
 
 
 def _what_is_live(planned: Removal) -> str:
@@ -161,14 +154,12 @@ def _what_is_live(planned: Removal) -> str:
     return f"Version {planned.live} of {planned.model!r} is live (published: {published}; labels: {labels})"
 
 
-def _begin(settings: Settings, planned: Removal, why: str) -> None:
-    """Unload it everywhere; when that fails, it is as it was."""
-    repository, model = Repository(settings.models_repo), planned.model
-    was_configured = labelling.is_configured(repository, model)
-    journal = Journal(settings.models_repo, model)
+def _begin(deployment: Deployment, planned: Removal, why: str) -> None:
+    """Unload it everywhere; if that fails, it is as it was."""
+    journal, was_configured = deployment.journal, deployment.labels.is_configured
     journal.append(
         REMOVING,
-        version=max(repository.highest_version_seen(model), journal.highest_version()) or None,
+        version=max(deployment.repository.highest_version_seen(planned.model), journal.highest_version()) or None,
         live=planned.live,
         published=list(planned.published),
         retired=list(planned.retired),
@@ -177,27 +168,26 @@ def _begin(settings: Settings, planned: Removal, why: str) -> None:
         why=why,
     )
     try:
-        _unload(settings, planned)
+        _unload(deployment, planned)
     except BaseException:
         if was_configured:
-            attempt("bring the model back", lambda: labelling.restore(settings, model, planned.labels))
+            attempt("bring the model back", lambda: labelling.apply(deployment, planned.labels))
         raise
 
 
-def _unload(settings: Settings, planned: Removal) -> str | None:
-    repository = Repository(settings.models_repo)
-    labelling.forget(repository, planned.model)
-    on_running_servers(settings, lambda server: server.reload(repository))
-    return on_running_servers(settings, lambda server: server.wait_gone(planned.model, list(planned.published)))
+def _unload(deployment: Deployment, planned: Removal) -> str | None:
+    deployment.labels.forget()
+    on_running_servers(deployment.settings, lambda server: server.reload(deployment.repository))
+    gone = list(planned.published)
+    return on_running_servers(deployment.settings, lambda server: server.wait_gone(planned.model, gone))
 
 
-def _finish(settings: Settings, registry: Registry, planned: Removal) -> Removal:
-    """The rest of a removal, once ``models.config`` does not have the model any more; each step may be repeated."""
-    repository, model = Repository(settings.models_repo), planned.model
-    server = _unload(settings, planned)
-    journal = Journal(settings.models_repo, model)
+def _finish(deployment: Deployment, registry: Registry, planned: Removal) -> Removal:
+    """Do what remains once ``models.config`` does not list the model any more; each step may be repeated."""
+    journal, model = deployment.journal, deployment.model
+    server = _unload(deployment, planned)
     begun = journal.read()[-1]
-    repository.archive(model, Path(planned.archive).name, journal.path.read_text("utf-8"))
+    deployment.repository.archive(model, Path(planned.archive).name, journal.path.read_text("utf-8"))
     registry.mark_removed(model, begun.time, str(begun.facts.get("why", "")))
     facts = {key: value for key, value in begun.facts.items() if key != "live"}
     journal.append(REMOVE, **facts)

@@ -1,9 +1,9 @@
 """
-Which version answers requests with neither version nor label?
+The version that answers requests with neither version nor label.
 
-The one with label ``stable``, at a server that is started so; at any other, as at TensorFlow Serving itself, the
-highest. Where these are two versions, clients that name none get one that is a canary, or that was rolled back from.
-Commands that bring this about say so.
+A server that is started so answers them with the version of label ``stable``; any other, as TensorFlow Serving itself,
+with the highest. If these differ, such requests reach a canary, or a version that was rolled back from. The commands
+that bring this about say so.
 """
 
 from __future__ import annotations
@@ -11,31 +11,29 @@ from __future__ import annotations
 import logging
 
 from flows.endpoints.servers import running_server
-from flows.promotion import labelling
-from flows.promotion.labelling import STABLE
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from flows.settings import Settings
 from serving.protocol.errors import HotswapError
-from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
 
 
-def warn_unless_stable(settings: Settings, model: str) -> None:
-    """Name the servers at which such requests go to another version than the stable one; never fails."""
+def warn_unless_stable(deployment: Deployment) -> None:
+    """Log the servers at which such requests reach another version than the stable one; never fails."""
     try:
-        repository = Repository(settings.models_repo)
-        highest, stable = max(repository.versions(model), default=None), labelling.read(repository, model).get(STABLE)
+        highest, stable = max(deployment.versions, default=None), deployment.labels.read().get(STABLE)
         if stable in (None, highest):
             return
-        servers = _taking_the_highest(settings)
+        servers = _answering_with_the_highest(deployment.settings)
     except HotswapError as exc:
-        log.warning("not known which version answers requests without a label model=%s error=%s", model, exc)
+        log.warning("not known which version answers requests without a label model=%s error=%s", deployment.model, exc)
         return
     if servers:
         log.warning(
             "requests for %s with neither version nor label get version %d, the highest, and not %d, the stable one, "
             "at %s: let clients ask for label %s, or give hotswap's own server --default_version_label=%s",
-            model,
+            deployment.model,
             highest,
             stable,
             ", ".join(servers),
@@ -44,7 +42,7 @@ def warn_unless_stable(settings: Settings, model: str) -> None:
         )
 
 
-def _taking_the_highest(settings: Settings) -> list[str]:
+def _answering_with_the_highest(settings: Settings) -> list[str]:
     with running_server(settings) as servers:
         if servers is None:
             return []

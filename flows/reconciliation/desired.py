@@ -11,13 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flows.promotion.history import stable_once
-from flows.promotion.labelling import CANARY, STABLE, alias_of
+from flows.promotion.labels import STABLE, alias_of, label_of
 from flows.reconciliation.state import Snapshot
-
-
-def label_of(alias: str) -> str:
-    """The server's name for an alias."""
-    return {alias_of(label): label for label in (STABLE, CANARY)}.get(alias, alias)
 
 
 def desired_labels(snapshot: Snapshot) -> dict[str, int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from flows.endpoints.servers import running_server
 from flows.endpoints.views import ModelAtServer
 from flows.promotion.history import replay
-from flows.reconciliation.desired import desired_aliases, desired_labels, label_of
+from flows.promotion.labels import label_of
+from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.state import LOADING, Snapshot, take_snapshot
 from flows.settings import Settings
 

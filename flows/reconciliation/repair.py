@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flows.endpoints.servers import Endpoints, running_server
-from flows.journal import Journal
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
-from flows.promotion import labelling, promotion
+from flows.promotion import labelling, recovery
+from flows.promotion.deployment import Deployment
 from flows.promotion.history import replay
-from flows.promotion.labelling import STABLE
+from flows.promotion.labels import STABLE
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
 from flows.settings import Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
-from serving.repository.store import STAMP, Repository, digest
+from serving.repository.store import STAMP, digest
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
         findings = find(settings, model)
         repairable = tuple(finding for finding in findings if finding.repairable)
         return Repair(model, repairable, tuple(each for each in findings if not each.repairable), dry_run=True)
-    with Repository(settings.models_repo).lock(model), running_server(settings) as servers:
-        before, after = _repair_in_passes(settings, model, servers)
+    deployment = Deployment(settings, model)
+    with deployment.lock(), running_server(settings) as servers:
+        before, after = _repair_in_passes(deployment, servers)
     remaining = {(finding.model, finding.subject) for finding in after}
     repaired = tuple(finding for finding in before if (finding.model, finding.subject) not in remaining)
     for finding in repaired:
@@ -59,15 +60,16 @@ def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
     return Repair(model, repaired, tuple(after))
 
 
-def _repair_in_passes(settings: Settings, model: str, servers: Endpoints | None) -> tuple[list[Finding], list[Finding]]:
+def _repair_in_passes(deployment: Deployment, servers: Endpoints | None) -> tuple[list[Finding], list[Finding]]:
     """Repair until a pass changes nothing; the findings before and after."""
+    settings, model = deployment.settings, deployment.model
     snapshot = take_snapshot(settings, model, servers)
     first = findings = list(compare(snapshot))
     for _ in range(_MAX_PASSES):
         if not any(finding.repairable for finding in findings):
             break
         before = findings
-        _Pass(settings, snapshot, servers).run()
+        _Pass(deployment, snapshot, servers).run()
         snapshot = take_snapshot(settings, model, servers)
         findings = list(compare(snapshot))
         if findings == before:
@@ -78,11 +80,10 @@ def _repair_in_passes(settings: Settings, model: str, servers: Endpoints | None)
 class _Pass:
     """One pass over everything that can be repaired; the model's lock is held."""
 
-    def __init__(self, settings: Settings, snapshot: Snapshot, servers: Endpoints | None) -> None:
-        self._settings = settings
-        self._model = snapshot.model
+    def __init__(self, deployment: Deployment, snapshot: Snapshot, servers: Endpoints | None) -> None:
+        self._deployment = deployment
+        self._model = deployment.model
         self._servers = servers
-        self._repository = Repository(settings.models_repo)
         self._snapshot = snapshot
 
     def run(self) -> None:
@@ -98,15 +99,15 @@ class _Pass:
         self._wait_until_removed()
 
     def _look_again(self) -> None:
-        self._snapshot = take_snapshot(self._settings, self._model, self._servers)
+        self._snapshot = take_snapshot(self._deployment.settings, self._model, self._servers)
 
     def _close_open_runs(self) -> None:
         if self._snapshot.open_runs and self._snapshot.registry is not None:
-            open_runs.close(self._settings, promotion.open_registry(self._settings, self._model), self._model)
+            open_runs.close(self._deployment.settings, self._deployment.registry, self._model)
 
     def _finish_interrupted(self) -> None:
         if self._snapshot.removal is not None or self._snapshot.unfinished is not None:
-            promotion.tidy(self._settings, promotion.open_registry(self._settings, self._model), self._model)
+            recovery.recover(self._deployment)
             self._look_again()
 
     def _reload_servers(self) -> None:
@@ -114,7 +115,7 @@ class _Pass:
         is_behind = any(snapshot.is_behind(server) for server in snapshot.servers or ())
         if not snapshot.published or (snapshot.is_configured and not is_behind):
             return
-        labelling.restore(self._settings, self._model, snapshot.labels)
+        labelling.apply(self._deployment, snapshot.labels)
         if self._servers is not None:
             self._servers.each_reachable(lambda server: server.wait_settled(self._model, snapshot.published))
             self._look_again()
@@ -130,10 +131,10 @@ class _Pass:
 
     def _register_again(self, version: int) -> bool:
         """Give the served files of a version to the registry, under its number; False where that cannot be."""
-        path, stamp = self._repository.path(self._model, version), self._repository.stamp(self._model, version)
+        path, stamp = self._deployment.repository.path(self._model, version), self._deployment.stamp(version)
         if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
             return False
-        registry = promotion.open_registry(self._settings, self._model)
+        registry = self._deployment.registry
         example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
         with workspace() as directory:
             saved_model = directory / "saved_model"
@@ -150,13 +151,13 @@ class _Pass:
                 reached[label] = version
         snapshot = replace(snapshot, labels=reached)
         at_servers = any(snapshot.has_other_labels(server) for server in snapshot.servers or ())
-        if at_servers or reached != labelling.read(self._repository, self._model):
-            labelling.restore(self._settings, self._model, reached)
+        if at_servers or reached != self._deployment.labels.read():
+            labelling.apply(self._deployment, reached)
         return reached
 
     def _move_label(self, label: str, version: int) -> bool:
         try:
-            labelling.move(self._settings, self._model, label, version)
+            labelling.move(self._deployment, label, version)
         except (ServerUnavailable, DeadlineExceeded):
             raise
         except HotswapError as exc:
@@ -167,20 +168,20 @@ class _Pass:
 
     def _move_aliases(self, labels: Mapping[str, int]) -> None:
         if moves := desired_aliases(self._snapshot, labels):
-            registry = promotion.open_registry(self._settings, self._model)
+            registry = self._deployment.registry
             for alias, version in moves.items():
                 registry.set_alias(self._model, alias, version)
 
     def _record(self, labels: Mapping[str, int], lost: list[int]) -> None:
         """Write into the journal what it does not have yet."""
-        repository, published = self._repository, set(self._snapshot.published)
-        journal = Journal(self._settings.models_repo, self._model)
+        repository, published = self._deployment.repository, set(self._snapshot.published)
+        journal = self._deployment.journal
         known = replay(journal.read())
         added, removed = sorted(published - known.published), sorted(known.published - published)
         if not added and not removed and not lost and known.labels == labels:
             return
         live = labels.get(STABLE)
-        stamp = {} if live is None else repository.stamp(self._model, live)
+        stamp = {} if live is None else self._deployment.stamp(live)
         journal.append(
             "reconcile",
             version=live,

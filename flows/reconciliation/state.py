@@ -15,7 +15,7 @@ from flows.endpoints.servers import Endpoints
 from flows.endpoints.views import ModelAtServer
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.orchestration import open_runs
-from flows.promotion import promotion, removal
+from flows.promotion import recovery, removal
 from flows.registry.identity import check_same_registry, journaled_publications, registered_here
 from flows.registry.reader import RegistryView, read_registry
 from flows.settings import Settings
@@ -71,7 +71,7 @@ class Snapshot:
     @property
     def unfinished(self) -> Entry | None:
         """The entry that began a promotion or a rollback which was interrupted."""
-        return promotion.unfinished(self.entries, self.labels)
+        return recovery.unfinished(self.entries, self.labels)
 
     @property
     def once_registered(self) -> set[int | None]:

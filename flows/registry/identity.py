@@ -10,30 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flows.journal import Entry, Journal
+from flows.journal import Entry
 from flows.registry import mlflow_access
 from flows.registry.reader import RegistryUnread, RegistryView, read_registry
-from flows.settings import Settings
 from serving.protocol.redaction import redacted
 from serving.repository.store import Repository
 
 _QUESTION = "is MLFLOW_TRACKING_URI the right one?"
 
 
-def check_registry(settings: Settings, model: str, may_be_unknown: bool = False) -> None:
+def check_registry(repository: Repository, model: str, entries: Sequence[Entry], may_be_unknown: bool = False) -> None:
     """
     Ask MLflow, where versions of `model` that were registered are here; nothing is made there.
 
     Args:
-        settings: Where the repository is.
+        repository: Where they are.
         model: The model's name.
+        entries: Its journal.
         may_be_unknown: Whether it is well when MLflow does not know the model.
 
     Raises:
         RegistryUnread: It is another one, or cannot be used; the message asks for the address.
     """
-    repository = Repository(settings.models_repo)
-    published = registered_here(repository, model, Journal(settings.models_repo, model).read())
+    published = registered_here(repository, model, entries)
     if not published:
         return
     view = read_registry(model, "used")

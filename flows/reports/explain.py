@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.endpoints.servers import observed_servers
 from flows.endpoints.views import NOT_SERVED, state_reported
 from flows.journal import Journal
-from flows.promotion import labelling
+from flows.promotion.labels import Labels
 from flows.registry.reader import read_run_tags, read_version_tags
 from flows.settings import Settings
 from serving.protocol.errors import VersionNotFound
@@ -72,7 +72,7 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         model=model,
         version=version,
         state=state if version in published else "RETIRED",
-        labels=tuple(sorted(label for label, at in labelling.read(repository, model).items() if at == version)),
+        labels=Labels(repository, model).carried_by(version),
         path=str(path),
         digest=on_disk,
         stamped_digest=digests["the stamp"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flows.endpoints.servers import Endpoints, observed_servers
 from flows.endpoints.views import state_reported
 from flows.promotion import removal
+from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import compare
 from flows.reconciliation.state import Snapshot, take_snapshot
 from flows.settings import Settings
@@ -73,7 +74,7 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
     repository = Repository(settings.models_repo)
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
-        hint = removal.way_back(repository, model)
+        hint = removal.way_back(Deployment(settings, model))
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
     with observed_servers(settings) as servers:
         models = repository.models() if model is None else [model]

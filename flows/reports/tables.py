@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console.terminal import elided, one_line
-from flows.promotion.labelling import alias_of
+from flows.promotion.labels import alias_of
 
 if TYPE_CHECKING:
     from flows.gate.gates import Check

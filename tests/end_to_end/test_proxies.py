@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.promotion import labelling
+from flows.promotion.labels import Labels
 from serving.repository.store import Repository
 from tests.faults.restartable import free_ports
 
@@ -52,7 +52,7 @@ def hotswap(environment: dict[str, str], *arguments: str) -> Any:
 def up(behind_a_proxy: dict[str, str], tiny_model: Any, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What ``hotswap up`` says once everything answers."""
     tiny_model(tmp_path / "models" / "tiny", 3)
-    labelling.write(Repository(tmp_path / "models"), "tiny", {})
+    Labels(Repository(tmp_path / "models"), "tiny").write({})
     command = [sys.executable, "-m", "flows.cli", "up", "--json"]
     with subprocess.Popen(command, env=behind_a_proxy, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,7 +1,7 @@
 """
 How does a real process come to grief at exactly one step?
 
-A point is a step of the product, named by one of its functions: ``"after flows.promotion.promotion:verify"`` is when
+A point is a step of the product, named by one of its functions: ``"after flows.promotion.verification:verify"`` is when
 `verify` has returned, ``"before flows.journal:Journal.append 2"`` when `append` is called for the second time. The
 functions do all that they always do. ``python -m tests.faults.points POINT COMMAND…`` is ``hotswap COMMAND…``, killed
 at the point.
@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from flows.promotion import promotion
-from flows.promotion.labelling import STABLE
-from flows.registry.mlflow_registry import Registered, Registry
+from flows.promotion.bake import bake as bake_version
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
+from flows.registry.mlflow_registry import Registered
 from flows.settings import Settings
-from serving.repository.store import Repository
 from tests.pipelines import go_live
 from tests.pipelines import make_stable as promote_published
 
@@ -94,19 +94,21 @@ def promote(
     settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any], label: str = STABLE
 ) -> None:
     """Make a registered version live, as a training does."""
-    with Repository(settings.models_repo).lock(model):
-        go_live(settings, Registry(settings.home / "artifacts"), model, registered, stamp, label)
+    deployment = Deployment(settings, model)
+    with deployment.lock():
+        go_live(deployment, registered, stamp, label)
 
 
 def make_stable(settings: Settings, model: str, version: int) -> None:
     """Make a published version stable, as ``hotswap promote --version`` does once the gate has passed."""
-    with Repository(settings.models_repo).lock(model):
-        promote_published(settings, Registry(settings.home / "artifacts"), model, version)
+    deployment = Deployment(settings, model)
+    with deployment.lock():
+        promote_published(deployment, version)
 
 
 def bake(settings: Settings, model: str, version: int, previous: int | None) -> None:
     """Watch a promoted version, as a training does."""
-    promotion.bake(settings, Registry(settings.home / "artifacts"), model, version, previous, seconds=60.0)
+    bake_version(Deployment(settings, model), version, previous, seconds=60.0)
 
 
 def environment(settings: Settings) -> dict[str, str]:

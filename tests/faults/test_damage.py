@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from flows.journal import START, BrokenJournal, next_record
-from flows.promotion import promotion
 from flows.promotion.history import history, live_at
+from flows.promotion.labelling import set_label
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
@@ -42,11 +44,11 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
     (finding,) = (examine if served else examine_without_server)(pipeline.settings)
     assert finding.what == "the files of version 1 are not those that were published"
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
-    with pytest.raises(promotion.PromotionUndone, match=r"nothing was changed.*no longer has the digest") as caught:
-        promotion.rollback(pipeline.settings, pipeline.model)
+    with pytest.raises(PromotionUndone, match=r"nothing was changed.*no longer has the digest") as caught:
+        rollback(pipeline.deployment)
     assert caught.value.exit_code == 5
     with pytest.raises(HotswapError, match="no longer has the digest"):
-        promotion.set_label(pipeline.settings, pipeline.model, "stable", 1)
+        set_label(pipeline.deployment, "stable", 1)
     assert (pipeline.live(), pipeline.journal.path.read_bytes()) == (before, journal)
     if served:
         assert answered(pipeline) == answered(pipeline, label="stable") == {2}
@@ -56,9 +58,9 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
     "action",
     [
         lambda pipeline: pipeline.promote(3),
-        lambda pipeline: promotion.rollback(pipeline.settings, pipeline.model),
-        lambda pipeline: history(pipeline.settings, pipeline.model),
-        lambda pipeline: live_at(pipeline.settings, pipeline.model, "2100-01-01"),
+        lambda pipeline: rollback(pipeline.deployment),
+        lambda pipeline: history(pipeline.deployment),
+        lambda pipeline: live_at(pipeline.deployment, "2100-01-01"),
         lambda pipeline: explain(pipeline.settings, pipeline.model, 2),
     ],
     ids=["promote", "rollback", "history", "history --at", "explain"],
@@ -110,19 +112,19 @@ def test_a_clock_that_was_set_back_does_not_change_the_order(offline: Pipeline) 
     first, second = offline.promote(1), offline.promote(2)
     written_ahead(offline, timedelta(hours=1))
     third = offline.promote(3)
-    promotion.rollback(offline.settings, offline.model)
-    entries = history(offline.settings, offline.model)[::-1]
+    rollback(offline.deployment)
+    entries = history(offline.deployment)[::-1]
     actions = ["publish", "promote", "publish", "promote", "publish", "promote", "rolling back", "rollback"]
     assert [entry.action for entry in entries] == actions
     assert entries[3].time > entries[4].time
     now = datetime.now(UTC)
-    moment = live_at(offline.settings, offline.model, now.isoformat())
+    moment = live_at(offline.deployment, now.isoformat())
     assert (moment.live, moment.published, moment.since) == (second, (first, second), entries[-1].time)
-    promoted = live_at(offline.settings, offline.model, entries[5].time)
+    promoted = live_at(offline.deployment, entries[5].time)
     assert (promoted.live, promoted.published) == (third, (first, second, third))
-    later = live_at(offline.settings, offline.model, (now + timedelta(days=1)).isoformat())
+    later = live_at(offline.deployment, (now + timedelta(days=1)).isoformat())
     assert (later.live, later.published) == (moment.live, moment.published)
-    earlier = live_at(offline.settings, offline.model, (now - timedelta(days=1)).isoformat())
+    earlier = live_at(offline.deployment, (now - timedelta(days=1)).isoformat())
     assert (earlier.live, earlier.since) == (None, None)
     assert offline.promote(1) == third + 1
     assert examine_without_server(offline.settings) == []

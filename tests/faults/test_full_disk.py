@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.promotion import promotion
 from flows.promotion.retention import tidy, tidy_after_promotion
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
@@ -93,8 +93,8 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
     ("point", "taken_out"),
     [
         pytest.param("before serving.repository.store:Repository.stage", False, id="staging"),
-        pytest.param("before flows.promotion.labelling:write 1", True, id="config"),
-        pytest.param("before flows.promotion.labelling:write 2", True, id="label"),
+        pytest.param("before flows.promotion.labels:Labels.write 1", True, id="config"),
+        pytest.param("before flows.promotion.labels:Labels.write 2", True, id="label"),
     ],
 )
 def test_a_full_disk_undoes_a_promotion(
@@ -109,7 +109,7 @@ def test_a_full_disk_undoes_a_promotion(
         pytest.raises(HotswapError, match="No room is left") as caught,
     ):
         pipeline.promote(2)
-    assert isinstance(caught.value, promotion.PromotionUndone) is taken_out
+    assert isinstance(caught.value, PromotionUndone) is taken_out
     assert answered(pipeline, label="stable") == {1}
     assert pipeline.repository.versions(pipeline.model) == [1]
     assert any("is nearly full: 0 MB are free" in finding.what for finding in examine(pipeline.settings))
@@ -131,10 +131,10 @@ def test_retention_that_fails_does_not_fail_the_promotion(pipeline: Pipeline, ca
     obstacle.parent.mkdir(exist_ok=True)
     obstacle.write_text("where retired versions go")
     before = pipeline.live()
-    tidy_after_promotion(pipeline.settings, pipeline.model)
+    tidy_after_promotion(pipeline.deployment)
     assert f"repeat `hotswap tidy {pipeline.model}`" in caplog.text
     assert pipeline.live() == before
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
     assert find(pipeline.settings, pipeline.model) == []
     obstacle.unlink()
-    assert tidy(pipeline.settings, pipeline.model).retired == (1,)
+    assert tidy(pipeline.deployment).retired == (1,)

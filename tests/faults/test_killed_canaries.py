@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flows.promotion import labelling
 from flows.promotion.history import replay
+from flows.promotion.labels import alias_of
 from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from tests.faults.points import command, finish, killed_at, make_stable, promote, start
@@ -17,11 +17,9 @@ def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
     """`hotswap reconcile` makes all sides agree on these labels, and a next promotion finds nothing to tidy."""
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
     assert find(pipeline.settings, pipeline.model) == []
-    assert labelling.read(pipeline.repository, pipeline.model) == labels
+    assert pipeline.deployment.labels.read() == labels
     assert replay(pipeline.journal.read()).labels == labels
-    assert pipeline.registry.aliases(pipeline.model) == {
-        labelling.alias_of(label): version for label, version in labels.items()
-    }
+    assert pipeline.registry.aliases(pipeline.model) == {alias_of(label): version for label, version in labels.items()}
     for label, version in labels.items():
         assert answered(pipeline, label=label) == {version}
     assert answered(pipeline) == {labels["stable"]}
@@ -32,7 +30,7 @@ def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
     ("point", "kept"),
     [
         pytest.param("after serving.repository.store:Repository.publish", False, id="published"),
-        pytest.param("after flows.promotion.promotion:verify", False, id="verified"),
+        pytest.param("after flows.promotion.verification:verify", False, id="verified"),
         pytest.param(f"after {WRITE_LABELS} 2", True, id="config written"),
         pytest.param("after flows.promotion.labelling:move", True, id="label moved"),
         pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", True, id="alias set"),
@@ -55,7 +53,7 @@ def test_a_killed_canary_promotion_never_touches_what_is_stable(point: str, kept
 @pytest.mark.parametrize(
     ("point", "finished"),
     [
-        pytest.param("after flows.promotion.promotion:verify", False, id="verified"),
+        pytest.param("after flows.promotion.verification:verify", False, id="verified"),
         pytest.param("after flows.journal:Journal.append", False, id="announced"),
         pytest.param(f"after {WRITE_LABELS}", True, id="config written"),
         pytest.param("after flows.promotion.labelling:move", True, id="label moved"),

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from flows.endpoints.servers import running_server
-from flows.promotion import promotion
 from flows.promotion.history import replay
+from flows.promotion.retirement import retire
+from flows.promotion.rollback import rollback
 from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
 from serving.repository.store import check_complete, digest
@@ -19,11 +20,11 @@ from tests.faults.points import bake, command, finish, killed_at, promote, start
 from tests.pipelines import Pipeline, answered, change_golden_answer
 
 REPOSITORY = "serving.repository.store:Repository"
-JOURNALED = "flows.promotion.promotion:_journal"
-WRITE_LABELS = "flows.promotion.labelling:write"
+JOURNALED = "flows.promotion.change:record"
+WRITE_LABELS = "flows.promotion.labels:Labels.write"
 ROLLBACK_POINTS = {
-    "verified": "after flows.promotion.promotion:verify",
-    "announced": "after flows.promotion.promotion:_announce_rollback",
+    "verified": "after flows.promotion.verification:verify",
+    "announced": "after flows.promotion.rollback:announce",
     "config written": f"after {WRITE_LABELS}",
     "label moved": "after flows.promotion.labelling:move",
     "one retired": f"after {REPOSITORY}.retire 1",
@@ -99,7 +100,7 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
         pytest.param(f"before {REPOSITORY}.publish", 1, 1, id="announced"),
         pytest.param(f"after {REPOSITORY}.publish", 1, 1, id="published"),
         pytest.param(f"after {WRITE_LABELS} 1", 1, 1, id="configured"),
-        pytest.param("after flows.promotion.promotion:verify", 1, 1, id="verified"),
+        pytest.param("after flows.promotion.verification:verify", 1, 1, id="verified"),
         pytest.param(f"before {REPOSITORY}.write_config 2", 1, 1, id="config not yet written"),
         pytest.param(f"after {WRITE_LABELS} 2", 1, 2, id="config written"),
         pytest.param("after flows.promotion.labelling:move", 2, 2, id="label moved"),
@@ -134,7 +135,7 @@ def test_a_killed_rollback_is_finished_or_changes_nothing(point: str, retired: b
     for kind in (1, 2, 3):
         assert pipeline.promote(kind) == kind
     if retired:
-        promotion.retire(pipeline.settings, pipeline.model, 1)
+        retire(pipeline.deployment, 1)
     with answered_all_the_while(pipeline, 1, 2, 3):
         killed_at(ROLLBACK_POINTS[point], command, pipeline.settings, "rollback", pipeline.model, "--to", "1")
         assert_whole(pipeline)
@@ -150,7 +151,7 @@ def test_a_killed_rollback_that_is_asked_for_again_goes_no_further(point: str, p
     for kind in (1, 2, 3, 4):
         assert pipeline.promote(kind) == kind
     killed_at(ROLLBACK_POINTS[point], command, pipeline.settings, "rollback", pipeline.model, "--to", "2")
-    change = promotion.rollback(pipeline.settings, pipeline.model)
+    change = rollback(pipeline.deployment)
     assert (change.version, change.previous, change.retired) == (2, 4, (3, 4))
     assert pipeline.repository.versions(pipeline.model) == [1, 2]
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
@@ -163,7 +164,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pipeline.promote(kind)
     change_golden_answer(pipeline, 2)
     with answered_all_the_while(pipeline, 1, 2, 3):
-        killed_at("after flows.promotion.labelling:restore", bake, pipeline.settings, pipeline.model, 2, 1)
+        killed_at("after flows.promotion.labelling:apply", bake, pipeline.settings, pipeline.model, 2, 1)
         assert_whole(pipeline)
         assert answered(pipeline, label="stable") == {1}
         assert_reconciled(pipeline, 1)
@@ -189,7 +190,7 @@ def test_a_killed_retire_or_restore_was_done_or_not(
     """Killed at any step: the version is in or out, as a whole; the live one stays live, and the journal is told."""
     for kind in (1, 2, 3, 4):
         pipeline.promote(kind)
-    promotion.rollback(pipeline.settings, pipeline.model)
+    rollback(pipeline.deployment)
     with answered_all_the_while(pipeline, 1, 2, 3, 4):
         name, version = arguments
         killed_at(point, command, pipeline.settings, name, pipeline.model, version)

@@ -12,7 +12,7 @@ from tests.faults.points import command, finish, killed_at, start
 from tests.pipelines import Pipeline, answered, assert_gone
 
 POINTS = {
-    "config written": "after flows.promotion.labelling:forget",
+    "config written": "after flows.promotion.labels:Labels.forget",
     "unloaded": "after flows.promotion.removal:_unload",
     "one archived": "after serving.repository.store:Repository._move 1",
     "two archived": "after serving.repository.store:Repository._move 2",
@@ -47,7 +47,7 @@ def test_a_killed_removal_is_finished_by_the_next_command(again: str, pipeline: 
     """Asking for it again needs no reason; a training finishes it before it begins."""
     killed(pipeline, POINTS["one archived"])
     if again == "remove":
-        assert removal.remove(pipeline.settings, pipeline.model).published == (2, 3)
+        assert removal.remove(pipeline.deployment).published == (2, 3)
         assert_gone(pipeline)
     else:
         assert pipeline.promote(2) == 4
@@ -58,9 +58,9 @@ def test_a_killed_removal_is_finished_by_the_next_command(again: str, pipeline: 
 
 def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipeline) -> None:
     """All goes on as before, and it can be asked for again."""
-    killed(pipeline, "before flows.promotion.labelling:forget")
+    killed(pipeline, "before flows.promotion.labels:Labels.forget")
     assert answered(pipeline, label="stable") == {3}
     assert find(pipeline.settings, pipeline.model) == []
     assert replay(pipeline.journal.read()).labels == {"stable": 3}
-    removal.remove(pipeline.settings, pipeline.model, "no longer sold")
+    removal.remove(pipeline.deployment, "no longer sold")
     assert_gone(pipeline)

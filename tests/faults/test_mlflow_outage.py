@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.promotion import promotion
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.registry.mlflow_registry import Registry
@@ -44,7 +45,9 @@ def remote(pipeline: Pipeline, server: Restartable, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("point", "code", "retired"),
     [
-        pytest.param("before flows.promotion.promotion:highest_version_seen", 1, [], id="before registering"),
+        pytest.param(
+            "before flows.promotion.deployment:Deployment.highest_version_seen", 1, [], id="before registering"
+        ),
         pytest.param("after flows.registry.mlflow_registry:Registry.register", 1, [], id="after registering"),
         pytest.param("after flows.promotion.promotion:publish", 5, [2], id="published"),
         pytest.param("before flows.registry.mlflow_registry:Registry.set_alias", 5, [2], id="before the alias"),
@@ -85,7 +88,7 @@ def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
     try:
         with (
             at("before flows.registry.mlflow_registry:Registry.set_alias", server.pause),
-            pytest.raises(promotion.PromotionUndone, match=r"timeout|timed out"),
+            pytest.raises(PromotionUndone, match=r"timeout|timed out"),
         ):
             remote.promote(2)
         assert answered(remote) == answered(remote, label="stable") == {1}
@@ -100,7 +103,7 @@ def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, server: Restartab
     assert remote.promote(2) == 2
     server.kill()
     try:
-        assert promotion.rollback(remote.settings, remote.model).version == 1
+        assert rollback(remote.deployment).version == 1
         assert answered(remote) == answered(remote, label="stable") == {1}
         assert any(f"MLflow at {server.url} cannot be read" in finding.what for finding in examine(remote.settings))
     finally:

@@ -137,7 +137,7 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
 
 
 FLOWS = (
-    ("flows.roll_back:roll_back", "before flows.promotion.promotion:rollback", "'tiny'"),
+    ("flows.roll_back:roll_back", "before flows.promotion.rollback:rollback", "'tiny'"),
     ("flows.reconcile:reconcile", "before flows.reconcile:repair", "'tiny'"),
     ("flows.train_and_promote:train_and_promote", "before flows.train_and_promote:ask_first", ""),
 )

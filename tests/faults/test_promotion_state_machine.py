@@ -20,10 +20,16 @@ from hypothesis.stateful import (
 )
 
 from clients import GrpcClient, RestClient
-from flows.promotion import labelling, promotion
+from flows.promotion import promotion
+from flows.promotion.deployment import Deployment
 from flows.promotion.history import replay
-from flows.promotion.labelling import alias_of
+from flows.promotion.labelling import set_label
+from flows.promotion.labels import alias_of
+from flows.promotion.promotion import publish
 from flows.promotion.retention import tidy_after_promotion
+from flows.promotion.retirement import restore, retire
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
 from serving.repository.model_config import ModelEntry
@@ -91,14 +97,14 @@ class Machine(RuleBasedStateMachine):
             with self.repository.lock(self.model):
                 self.pipeline.journal.append(promotion.PROMOTING, version=version, previous=labels.get("stable"))
                 if point == "labels written":
-                    labelling.write(self.repository, self.model, {**labels, "stable": version})
+                    self.pipeline.deployment.labels.write({**labels, "stable": version})
             self.agreed = False
 
     @rule(kind=_KINDS, label=st.sampled_from(["stable", "canary"]))
     def promote_what_answers_wrongly(self, kind: int, label: str) -> None:
         self.reconcile()
         before = self.pipeline.live()
-        with pytest.raises(promotion.PromotionUndone):
+        with pytest.raises(PromotionUndone):
             self.pipeline.promote(kind, expected_kind=9, label=label)
         assert self.pipeline.live() == before
         self.highest = max(self.pipeline.registry.versions(self.pipeline.model))
@@ -109,7 +115,7 @@ class Machine(RuleBasedStateMachine):
         registered = self.pipeline.register(kind)
         stamp = self.pipeline.stamp(registered, kind)
         with self.pipeline.repository.lock(self.model):
-            promotion.publish(self.pipeline.settings, self.model, registered.version, registered.saved_model, stamp)
+            publish(self.pipeline.deployment, registered.version, registered.saved_model, stamp)
         self.highest = registered.version
         self.kinds[self.highest] = kind
         self.agreed = False
@@ -117,11 +123,11 @@ class Machine(RuleBasedStateMachine):
     @rule(to=st.none() | _PICK)
     def roll_back(self, to: int | None) -> None:
         known = sorted({*self.repository.versions(self.model), *self.repository.retired(self.model)})
-        self.attempt(promotion.rollback, self.model, None if to is None or not known else known[to % len(known)])
+        self.attempt(rollback, None if to is None or not known else known[to % len(known)])
 
     @rule(label=st.sampled_from(["stable", "canary", "blue"]), pick=_PICK)
     def label(self, label: str, pick: int) -> None:
-        self.attempt(promotion.set_label, self.model, label, self.published(pick))
+        self.attempt(set_label, label, self.published(pick))
 
     @rule(pick=_PICK, force=st.sampled_from([None, "for a test"]))
     def retire(self, pick: int, force: str | None) -> None:
@@ -129,19 +135,19 @@ class Machine(RuleBasedStateMachine):
         self.reconcile()
         version, labels, published = self.published(pick), self.labels(), self.repository.versions(self.model)
         protected = version in labels.values() or published == [version]
-        self.attempt(promotion.retire, self.model, version, force)
+        self.attempt(retire, version, force)
         if protected and not force:
             assert version in self.repository.versions(self.model)
 
     @rule(pick=_PICK)
     def restore(self, pick: int) -> None:
         if retired := self.repository.retired(self.model):
-            self.attempt(promotion.restore, self.model, retired[pick % len(retired)])
+            self.attempt(restore, retired[pick % len(retired)])
 
     @rule()
     def keep_the_newest(self) -> None:
         few = self.pipeline.settings.model_copy(update={"keep_versions": 2})
-        tidy_after_promotion(few, self.model)
+        tidy_after_promotion(Deployment(few, self.model))
 
     @rule(pick=_PICK)
     def remove_by_hand(self, pick: int) -> None:
@@ -189,7 +195,7 @@ class Machine(RuleBasedStateMachine):
     def numbers_are_remembered(self) -> None:
         """3: what is next is above everything ever seen."""
         registered = self.pipeline.registry.versions(self.model)
-        assert max(promotion.highest_version_seen(self.pipeline.settings, self.model), *registered, 0) >= self.highest
+        assert max(self.pipeline.deployment.highest_version_seen(), *registered, 0) >= self.highest
 
     @invariant()
     def the_journal_is_whole(self) -> None:
@@ -226,7 +232,7 @@ class Machine(RuleBasedStateMachine):
         return self.pipeline.repository
 
     def labels(self) -> dict[str, int]:
-        return labelling.read(self.repository, self.model)
+        return self.pipeline.deployment.labels.read()
 
     def published(self, pick: int) -> int:
         """One of the published versions, or a number that never was."""
@@ -238,7 +244,7 @@ class Machine(RuleBasedStateMachine):
         if not self.agreed:
             self.reconcile()
         with suppress(HotswapError):
-            action(self.pipeline.settings, *arguments)
+            action(self.pipeline.deployment, *arguments)
 
 
 def test_the_invariants_hold_after_every_step(pipeline: Pipeline, soak: bool) -> None:

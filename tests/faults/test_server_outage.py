@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.promotion import promotion
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from tests.faults.points import at
@@ -69,14 +69,14 @@ def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restart
 
 
 @pytest.mark.parametrize(
-    "point", ["before flows.promotion.promotion:verify", "after flows.promotion.labelling:write 2"]
+    "point", ["before flows.promotion.verification:verify", "after flows.promotion.labels:Labels.write 2"]
 )
 def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """After HOTSWAP_SERVER_TIMEOUT_SECONDS the version goes; once the server speaks, the one before is live."""
     pipeline, server = served
     within(pipeline, 1.0)
     try:
-        with at(point, server.pause), pytest.raises(promotion.PromotionUndone, match=str(pipeline.settings.grpc_port)):
+        with at(point, server.pause), pytest.raises(PromotionUndone, match=str(pipeline.settings.grpc_port)):
             pipeline.promote(2)
     finally:
         server.go_on()
@@ -85,14 +85,15 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple
 
 
 @pytest.mark.parametrize(
-    "point", ["before flows.endpoints.live_server:LiveServer.wait_available", "after flows.promotion.labelling:write 2"]
+    "point",
+    ["before flows.endpoints.live_server:LiveServer.wait_available", "after flows.promotion.labels:Labels.write 2"],
 )
 def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
     """Its next start finds the version before, with its label."""
     pipeline, server = served
     within(pipeline, 1.0)
     either = f"127.0.0.1:({pipeline.settings.rest_port}|{pipeline.settings.grpc_port})"
-    with at(point, server.kill), pytest.raises(promotion.PromotionUndone, match=either):
+    with at(point, server.kill), pytest.raises(PromotionUndone, match=either):
         pipeline.promote(2)
     assert pipeline.repository.retired(pipeline.model) == [2]
     server.start()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flows.machine.processes import Process
-from flows.promotion import labelling
+from flows.promotion.labels import Labels
 from serving.repository.store import Repository
 
 SECRET = "hunter-2-of-7"
@@ -45,7 +45,7 @@ ADDRESSES = {
 def test_no_command_shows_a_secret_when_everything_is_down(command: list[str], tiny_model: Any, tmp_path: Path) -> None:
     """Passwords in every address, and tokens, while nobody answers at any of them."""
     tiny_model(tmp_path / "models" / "tiny", 3)
-    labelling.write(Repository(tmp_path / "models"), "tiny", {})
+    Labels(Repository(tmp_path / "models"), "tiny").write({})
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
     done = subprocess.run(

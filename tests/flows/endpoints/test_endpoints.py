@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from clients import GrpcClient, RestClient
-from flows.promotion import promotion
+from flows.promotion.labelling import set_label
+from flows.promotion.undo import PromotionUndone
+from flows.promotion.verification import verify
 from flows.settings import Endpoint, InvalidSettings, Settings, load_settings
 from serving.protocol.errors import HotswapError
 from tests.pipelines import ROWS, Pipeline, with_endpoints
@@ -30,7 +32,7 @@ def test_a_version_is_promoted_at_every_endpoint(replicas: tuple[Pipeline, list[
     assert answered(pipeline, version=version) == answered(pipeline, label="stable") == {version}
     assert pipeline.row(version).state == "AVAILABLE"
     with pipeline.repository.lock(pipeline.model):
-        name = promotion.verify(pipeline.settings, pipeline.model, version).server
+        name = verify(pipeline.deployment, version).server
     assert all(str(server.rest_port) in name for server in servers)
 
 
@@ -40,7 +42,7 @@ def test_a_dead_endpoint_undoes_a_promotion_and_is_named(replicas: tuple[Pipelin
     first = pipeline.promote(1)
     before = pipeline.live()
     dead.stop()
-    with pytest.raises(promotion.PromotionUndone, match=f"127.0.0.1:{dead.grpc_port} cannot be reached") as caught:
+    with pytest.raises(PromotionUndone, match=f"127.0.0.1:{dead.grpc_port} cannot be reached") as caught:
         pipeline.promote(2)
     assert caught.value.exit_code == 5
     assert pipeline.live() == before
@@ -59,7 +61,7 @@ def test_an_endpoint_that_does_not_answer_in_time_undoes_a_promotion(replicas: t
         pipeline.settings = with_endpoints(both, *ports, (port, port)).model_copy(
             update={"server_timeout_seconds": 1.0}
         )
-        with pytest.raises(promotion.PromotionUndone, match=str(port)):
+        with pytest.raises(PromotionUndone, match=str(port)):
             pipeline.promote(2)
     pipeline.settings = both
     assert answered(pipeline, label="stable") == answered(pipeline) == {first}
@@ -69,12 +71,12 @@ def test_a_label_moves_at_every_endpoint_or_at_none(replicas: tuple[Pipeline, li
     """A dead endpoint keeps the label where it is, in models.config and in the registry."""
     pipeline, (alive, dead) = replicas
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
+    set_label(pipeline.deployment, "canary", first)
     assert answered(pipeline, label="canary") == {first}
     before = pipeline.live()
     dead.stop()
     with pytest.raises(HotswapError, match=str(dead.grpc_port)):
-        promotion.set_label(pipeline.settings, pipeline.model, "canary", second)
+        set_label(pipeline.deployment, "canary", second)
     assert pipeline.live()[1:] == before[1:]
     pipeline.settings = with_endpoints(pipeline.settings, (alive.rest_port, alive.grpc_port))
     assert answered(pipeline, label="canary") == {first}

@@ -19,8 +19,14 @@ from flows.cli import run
 from flows.endpoints.ownership import ForeignServer
 from flows.endpoints.preflight import ServersDisagree, ask_first
 from flows.endpoints.servers import running_server
-from flows.promotion import labelling, promotion, retention
 from flows.promotion.bake import watch
+from flows.promotion.deployment import Deployment
+from flows.promotion.labelling import remove_label, set_label
+from flows.promotion.labels import Labels
+from flows.promotion.retention import tidy
+from flows.promotion.retirement import restore, retire
+from flows.promotion.rollback import rollback
+from flows.promotion.verification import verify
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
@@ -36,16 +42,16 @@ from tests.pipelines import ROWS, Pipeline, with_endpoints
 LENIENT = {"allow_version_labels_for_unavailable_models": True}
 COMMANDS: dict[str, Callable[[Settings, str], object]] = {
     "train, promote": ask_first,
-    "verify": lambda settings, model: promotion.verify(settings, model, 2),
-    "label": lambda settings, model: promotion.set_label(settings, model, "blue", 2),
-    "label --remove": lambda settings, model: promotion.remove_label(settings, model, "canary"),
-    "rollback": promotion.rollback,
-    "retire": lambda settings, model: promotion.retire(settings, model, 2, "for a test"),
-    "restore": lambda settings, model: promotion.restore(settings, model, 3),
-    "tidy": lambda settings, model: retention.tidy(settings.model_copy(update={"keep_versions": 1}), model),
+    "verify": lambda settings, model: verify(Deployment(settings, model), 2),
+    "label": lambda settings, model: set_label(Deployment(settings, model), "blue", 2),
+    "label --remove": lambda settings, model: remove_label(Deployment(settings, model), "canary"),
+    "rollback": lambda settings, model: rollback(Deployment(settings, model)),
+    "retire": lambda settings, model: retire(Deployment(settings, model), 2, "for a test"),
+    "restore": lambda settings, model: restore(Deployment(settings, model), 3),
+    "tidy": lambda settings, model: tidy(Deployment(settings.model_copy(update={"keep_versions": 1}), model)),
     "reconcile": repair,
     "reconcile --dry-run": lambda settings, model: repair(settings, model, dry_run=True),
-    "bake": lambda settings, model: watch(settings, model, 2, 1, 0.1),
+    "bake": lambda settings, model: watch(Deployment(settings, model), 2, 1, 0.1),
 }
 
 
@@ -62,8 +68,8 @@ def first(pipeline: Pipeline) -> Pipeline:
     """A repository with its server: version 2 is stable, 1 is canary, 3 retired."""
     for kind in (1, 2, 3):
         pipeline.promote(kind)
-    promotion.rollback(pipeline.settings, pipeline.model)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", 1)
+    rollback(pipeline.deployment)
+    set_label(pipeline.deployment, "canary", 1)
     return pipeline
 
 
@@ -72,7 +78,7 @@ def second(first: Pipeline, tmp_path: Path) -> Settings:
     """Another repository with the same models and files, whose settings have the same ports."""
     shutil.copytree(first.repository.root, tmp_path / "second", ignore=shutil.ignore_patterns(".locks"))
     own = new_identity(tmp_path / "second")
-    labelling.write(own, first.model, {"stable": 2, "canary": 1})
+    Labels(own, first.model).write({"stable": 2, "canary": 1})
     return first.settings.model_copy(update={"models_repo": own.root})
 
 
@@ -225,7 +231,7 @@ def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, t
         path = first.repository.root / ".." / first.repository.root.name
     settings = first.settings.model_copy(update={"models_repo": path})
     ask_first(settings, first.model)
-    promotion.set_label(settings, first.model, "blue", 1)
+    set_label(Deployment(settings, first.model), "blue", 1)
     assert repair(first.settings, first.model).remaining == ()
     assert find(first.settings, first.model) == []
 
@@ -319,7 +325,7 @@ def test_a_server_that_cannot_tell_and_serves_something_else_is_refused(
     if difference == "another version":
         shutil.rmtree(own.root / ".journal")
         own.path(first.model, 1).rename(own.path(first.model, 7))
-        labelling.write(own, first.model, {"stable": 2, "canary": 7})
+        Labels(own, first.model).write({"stable": 2, "canary": 7})
     else:
         own.base_path(first.model).rename(own.root / "another")
         (own.root / ".journal").rename(own.root / ".journals")
@@ -385,8 +391,8 @@ def test_a_dead_server_is_named_before_anything_begins(replicas: tuple[Pipeline,
     pipeline, (_, dead) = replicas
     for kind in (1, 2, 3):
         pipeline.promote(kind)
-    promotion.rollback(pipeline.settings, pipeline.model)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", 1)
+    rollback(pipeline.deployment)
+    set_label(pipeline.deployment, "canary", 1)
     dead.stop()
     before = contents(pipeline.repository.root), pipeline.registry.aliases(pipeline.model)
     for name in ("train, promote", "label", "label --remove", "rollback", "retire", "restore", "tidy"):

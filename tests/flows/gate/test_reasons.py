@@ -62,5 +62,5 @@ def test_flows_take_the_reason_too(pipeline: Pipeline) -> None:
         assert "reason" in flow.parameters.properties
     pipeline.promote(1)
     pipeline.promote(2)
-    move_back.fn(pipeline.settings, pipeline.model, None, REASON)
+    move_back.fn(pipeline.deployment, None, REASON)
     assert pipeline.journal.read()[-1].facts["why"] == REASON

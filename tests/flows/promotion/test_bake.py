@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from clients import GrpcClient
-from flows.promotion import promotion
+from flows.promotion.bake import bake as bake_version
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from serving.protocol.errors import HotswapError
 from tests.pipelines import ROWS, Pipeline, change_golden_answer
 
@@ -49,7 +51,7 @@ def promoted(pipeline: Pipeline) -> Pipeline:
 
 
 def bake(pipeline: Pipeline, version: int, previous: int | None, seconds: float) -> None:
-    promotion.bake(pipeline.settings, pipeline.registry, pipeline.model, version, previous, seconds)
+    bake_version(pipeline.deployment, version, previous, seconds)
 
 
 def assert_undone(pipeline: Pipeline, before: Any, version: int, told: str) -> None:
@@ -77,7 +79,7 @@ def test_a_version_that_answers_otherwise_is_undone(promoted: Pipeline) -> None:
     before = promoted.live()
     version = promoted.promote(2)
     change_golden_answer(promoted, version)
-    with pytest.raises(promotion.PromotionUndone, match="differently") as caught:
+    with pytest.raises(PromotionUndone, match="differently") as caught:
         bake(promoted, version, version - 1, 60.0)
     assert caught.value.exit_code == 5
     assert_undone(promoted, before, version, "golden rows differently")
@@ -87,7 +89,7 @@ def test_a_first_version_that_goes_wrong_leaves_nothing(pipeline: Pipeline) -> N
     """With no version before, no label and no alias are left."""
     version = pipeline.promote(1)
     change_golden_answer(pipeline, version)
-    with pytest.raises(promotion.PromotionUndone, match="differently"):
+    with pytest.raises(PromotionUndone, match="differently"):
         bake(pipeline, version, None, 60.0)
     assert_undone(pipeline, ({}, {}, ()), version, "golden rows differently")
 
@@ -96,7 +98,7 @@ def test_a_version_that_is_much_slower_is_undone(promoted: Pipeline) -> None:
     """Both are asked in turn, so that load on the machine makes both slow."""
     before = promoted.live()
     version = promoted.promote(SLOW)
-    with pytest.raises(promotion.PromotionUndone, match="95 of 100 answers took"):
+    with pytest.raises(PromotionUndone, match="95 of 100 answers took"):
         bake(promoted, version, version - 1, 60.0)
     assert_undone(promoted, before, version, f"those of version {version - 1}")
 
@@ -111,7 +113,7 @@ def test_a_version_that_fails_the_requests_of_others_is_undone(promoted: Pipelin
                 client.predict(promoted.model, np.full((1, 4), 1e6, np.float32), label="stable")
         for _ in range(20):
             client.predict(promoted.model, ROWS, label="stable")
-    with pytest.raises(promotion.PromotionUndone, match="requests failed"):
+    with pytest.raises(PromotionUndone, match="requests failed"):
         bake(promoted, version, version - 1, 60.0)
     assert_undone(promoted, before, version, "requests failed")
 
@@ -121,7 +123,7 @@ def test_a_version_that_no_longer_answers_is_undone(replicas: tuple[Pipeline, li
     pipeline, (_, dead) = replicas
     first, second = pipeline.promote(1), pipeline.promote(2)
     dead.stop()
-    with pytest.raises(promotion.PromotionUndone, match="3 questions in a row failed"):
+    with pytest.raises(PromotionUndone, match="3 questions in a row failed"):
         bake(pipeline, second, first, 60.0)
     assert pipeline.repository.versions(pipeline.model) == [first]
     assert pipeline.registry.aliases(pipeline.model) == {"champion": first}
@@ -130,7 +132,7 @@ def test_a_version_that_no_longer_answers_is_undone(replicas: tuple[Pipeline, li
 def test_a_version_that_was_rolled_back_meanwhile_is_left_alone(promoted: Pipeline) -> None:
     """Who rolls back by hand while it is watched has decided."""
     version = promoted.promote(2)
-    promotion.rollback(promoted.settings, promoted.model)
+    rollback(promoted.deployment)
     before = promoted.live()
     bake(promoted, version, version - 1, 60.0)
     assert promoted.live() == before

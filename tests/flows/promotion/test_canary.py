@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from flows.promotion import history, labelling, promotion, retention
+from flows.promotion import history, retention
+from flows.promotion.bake import bake
+from flows.promotion.deployment import Deployment
 from flows.promotion.history import replay
+from flows.promotion.labelling import remove_label
+from flows.promotion.labels import alias_of
+from flows.promotion.promotion import check_promotable
+from flows.promotion.retirement import restore
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import NOT_PROMOTED, PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from serving.protocol.errors import InvalidRequest, VersionNotFound
@@ -16,14 +24,14 @@ from tests.pipelines import Pipeline, answered, change_golden_answer
 
 
 def labels(pipeline: Pipeline) -> dict[str, int]:
-    return labelling.read(pipeline.repository, pipeline.model)
+    return pipeline.deployment.labels.read()
 
 
 def assert_live(pipeline: Pipeline, **expected: int) -> None:
     """Exactly these labels are answered so, and registry, journal and server agree; who asks for none gets stable."""
     assert labels(pipeline) == replay(pipeline.journal.read()).labels == expected
     assert pipeline.registry.aliases(pipeline.model) == {
-        labelling.alias_of(label): version for label, version in expected.items()
+        alias_of(label): version for label, version in expected.items()
     }
     for label, version in expected.items():
         assert answered(pipeline, label=label) == {version}
@@ -35,7 +43,7 @@ def test_a_canary_leaves_what_is_stable_alone(pipeline: Pipeline) -> None:
     """It has label and alias of its own, and the next one takes them over."""
     assert [pipeline.promote(1), pipeline.promote(2, label="canary")] == [1, 2]
     assert_live(pipeline, stable=1, canary=2)
-    assert promotion.champion(pipeline.settings, pipeline.model) == 1
+    assert pipeline.deployment.champion == 1
     assert pipeline.promote(3, label="canary") == 3
     assert_live(pipeline, stable=1, canary=3)
     assert pipeline.promote(4) == 4
@@ -46,7 +54,7 @@ def test_a_canary_that_answers_wrongly_is_undone(pipeline: Pipeline) -> None:
     """The one before it stays the canary."""
     pipeline.promote(1)
     pipeline.promote(2, label="canary")
-    with pytest.raises(promotion.PromotionUndone, match="differently"):
+    with pytest.raises(PromotionUndone, match="differently"):
         pipeline.promote(3, expected_kind=9, label="canary")
     assert_live(pipeline, stable=1, canary=2)
     assert pipeline.repository.versions(pipeline.model) == [1, 2]
@@ -58,7 +66,7 @@ def test_a_canary_becomes_the_stable_version(pipeline: Pipeline) -> None:
     version = pipeline.promote(2, label="canary")
     pipeline.make_stable(version)
     assert_live(pipeline, stable=version)
-    assert promotion.rollback(pipeline.settings, pipeline.model).version == 1
+    assert rollback(pipeline.deployment).version == 1
     assert_live(pipeline, stable=1)
 
 
@@ -76,11 +84,11 @@ def test_a_canary_that_answers_wrongly_does_not_become_stable(pipeline: Pipeline
     pipeline.promote(1)
     version = pipeline.promote(2, label="canary")
     change_golden_answer(pipeline, version)
-    with pytest.raises(promotion.PromotionUndone, match="is not made stable, and stays as it was"):
+    with pytest.raises(PromotionUndone, match="is not made stable, and stays as it was"):
         pipeline.make_stable(version)
     assert_live(pipeline, stable=1, canary=version)
     last = pipeline.journal.read()[-1]
-    assert (last.action, last.version) == (promotion.NOT_PROMOTED, version)
+    assert (last.action, last.version) == (NOT_PROMOTED, version)
     assert "differently" in last.facts["why"]
 
 
@@ -88,9 +96,9 @@ def test_only_a_published_version_that_is_not_stable_can_become_stable(pipeline:
     """The refusal says which there are."""
     version = pipeline.promote(1)
     with pytest.raises(InvalidRequest, match=f"Version {version} of '{pipeline.model}' is the stable one already"):
-        promotion.promotable(pipeline.settings, pipeline.model, version)
+        check_promotable(pipeline.deployment, version)
     with pytest.raises(VersionNotFound, match=r"Version 9 .* is not published; published are: 1"):
-        promotion.promotable(pipeline.settings, pipeline.model, 9)
+        check_promotable(pipeline.deployment, 9)
 
 
 def test_a_rollback_leaves_a_canary_where_it_is(pipeline: Pipeline) -> None:
@@ -99,7 +107,7 @@ def test_a_rollback_leaves_a_canary_where_it_is(pipeline: Pipeline) -> None:
         pipeline.promote(kind)
     pipeline.promote(3, label="canary")
     pipeline.promote(4, label="blue")
-    change = promotion.rollback(pipeline.settings, pipeline.model)
+    change = rollback(pipeline.deployment)
     assert (change.version, change.retired) == (1, (2,))
     assert_live(pipeline, stable=1, canary=3, blue=4)
 
@@ -108,12 +116,12 @@ def test_a_rollback_goes_to_a_version_that_was_stable(pipeline: Pipeline) -> Non
     """Neither a canary that was given up nor one that was rolled back from is what was live before."""
     pipeline.promote(1)
     pipeline.promote(2)
-    promotion.rollback(pipeline.settings, pipeline.model)
-    promotion.restore(pipeline.settings, pipeline.model, 2)
+    rollback(pipeline.deployment)
+    restore(pipeline.deployment, 2)
     pipeline.promote(3, label="canary")
-    promotion.remove_label(pipeline.settings, pipeline.model, "canary")
+    remove_label(pipeline.deployment, "canary")
     pipeline.promote(4)
-    assert promotion.rollback(pipeline.settings, pipeline.model).version == 1
+    assert rollback(pipeline.deployment).version == 1
     assert_live(pipeline, stable=1)
 
 
@@ -122,7 +130,7 @@ def test_nothing_that_was_never_stable_takes_over_by_itself(pipeline: Pipeline, 
     """When the stable version is removed by hand or deleted in MLflow, the last that was stable takes its place."""
     pipeline.promote(1)
     pipeline.promote(2, label="canary")
-    promotion.remove_label(pipeline.settings, pipeline.model, "canary")
+    remove_label(pipeline.deployment, "canary")
     pipeline.promote(3)
     canary = pipeline.promote(4, label="canary")
     if lost_by == "directory":
@@ -140,7 +148,7 @@ def test_retention_keeps_canary_and_stable_version(pipeline: Pipeline) -> None:
     pipeline.promote(2, label="canary")
     pipeline.promote(3, label="canary")
     few = pipeline.settings.model_copy(update={"keep_versions": 1})
-    assert retention.tidy(few, pipeline.model).retired == (2,)
+    assert retention.tidy(Deployment(few, pipeline.model)).retired == (2,)
     assert_live(pipeline, stable=1, canary=3)
 
 
@@ -150,10 +158,8 @@ def test_a_canary_is_watched_beside_the_stable_version(pipeline: Pipeline) -> No
     before = pipeline.promote(2, label="canary")
     version = pipeline.promote(3, label="canary")
     change_golden_answer(pipeline, version)
-    with pytest.raises(promotion.PromotionUndone, match="differently"):
-        promotion.bake(
-            pipeline.settings, pipeline.registry, pipeline.model, version, before, seconds=30.0, label="canary"
-        )
+    with pytest.raises(PromotionUndone, match="differently"):
+        bake(pipeline.deployment, version, before, seconds=30.0, label="canary")
     assert_live(pipeline, stable=1, canary=before)
     assert pipeline.repository.versions(pipeline.model) == [1, before]
 
@@ -161,7 +167,7 @@ def test_a_canary_is_watched_beside_the_stable_version(pipeline: Pipeline) -> No
 def test_a_first_version_may_be_a_canary(pipeline: Pipeline) -> None:
     """Nothing is stable then, so nothing is compared with it."""
     version = pipeline.promote(1, label="canary")
-    assert promotion.champion(pipeline.settings, pipeline.model) is None
+    assert pipeline.deployment.champion is None
     assert labels(pipeline) == {"canary": version}
     pipeline.make_stable(version)
     assert_live(pipeline, stable=version)
@@ -181,5 +187,5 @@ def test_history_tells_of_a_canary(pipeline: Pipeline) -> None:
     """What was live at a time has both labels."""
     pipeline.promote(1)
     pipeline.promote(2, label="canary")
-    moment: Any = history.live_at(pipeline.settings, pipeline.model, "2999-01-01T00:00")
+    moment: Any = history.live_at(pipeline.deployment, "2999-01-01T00:00")
     assert (moment.live, moment.labels) == (1, {"stable": 1, "canary": 2})

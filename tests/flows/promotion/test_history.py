@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.promotion import promotion
+from flows.promotion.deployment import Deployment
 from flows.promotion.history import history, live_at, parse_time
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from flows.settings import Settings
 from serving.protocol.errors import InvalidRequest, VersionNotFound
 from tests.pipelines import Pipeline
@@ -18,28 +20,28 @@ def test_what_was_live_at_every_moment(offline: Pipeline) -> None:
     """Before the first entry nothing was; after each promotion and the rollback it is the version of then."""
     start = datetime.now(UTC).isoformat()
     first, second = offline.promote(1), offline.promote(2)
-    promotion.rollback(offline.settings, offline.model)
-    entries = history(offline.settings, offline.model)[::-1]
+    rollback(offline.deployment)
+    entries = history(offline.deployment)[::-1]
     begun = ["publish", "promote", "publish", "promote", "rolling back"]
     assert [entry.action for entry in entries] == [*begun, "rollback"]
-    then = [live_at(offline.settings, offline.model, entry.time) for entry in entries]
+    then = [live_at(offline.deployment, entry.time) for entry in entries]
     assert [moment.live for moment in then] == [None, first, first, second, second, first]
     both = (first, second)
     assert [moment.published for moment in then] == [(first,), (first,), both, both, both, (first,)]
     assert then[1].run_id == offline.run_id
     assert then[1].digest == offline.repository.stamp(offline.model, first)["digest"]
-    before = live_at(offline.settings, offline.model, start)
+    before = live_at(offline.deployment, start)
     assert (before.live, before.published, before.since) == (None, (), None)
 
 
 def test_an_undone_version_was_never_live(offline: Pipeline) -> None:
     """Its publication and its end are in the history, and the version before it was live all the time."""
     first = offline.promote(1)
-    with pytest.raises(promotion.PromotionUndone):
+    with pytest.raises(PromotionUndone):
         offline.promote(2, expected_kind=3)
-    newest = history(offline.settings, offline.model)[0]
+    newest = history(offline.deployment)[0]
     assert newest.action == "undo"
-    assert live_at(offline.settings, offline.model, newest.time).live == first
+    assert live_at(offline.deployment, newest.time).live == first
 
 
 def test_times_have_an_offset_or_are_local() -> None:
@@ -62,4 +64,4 @@ def test_what_is_no_time_is_reported(text: str) -> None:
 def test_an_unknown_model_has_no_history(tmp_path: Path) -> None:
     """The message names the models there are."""
     with pytest.raises(VersionNotFound, match="known are: none yet"):
-        history(Settings(home=tmp_path, models_repo=tmp_path), "nobody")
+        history(Deployment(Settings(home=tmp_path, models_repo=tmp_path), "nobody"))

@@ -9,7 +9,8 @@ import pytest
 
 from clients import GrpcClient
 from flows.cli import run
-from flows.promotion import promotion
+from flows.promotion.labelling import remove_label, set_label
+from flows.promotion.labels import Protected
 from serving.protocol.errors import HotswapError, InvalidRequest
 from tests.pipelines import ROWS, Pipeline
 
@@ -22,8 +23,8 @@ def labelled(pipeline: Pipeline, label: str) -> int | None:
 def test_a_label_can_be_taken_away(pipeline: Pipeline) -> None:
     """Label and alias are gone, the version stays, the other label still answers, and the journal says so."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
-    change = promotion.remove_label(pipeline.settings, pipeline.model, "canary")
+    set_label(pipeline.deployment, "canary", first)
+    change = remove_label(pipeline.deployment, "canary")
     assert (change.label, change.version) == ("canary", first)
     assert pipeline.registry.aliases(pipeline.model) == {"champion": second}
     assert labelled(pipeline, "stable") == second
@@ -36,10 +37,10 @@ def test_a_label_can_be_taken_away(pipeline: Pipeline) -> None:
 def test_labels_that_cannot_be_taken_away(pipeline: Pipeline) -> None:
     """``stable`` says what is live and can only move; one that does not exist is told with those that do."""
     pipeline.promote(1)
-    with pytest.raises(promotion.Protected, match="move it with"):
-        promotion.remove_label(pipeline.settings, pipeline.model, "stable")
+    with pytest.raises(Protected, match="move it with"):
+        remove_label(pipeline.deployment, "stable")
     with pytest.raises(InvalidRequest, match="it has: stable"):
-        promotion.remove_label(pipeline.settings, pipeline.model, "canary")
+        remove_label(pipeline.deployment, "canary")
     assert labelled(pipeline, "stable") is not None
 
 
@@ -52,7 +53,7 @@ def test_a_label_stays_when_the_version_answers_wrongly(pipeline: Pipeline) -> N
     stamp.write_text(json.dumps(changed))
     before = pipeline.live()
     with pytest.raises(HotswapError, match="golden rows"):
-        promotion.set_label(pipeline.settings, pipeline.model, "stable", first)
+        set_label(pipeline.deployment, "stable", first)
     assert pipeline.live() == before
     assert labelled(pipeline, "stable") == second
 
@@ -64,7 +65,7 @@ def test_a_label_and_its_alias_go_back_when_the_record_cannot_be_written(pipelin
     pipeline.journal.path.write_bytes(journal.replace(b"promote", b"demoted"))
     before = pipeline.live()
     with pytest.raises(HotswapError, match="not what was written"):
-        promotion.set_label(pipeline.settings, pipeline.model, "stable", first)
+        set_label(pipeline.deployment, "stable", first)
     assert pipeline.live() == before
     assert labelled(pipeline, "stable") == second
 

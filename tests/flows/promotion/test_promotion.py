@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.promotion import labelling, promotion
+from flows.promotion import labelling
+from flows.promotion.labelling import set_label
+from flows.promotion.labels import Protected
+from flows.promotion.promotion import golden_rows, publish
+from flows.promotion.recovery import recover
+from flows.promotion.retirement import restore, retire
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
+from flows.promotion.verification import verify
 from flows.reports.status import status
 from serving.protocol.errors import FailedPrecondition, InvalidRequest, LabelNotAssignable, VersionNotFound
 from tests.pipelines import BROKEN, Pipeline, answered
@@ -39,7 +47,7 @@ def test_a_version_that_answers_wrongly_is_undone(pipeline: Pipeline) -> None:
     """Golden rows that come back different leave labels, alias and directory as they were, and a record of why."""
     first = pipeline.promote(1)
     before = pipeline.live()
-    with pytest.raises(promotion.PromotionUndone, match="differently") as caught:
+    with pytest.raises(PromotionUndone, match="differently") as caught:
         pipeline.promote(2, expected_kind=3)
     assert caught.value.exit_code == 5
     assert pipeline.live() == before
@@ -52,7 +60,7 @@ def test_a_version_that_cannot_be_loaded_is_undone(pipeline: Pipeline) -> None:
     """A SavedModel whose variables are missing never gets the label, and the server goes on with the old one."""
     first = pipeline.promote(1)
     before = pipeline.live()
-    with pytest.raises(promotion.PromotionUndone, match="cannot load"):
+    with pytest.raises(PromotionUndone, match="cannot load"):
         pipeline.promote(BROKEN)
     assert pipeline.live() == before
     assert answered(pipeline) == {first}
@@ -62,7 +70,7 @@ def test_a_number_is_never_used_twice(pipeline: Pipeline) -> None:
     """Versions deleted on disk and in the registry are not numbered again: the journal remembers them."""
     pipeline.promote(1)
     second = pipeline.promote(2)
-    promotion.rollback(pipeline.settings, pipeline.model)
+    rollback(pipeline.deployment)
     shutil.rmtree(pipeline.repository.retired_path(pipeline.model, second))
     pipeline.registry._client.delete_model_version(pipeline.model, str(second))
     assert pipeline.promote(3) == second + 1
@@ -71,7 +79,7 @@ def test_a_number_is_never_used_twice(pipeline: Pipeline) -> None:
 def test_rollback_goes_to_the_version_before(pipeline: Pipeline) -> None:
     """Label and alias move back, the later version is retired, and the next answers come from the earlier one."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    change = promotion.rollback(pipeline.settings, pipeline.model)
+    change = rollback(pipeline.deployment)
     assert (change.version, change.previous, change.retired) == (first, second, (second,))
     assert answered(pipeline) == answered(pipeline, label="stable") == {first}
     assert (pipeline.row(first).labels, pipeline.row(first).aliases) == (("stable",), ("champion",))
@@ -83,23 +91,23 @@ def test_rollback_needs_somewhere_to_go(pipeline: Pipeline) -> None:
     pipeline.promote(1)
     before = pipeline.live()
     with pytest.raises(VersionNotFound, match="hotswap status"):
-        promotion.rollback(pipeline.settings, pipeline.model)
+        rollback(pipeline.deployment)
     assert pipeline.live() == before
 
 
 def test_rollback_does_not_retire_what_another_label_needs(pipeline: Pipeline) -> None:
     """A later version that carries a label of its own is named, with the command that moves the label."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", second)
-    with pytest.raises(promotion.Protected, match=f"hotswap label {pipeline.model} canary {first}"):
-        promotion.rollback(pipeline.settings, pipeline.model)
+    set_label(pipeline.deployment, "canary", second)
+    with pytest.raises(Protected, match=f"hotswap label {pipeline.model} canary {first}"):
+        rollback(pipeline.deployment)
 
 
 def test_a_label_moves_with_its_alias(pipeline: Pipeline) -> None:
     """``canary`` is ``challenger`` in the registry; any other name is the same on both sides."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
-    promotion.set_label(pipeline.settings, pipeline.model, "blue", second)
+    set_label(pipeline.deployment, "canary", first)
+    set_label(pipeline.deployment, "blue", second)
     assert answered(pipeline, label="canary") == {first}
     assert pipeline.registry.aliases(pipeline.model) == {"champion": second, "challenger": first, "blue": second}
 
@@ -108,7 +116,7 @@ def test_a_label_moves_with_its_alias(pipeline: Pipeline) -> None:
 def test_names_that_one_side_refuses_are_no_labels(label: str, offline: Pipeline) -> None:
     """What the registry or the server could not carry is refused before anything moves."""
     with pytest.raises(InvalidRequest, match="cannot be a label"):
-        promotion.set_label(offline.settings, offline.model, label, 1)
+        set_label(offline.deployment, label, 1)
 
 
 def test_a_label_cannot_move_to_a_version_that_is_not_available(pipeline: Pipeline) -> None:
@@ -116,7 +124,7 @@ def test_a_label_cannot_move_to_a_version_that_is_not_available(pipeline: Pipeli
     first = pipeline.promote(1)
     (pipeline.repository.path(pipeline.model, 99)).mkdir()
     with pytest.raises((LabelNotAssignable, VersionNotFound)):
-        promotion.set_label(pipeline.settings, pipeline.model, "stable", 99)
+        set_label(pipeline.deployment, "stable", 99)
     assert answered(pipeline, label="stable") == {first}
 
 
@@ -127,9 +135,9 @@ def test_the_last_and_the_labelled_version_are_protected(case: str, pipeline: Pi
     if case == "labelled":
         version = pipeline.promote(2)
     with pytest.raises(FailedPrecondition, match="--force REASON"):
-        promotion.retire(pipeline.settings, pipeline.model, version)
+        retire(pipeline.deployment, version)
     assert version in pipeline.repository.versions(pipeline.model)
-    promotion.retire(pipeline.settings, pipeline.model, version, force="it leaks")
+    retire(pipeline.deployment, version, force="it leaks")
     assert pipeline.row(version).state == "RETIRED"
     assert pipeline.registry.aliases(pipeline.model) == {}
     assert pipeline.journal.read()[-1].facts["why"] == "it leaks"
@@ -138,8 +146,8 @@ def test_the_last_and_the_labelled_version_are_protected(case: str, pipeline: Pi
 def test_restore_puts_a_version_back(pipeline: Pipeline) -> None:
     """A retired version answers again by its number, after its answers have been checked; no label moves."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
-    promotion.restore(pipeline.settings, pipeline.model, first)
+    retire(pipeline.deployment, first)
+    restore(pipeline.deployment, first)
     assert answered(pipeline, version=first) == {first}
     assert answered(pipeline, label="stable") == {second}
 
@@ -147,13 +155,13 @@ def test_restore_puts_a_version_back(pipeline: Pipeline) -> None:
 def test_a_version_that_was_changed_while_retired_does_not_come_back(pipeline: Pipeline) -> None:
     """Restore holds the answers against those that were published, and retires the version again."""
     first, _ = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
+    retire(pipeline.deployment, first)
     stamp = pipeline.repository.retired_path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     changed = json.loads(stamp.read_text())
     changed["golden"]["outputs"][0][0] += 1
     stamp.write_text(json.dumps(changed))
     with pytest.raises(Exception, match="golden rows"):
-        promotion.restore(pipeline.settings, pipeline.model, first)
+        restore(pipeline.deployment, first)
     assert pipeline.repository.retired(pipeline.model) == [first]
 
 
@@ -162,7 +170,7 @@ def test_without_a_server_a_version_is_verified_on_one_of_our_own(offline: Pipel
     version = offline.promote(1)
     row = offline.row(version)
     assert (row.state, row.labels, row.aliases) == ("NOT SERVED", ("stable",), ("champion",))
-    with pytest.raises(promotion.PromotionUndone):
+    with pytest.raises(PromotionUndone):
         offline.promote(2, expected_kind=3)
     assert offline.row(version).labels == ("stable",)
 
@@ -173,17 +181,16 @@ def test_the_next_promotion_tidies_an_interrupted_one(labelled: bool, pipeline: 
     first = pipeline.promote(1)
     registered = pipeline.register(2)
     with pipeline.repository.lock(pipeline.model):
-        promotion.publish(
-            pipeline.settings,
-            pipeline.model,
+        publish(
+            pipeline.deployment,
             registered.version,
             registered.saved_model,
             pipeline.stamp(registered, 2),
         )
-        promotion.verify(pipeline.settings, pipeline.model, registered.version)
+        verify(pipeline.deployment, registered.version)
         if labelled:
-            labelling.move(pipeline.settings, pipeline.model, "stable", registered.version)
-        promotion.tidy(pipeline.settings, pipeline.registry, pipeline.model)
+            labelling.move(pipeline.deployment, "stable", registered.version)
+        recover(pipeline.deployment)
     expected = registered.version if labelled else first
     assert answered(pipeline, label="stable") == {expected}
     assert pipeline.registry.aliases(pipeline.model)["champion"] == expected
@@ -201,22 +208,22 @@ def test_status_knows_disk_server_and_registry(pipeline: Pipeline) -> None:
 
 def test_the_champion_is_what_stable_points_to(offline: Pipeline) -> None:
     """Without that label, or when its version was removed, it is the highest that is published."""
-    settings, model = offline.settings, offline.model
-    assert promotion.champion(settings, model) is None
+    deployment, model = offline.deployment, offline.model
+    assert deployment.champion is None
     first, second = offline.promote(1), offline.promote(2)
-    assert promotion.champion(settings, model) == second
-    promotion.set_label(settings, model, "stable", first)
-    assert promotion.champion(settings, model) == first
+    assert deployment.champion == second
+    set_label(deployment, "stable", first)
+    assert deployment.champion == first
     shutil.rmtree(offline.repository.path(model, first))
-    assert promotion.champion(settings, model) == second
+    assert deployment.champion == second
     shutil.rmtree(offline.repository.path(model, second))
-    assert promotion.champion(settings, model) is None
+    assert deployment.champion is None
 
 
 def test_golden_rows_keep_every_bit() -> None:
     """Float32 rows survive being written as JSON."""
     rows = np.random.default_rng(0).random((5, 4), np.float32)
-    kept = json.loads(json.dumps(promotion.golden_rows(rows, rows)))
+    kept = json.loads(json.dumps(golden_rows(rows, rows)))
     np.testing.assert_array_equal(np.asarray(kept["inputs"], np.float32), rows)
 
 
@@ -232,7 +239,7 @@ def test_a_server_that_wants_a_token_is_asked_with_it(offline: Pipeline, model_s
     assert offline.row(version).state == "AVAILABLE"
     before = offline.live()
     token.write_text("another\n")
-    with pytest.raises(promotion.PromotionUndone, match="token"):
+    with pytest.raises(PromotionUndone, match="token"):
         offline.promote()
     token.write_text("s3cret\n")
     assert offline.live() == before

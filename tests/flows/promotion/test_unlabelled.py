@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from clients import GrpcClient, PredictClient, RestClient
-from flows.promotion import labelling, promotion
-from flows.promotion.labelling import STABLE
+from flows.promotion.labelling import set_label
+from flows.promotion.labels import STABLE
+from flows.promotion.retirement import restore
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
 from tests.faults.test_swaps_under_load import Request, Spell
@@ -62,7 +65,7 @@ class Stable:
 
     @property
     def version(self) -> int:
-        return labelling.read(self._pipeline.repository, self._pipeline.model)[STABLE]
+        return self._pipeline.deployment.labels.read()[STABLE]
 
     def while_doing(self, step: Callable[[], Any]) -> None:
         """Do something that may move the label at any moment."""
@@ -75,7 +78,7 @@ class Stable:
 
 def refused(step: Callable[[], Any]) -> Callable[[], None]:
     def attempt() -> None:
-        with pytest.raises(promotion.PromotionUndone):
+        with pytest.raises(PromotionUndone):
             step()
 
     return attempt
@@ -84,20 +87,21 @@ def refused(step: Callable[[], Any]) -> Callable[[], None]:
 def test_requests_that_name_nothing_are_answered_by_the_stable_version_at_every_moment(pipeline: Pipeline) -> None:
     """Promoted, refused, undone, rolled back, restored, a canary, moved in MLflow: the label alone decides."""
     settings, registry, model = pipeline.settings, pipeline.registry, pipeline.model
+    deployment = pipeline.deployment
     pipeline.promote(1)
     steps: list[tuple[Callable[[], Any], int]] = [
         (lambda: pipeline.promote(2), 2),
         (refused(lambda: pipeline.promote(3, expected_kind=9)), 2),
         (refused(lambda: pipeline.promote(BROKEN)), 2),
         (lambda: pipeline.promote(5), 5),
-        (lambda: promotion.rollback(settings, model, to=1), 1),
-        (lambda: promotion.restore(settings, model, 5), 1),
-        (lambda: promotion.set_label(settings, model, STABLE, 5), 5),
+        (lambda: rollback(deployment, to=1), 1),
+        (lambda: restore(deployment, 5), 1),
+        (lambda: set_label(deployment, STABLE, 5), 5),
         (lambda: registry.set_alias(model, "champion", 1), 5),
         (lambda: repair(settings, model), 1),
         (lambda: pipeline.promote(6, label="canary"), 1),
         (lambda: pipeline.make_stable(6), 6),
-        (lambda: promotion.rollback(settings, model), 5),
+        (lambda: rollback(deployment), 5),
     ]
     with RestClient(settings.rest_url) as rest, GrpcClient(settings.grpc_target) as grpc:
         stable = Stable(pipeline)
@@ -147,10 +151,10 @@ def test_commands_say_where_requests_that_name_nothing_get_another_version(
     highest_first: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Restored above the stable one, labelled below the highest, rolled back below a canary: told with the server."""
-    pipeline, settings, model = highest_first, highest_first.settings, highest_first.model
+    pipeline, deployment, model = highest_first, highest_first.deployment, highest_first.model
     for kind in (1, 2, 3):
         pipeline.promote(kind)
-    server = settings.endpoints[1].rest_url
+    server = pipeline.settings.endpoints[1].rest_url
 
     def told(highest: int, stable: int) -> str:
         return (
@@ -159,19 +163,19 @@ def test_commands_say_where_requests_that_name_nothing_get_another_version(
             "or give hotswap's own server --default_version_label=stable"
         )
 
-    assert warned(pipeline, caplog, lambda: promotion.rollback(settings, model, to=2)) == ""
-    assert warned(pipeline, caplog, lambda: promotion.restore(settings, model, 3)) == told(3, 2)
-    assert warned(pipeline, caplog, lambda: promotion.set_label(settings, model, STABLE, 3)) == ""
-    assert warned(pipeline, caplog, lambda: promotion.set_label(settings, model, "canary", 2)) == ""
-    assert warned(pipeline, caplog, lambda: promotion.set_label(settings, model, STABLE, 1)) == told(3, 1)
-    promotion.set_label(settings, model, STABLE, 2)
-    promotion.set_label(settings, model, "canary", 3)
-    assert warned(pipeline, caplog, lambda: promotion.rollback(settings, model)) == told(3, 1)
+    assert warned(pipeline, caplog, lambda: rollback(deployment, to=2)) == ""
+    assert warned(pipeline, caplog, lambda: restore(deployment, 3)) == told(3, 2)
+    assert warned(pipeline, caplog, lambda: set_label(deployment, STABLE, 3)) == ""
+    assert warned(pipeline, caplog, lambda: set_label(deployment, "canary", 2)) == ""
+    assert warned(pipeline, caplog, lambda: set_label(deployment, STABLE, 1)) == told(3, 1)
+    set_label(deployment, STABLE, 2)
+    set_label(deployment, "canary", 3)
+    assert warned(pipeline, caplog, lambda: rollback(deployment)) == told(3, 1)
 
 
 def test_a_server_that_follows_the_label_needs_no_warning(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     """Also where the highest version is another one."""
     for kind in (1, 2):
         pipeline.promote(kind)
-    step = lambda: promotion.set_label(pipeline.settings, pipeline.model, STABLE, 1)  # noqa: E731
+    step = lambda: set_label(pipeline.deployment, STABLE, 1)  # noqa: E731
     assert warned(pipeline, caplog, step) == ""

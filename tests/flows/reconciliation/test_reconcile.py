@@ -13,8 +13,14 @@ from clients import GrpcClient, RestClient
 from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.local.reconciler import Reconciler
-from flows.promotion import labelling, promotion
+from flows.promotion import labelling
 from flows.promotion.history import replay
+from flows.promotion.labelling import set_label
+from flows.promotion.promotion import publish
+from flows.promotion.retirement import restore, retire
+from flows.promotion.rollback import rollback
+from flows.promotion.undo import PromotionUndone
+from flows.promotion.verification import verify
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reconciliation.state import known_models
@@ -46,9 +52,9 @@ def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
 def test_nothing_to_do_is_nothing_found(pipeline: Pipeline) -> None:
     """After promotions, a rollback, a label and a restore all sides agree; repair writes nothing."""
     first, second, third = (pipeline.promote(kind) for kind in (1, 2, 3))
-    promotion.rollback(pipeline.settings, pipeline.model)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
-    promotion.restore(pipeline.settings, pipeline.model, third)
+    rollback(pipeline.deployment)
+    set_label(pipeline.deployment, "canary", first)
+    restore(pipeline.deployment, third)
     before = pipeline.journal.path.read_bytes()
     assert find(pipeline.settings, pipeline.model) == []
     assert repair(pipeline.settings, pipeline.model).repaired == ()
@@ -91,7 +97,7 @@ def test_a_label_does_not_follow_to_a_version_that_answers_wrongly(pipeline: Pip
 def test_a_label_does_not_follow_to_a_retired_version(pipeline: Pipeline) -> None:
     """What is served is decided by the directory: the alias goes back."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
+    retire(pipeline.deployment, first)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
     repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second)
@@ -142,14 +148,14 @@ def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -
     repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, first)
     assert "the registry has lost it" in told(pipeline)
-    promotion.retire(pipeline.settings, pipeline.model, second)
+    retire(pipeline.deployment, second)
     assert told(pipeline) == ""
 
 
 def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipeline: Pipeline) -> None:
     """What is served goes back to the registry under its number, with the same files; nothing live has changed."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
+    retire(pipeline.deployment, first)
     pipeline.registry._client.delete_registered_model(pipeline.model)
     pipeline.registry._client.create_registered_model(pipeline.model)
     assert "the registry has lost it" in told(pipeline)
@@ -182,10 +188,10 @@ def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipe
     first, registered = pipeline.promote(1), pipeline.register(2)
     second = registered.version
     stamp = pipeline.stamp(registered, 2)
-    promotion.publish(pipeline.settings, pipeline.model, second, registered.saved_model, stamp)
-    promotion.verify(pipeline.settings, pipeline.model, second)
+    publish(pipeline.deployment, second, registered.saved_model, stamp)
+    verify(pipeline.deployment, second)
     if labelled:
-        labelling.move(pipeline.settings, pipeline.model, "stable", second)
+        labelling.move(pipeline.deployment, "stable", second)
     assert f"the promotion of version {second} was interrupted" in told(pipeline)
     repair(pipeline.settings, pipeline.model)
     assert_agreed(pipeline, second if labelled else first)
@@ -244,8 +250,8 @@ def test_rollback_asks_the_earlier_version_before_anything_moves(pipeline: Pipel
     stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     stamp.write_text(stamp.read_text().replace("11.0", "12.0"))
     before = pipeline.live()
-    with pytest.raises(promotion.PromotionUndone, match="nothing was changed"):
-        promotion.rollback(pipeline.settings, pipeline.model)
+    with pytest.raises(PromotionUndone, match="nothing was changed"):
+        rollback(pipeline.deployment)
     assert pipeline.live() == before
     assert_agreed(pipeline, second)
 
@@ -253,20 +259,20 @@ def test_rollback_asks_the_earlier_version_before_anything_moves(pipeline: Pipel
 def test_rollback_restores_a_retired_version(pipeline: Pipeline) -> None:
     """``--to`` a retired version brings it back first; a broken one is retired again."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
-    planned = promotion.rollback(pipeline.settings, pipeline.model, first, dry_run=True)
+    retire(pipeline.deployment, first)
+    planned = rollback(pipeline.deployment, first, dry_run=True)
     assert (planned.retired, pipeline.repository.retired(pipeline.model)) == ((second,), [first])
-    promotion.rollback(pipeline.settings, pipeline.model, first)
+    rollback(pipeline.deployment, first)
     assert_agreed(pipeline, first)
 
 
 def test_rollback_to_a_damaged_retired_version_changes_nothing(pipeline: Pipeline) -> None:
     """Its files are no longer those that were published."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.retire(pipeline.settings, pipeline.model, first)
+    retire(pipeline.deployment, first)
     (pipeline.repository.retired_path(pipeline.model, first) / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(HotswapError, match="digest"):
-        promotion.rollback(pipeline.settings, pipeline.model, first)
+        rollback(pipeline.deployment, first)
     assert pipeline.repository.retired(pipeline.model) == [first]
     assert_agreed(pipeline, second)
 
@@ -354,7 +360,7 @@ def test_the_reconciler_says_whose_server_has_taken_its_ports_and_goes_on_when_t
 def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
     """A reload that asks for both at once is refused by TensorFlow Serving, so the label comes second."""
     first, second = pipeline.promote(1), pipeline.promote(2)
-    promotion.set_label(pipeline.settings, pipeline.model, "canary", first)
+    set_label(pipeline.deployment, "canary", first)
     with GrpcClient(pipeline.settings.grpc_target) as client:
         client.reload([])
     assert repair(pipeline.settings, pipeline.model).remaining == ()

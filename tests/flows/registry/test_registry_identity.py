@@ -12,8 +12,11 @@ import mlflow
 import pytest
 
 from flows.journal import Journal
-from flows.promotion import promotion, removal
-from flows.promotion.labelling import CANARY, STABLE
+from flows.promotion import removal
+from flows.promotion.labelling import remove_label, set_label
+from flows.promotion.labels import CANARY, STABLE
+from flows.promotion.retirement import retire
+from flows.promotion.rollback import rollback
 from flows.registry.mlflow_errors import RegistryError
 from tests.flows.registry.test_registry_reader import another_database_with_such_a_model
 from tests.pipelines import Pipeline
@@ -22,23 +25,23 @@ Commands = Callable[[Pipeline], object]
 
 
 def move_a_label(pipeline: Pipeline) -> object:
-    return promotion.set_label(pipeline.settings, pipeline.model, STABLE, 1)
+    return set_label(pipeline.deployment, STABLE, 1)
 
 
 def take_a_label_away(pipeline: Pipeline) -> object:
-    return promotion.remove_label(pipeline.settings, pipeline.model, CANARY)
+    return remove_label(pipeline.deployment, CANARY)
 
 
 def begin_a_training(pipeline: Pipeline) -> object:
-    return promotion.open_registry(pipeline.settings, pipeline.model)
+    return pipeline.deployment.open_registry()
 
 
 def retire_what_is_labelled(pipeline: Pipeline) -> object:
-    return promotion.retire(pipeline.settings, pipeline.model, 2, "it is broken")
+    return retire(pipeline.deployment, 2, "it is broken")
 
 
 def remove_the_model(pipeline: Pipeline) -> object:
-    return removal.remove(pipeline.settings, pipeline.model, "no longer sold")
+    return removal.remove(pipeline.deployment, "no longer sold")
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def labelled(offline: Pipeline) -> Pipeline:
     """Version 2 is stable, and version 1 the canary."""
     for kind in (1, 2):
         offline.promote(kind)
-    promotion.set_label(offline.settings, offline.model, CANARY, 1)
+    set_label(offline.deployment, CANARY, 1)
     return offline
 
 
@@ -94,14 +97,14 @@ def test_a_rollback_does_not_touch_another_mlflow(
     here = os.environ["MLFLOW_TRACKING_URI"]
     there = another_database_with_such_a_model(offline, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
-    assert promotion.rollback(offline.settings, offline.model).version == 2
+    assert rollback(offline.deployment).version == 2
     assert _aliases(there, offline.model) == {"champion": 1}
     assert f"repeat `hotswap label {offline.model} stable 2` later" in caplog.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
-    assert promotion.rollback(offline.settings, offline.model).version == 1
+    assert rollback(offline.deployment).version == 1
     assert not (tmp_path / "new.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
-    promotion.set_label(offline.settings, offline.model, STABLE, 1)
+    set_label(offline.deployment, STABLE, 1)
     assert offline.registry.aliases(offline.model) == {"champion": 1}
 
 
@@ -112,9 +115,9 @@ def test_a_model_that_was_created_again_goes_on(
     there = f"sqlite:///{tmp_path}/another.db"
     mlflow.MlflowClient(there).create_registered_model(labelled.model)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
-    registry = promotion.open_registry(labelled.settings, labelled.model)
+    registry = labelled.deployment.open_registry()
     assert registry.versions(labelled.model) == []
-    assert promotion.set_label(labelled.settings, labelled.model, STABLE, 1).version == 1
+    assert set_label(labelled.deployment, STABLE, 1).version == 1
 
 
 def test_a_training_for_another_mlflow_ends_before_it_begins(offline: Pipeline, tmp_path: Path) -> None:

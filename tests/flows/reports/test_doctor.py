@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from clients import GrpcClient
-from flows.promotion.labelling import Change
-from flows.promotion.promotion import set_label
+from flows.promotion.change import Change
+from flows.promotion.deployment import Deployment
+from flows.promotion.labelling import set_label
 from flows.promotion.retention import tidy
 from flows.reports.doctor import examine
 from serving.protocol.errors import ServingError
@@ -109,7 +110,7 @@ def test_no_advice_takes_away_what_is_live(harm: Callable[[Pipeline], None], off
     """Neither with one version nor where a later one is there that carries no label."""
     offline.promote(1)
     offline.promote(2)
-    set_label(offline.settings, offline.model, "stable", 1)
+    set_label(offline.deployment, "stable", 1)
     harm(offline)
     findings = [finding for finding in examine(offline.settings) if finding.version in (1, None)]
     assert findings
@@ -138,10 +139,11 @@ def test_retention_keeps_the_newest_and_the_labelled(offline: Pipeline) -> None:
     """Older versions are retired and journaled, `dry_run` only tells, and nothing is wrong afterwards."""
     versions = [offline.promote(1) for _ in range(3)]
     settings = offline.settings.model_copy(update={"keep_versions": 1})
-    planned = tidy(settings, offline.model, dry_run=True)
+    deployment = Deployment(settings, offline.model)
+    planned = tidy(deployment, dry_run=True)
     assert planned == Change("tidy", offline.model, versions[-1], retired=tuple(versions[:2]), dry_run=True)
     assert offline.repository.versions(offline.model) == versions
-    assert tidy(settings, offline.model).retired == tuple(versions[:2])
+    assert tidy(deployment).retired == tuple(versions[:2])
     assert offline.repository.versions(offline.model) == versions[2:]
     assert examine_without_server(settings) == []
 
@@ -149,9 +151,9 @@ def test_retention_keeps_the_newest_and_the_labelled(offline: Pipeline) -> None:
 def test_retention_leaves_a_labelled_version(offline: Pipeline) -> None:
     """However old it is."""
     first, second, third = (offline.promote(1) for _ in range(3))
-    set_label(offline.settings, offline.model, "canary", first)
+    set_label(offline.deployment, "canary", first)
     settings = offline.settings.model_copy(update={"keep_versions": 1})
-    assert tidy(settings, offline.model).retired == (second,)
+    assert tidy(Deployment(settings, offline.model)).retired == (second,)
     assert offline.repository.versions(offline.model) == [first, third]
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flows.promotion.promotion import retire
+from flows.promotion.retirement import retire
 from flows.reports.explain import explain, lines
 from serving.protocol.errors import VersionNotFound
 from tests.pipelines import Pipeline
@@ -30,7 +30,7 @@ def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> 
 def test_one_changed_byte_is_found(name: str, pipeline: Pipeline) -> None:
     """A flipped byte, and a file that was added, differ from stamp, registry and server; retired or not."""
     version = pipeline.promote(1)
-    retire(pipeline.settings, pipeline.model, version, force="to be examined")
+    retire(pipeline.deployment, version, force="to be examined")
     path = pipeline.repository.retired_path(pipeline.model, version) / name
     content = bytearray(path.read_bytes() if path.exists() else b"x")
     content[len(content) // 2] ^= 1

@@ -19,6 +19,8 @@ import pytest
 
 from flows.journal import Journal
 from flows.promotion import labelling
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import Labels
 from flows.settings import Settings, apply_environment
 from serving.repository.store import Repository, digest
 
@@ -267,7 +269,7 @@ def test_who_is_overtaken_is_compared_again(home: Home) -> None:
         assert process.stderr is not None
         told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
         nobody = home.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
-        labelling.move(nobody, "iris", "stable", before)
+        labelling.move(Deployment(nobody, "iris"), "stable", before)
     stdout, rest = process.communicate(timeout=200)
     assert f"champion evaluated version={live} " in "".join(told)
     assert f"champion evaluated version={before} " in rest
@@ -281,7 +283,7 @@ def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, slow: tuple[
     code, outcome = home.promote("iris", "--run", held_up["run_id"])
     assert (code, outcome["decision"]) == (0, "passed")
     assert outcome["metrics"] == held_up["metrics"]
-    assert labelling.read(home.repository, "iris")["stable"] == outcome["version"]
+    assert Labels(home.repository, "iris").read()["stable"] == outcome["version"]
     run = mlflow.MlflowClient().get_run(outcome["run_id"])
     assert run.data.params["candidate"] == f"run {held_up['run_id']}"
 
@@ -295,16 +297,16 @@ def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris
 
 def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any]) -> None:
     """It is judged beside what is stable, gets no new number, and is the stable version then."""
-    stable = labelling.read(home.repository, "iris")["stable"]
+    stable = Labels(home.repository, "iris").read()["stable"]
     source = str(home.repository.path("iris", iris["version"]))
     code, canary = home.promote("iris", "--saved-model", source, "--label", "canary")
     assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
-    assert labelling.read(home.repository, "iris") == {"stable": stable, "canary": canary["version"]}
+    assert Labels(home.repository, "iris").read() == {"stable": stable, "canary": canary["version"]}
     code, outcome = home.promote("iris", "--version", str(canary["version"]))
     assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
     assert (outcome["version"], outcome["digest"]) == (canary["version"], canary["digest"])
     assert [check["check"] for check in outcome["checks"]] == [check["check"] for check in canary["checks"]]
-    assert labelling.read(home.repository, "iris") == {"stable": canary["version"]}
+    assert Labels(home.repository, "iris").read() == {"stable": canary["version"]}
     assert home.repository.versions("iris")[-1] == canary["version"]
     run = mlflow.MlflowClient().get_run(outcome["run_id"])
     assert run.data.params["candidate"] == f"version {canary['version']}"

@@ -1,0 +1,39 @@
+"""What one command changes, and how the journal records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.promotion.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one command changed."""
+
+    action: str
+    model: str
+    version: int
+    label: str | None = None
+    previous: int | None = None
+    """the version that `label` pointed to before"""
+    retired: tuple[int, ...] = ()
+    server: str | None = None
+    """the server that has taken it over; None: it waits for the next start"""
+    dry_run: bool = False
+    """whether this is only what would change"""
+
+
+def record(deployment: Deployment, change: Change, why: str | None = None) -> None:
+    """Append `change` to the journal, with the run and the digest of its version."""
+    stamp = deployment.stamp(change.version)
+    deployment.journal.append(
+        change.action,
+        version=change.version,
+        label=change.label,
+        previous=change.previous,
+        retired=list(change.retired) or None,
+        run_id=stamp.get("run_id"),
+        digest=stamp.get("digest"),
+        why=why,
+    )
