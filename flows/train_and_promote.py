@@ -50,7 +50,8 @@ from flows.training.evaluation import evaluate as evaluate_saved_model
 from flows.training.inspection import inspect
 from serving.protocol.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.protocol.redaction import redacted
-from serving.repository.store import STAMP, check_complete, digest
+from serving.repository.stamp import STAMP_FILE, GoldenRows, Stamp
+from serving.repository.store import check_complete, digest
 
 log = logging.getLogger(__name__)
 
@@ -361,7 +362,7 @@ def _make_stable(trial: PromotionRun, version: int) -> _Live:
             verified = verify(deployment, version)
         with trial.clock("label"):
             change = relabel(deployment, version, run_id, trial.reason)
-    return _Live(version, deployment.stamp(version).get("digest"), verified.server, change)
+    return _Live(version, deployment.stamp(version).digest, verified.server, change)
 
 
 def _judged(trial: PromotionRun, decision: GateDecision, metrics: dict[str, float]) -> TrainOutcome:
@@ -438,7 +439,7 @@ def fetch(registry: Registry, run: str | None, saved_model: Path | None, directo
     candidate = directory / "saved_model"
     check_complete(source)
     try:
-        shutil.copytree(source, candidate, ignore=shutil.ignore_patterns(STAMP.name))
+        shutil.copytree(source, candidate, ignore=shutil.ignore_patterns(STAMP_FILE.name))
     except OSError as exc:
         raise IncompleteSavedModel(f"{source} cannot be copied: {exc}; see that all of it can be read") from exc
     return candidate
@@ -489,8 +490,8 @@ def evaluate_live(deployment: Deployment, candidate: Path, dataset: Dataset, run
 @without_secrets
 def keep(saved_model: Path, dataset: Dataset, evaluation: Evaluation, registry: Registry, run_id: str) -> str:
     """Keep the SavedModel in its run, whatever becomes of it; its address in MLflow."""
-    example, output = dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS]
-    return registry.log_model(run_id, saved_model, example, output)
+    golden = GoldenRows(dataset.test.examples[:_GOLDEN_ROWS], evaluation.probabilities[:_GOLDEN_ROWS])
+    return registry.log_model(run_id, saved_model, golden)
 
 
 @task(cache_policy=NO_CACHE)
@@ -569,7 +570,7 @@ def register(deployment: Deployment, saved_model: Path, model_uri: str, run_id: 
 
 @task(cache_policy=NO_CACHE)
 @without_secrets
-def publish(deployment: Deployment, registered: Registered, stamp: Mapping[str, Any]) -> Path:
+def publish(deployment: Deployment, registered: Registered, stamp: Stamp) -> Path:
     """Make the registered files visible to the server, by one rename."""
     return promotion.publish(deployment, registered.version, registered.saved_model, stamp)
 
@@ -611,25 +612,23 @@ def _answers(
     return load_predictor(saved_model)(dataset.test.examples[rows])
 
 
-def _golden(recipe: Recipe, saved_model: Path, dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+def _golden(recipe: Recipe, saved_model: Path, dataset: Dataset, evaluation: Evaluation) -> GoldenRows:
     rows = np.arange(min(_GOLDEN_ROWS, len(dataset.test)))
     answers = _answers(recipe, saved_model, dataset, evaluation, rows)
-    return promotion.golden_rows(dataset.test.examples[rows], answers)
+    return GoldenRows(dataset.test.examples[rows], answers)
 
 
-def _stamp(
-    registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation, golden: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {
-        "version": registered.version,
-        "digest": registered.digest,
-        "run_id": run_id,
-        "dataset_digest": dataset.digest,
-        "features": list(dataset.feature_names),
-        "metrics": evaluation.metrics,
-        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "golden": golden,
-    }
+def _stamp(registered: Registered, run_id: str, dataset: Dataset, evaluation: Evaluation, golden: GoldenRows) -> Stamp:
+    return Stamp(
+        version=registered.version,
+        digest=registered.digest,
+        run_id=run_id,
+        dataset_digest=dataset.digest,
+        features=dataset.feature_names,
+        metrics=evaluation.metrics,
+        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        golden=golden,
+    )
 
 
 def _not_promoted(outcome: TrainOutcome) -> State[TrainOutcome]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from flows.journal import Journal
 from flows.promotion import promotion
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
-from flows.promotion.promotion import golden_rows
 from flows.promotion.recovery import recover
 from flows.promotion.undo import kept_on_failure, undone_on_failure
 from flows.promotion.verification import verify
@@ -28,6 +26,7 @@ from flows.registry.mlflow_registry import Registered, Registry
 from flows.reports import doctor
 from flows.reports.status import VersionRow, status
 from flows.settings import Settings
+from serving.repository.stamp import GoldenRows, Stamp
 from serving.repository.store import Repository
 
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
@@ -35,7 +34,7 @@ BROKEN = -1
 NUMBERS = itertools.count(1)
 
 
-def go_live(deployment: Deployment, registered: Registered, stamp: Mapping[str, Any], label: str = STABLE) -> None:
+def go_live(deployment: Deployment, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:
     """Publish, verify and label a registered version, or undo it; the model's lock is held."""
     version = registered.version
     with undone_on_failure(deployment, version):
@@ -94,20 +93,23 @@ class Pipeline:
         source = self.sources(directory, 1 if kind == BROKEN else kind, "saved_model")
         if kind == BROKEN:
             (source / "variables" / "variables.index").write_bytes(b"no index")
-        uri = self.registry.log_model(self.run_id, source, ROWS, self.answers(kind))
+        uri = self.registry.log_model(self.run_id, source, self.golden(kind))
         above = self.deployment.highest_version_seen()
         return self.registry.register(
             self.run_id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
         )
 
-    def stamp(self, registered: Registered, kind: int) -> dict[str, Any]:
-        return {
-            "version": registered.version,
-            "digest": registered.digest,
-            "run_id": self.run_id,
-            "metrics": {"test_accuracy": 0.5},
-            "golden": golden_rows(ROWS, self.answers(kind)),
-        }
+    def golden(self, kind: int) -> GoldenRows:
+        return GoldenRows(ROWS, self.answers(kind))
+
+    def stamp(self, registered: Registered, kind: int) -> Stamp:
+        return Stamp(
+            version=registered.version,
+            digest=registered.digest,
+            run_id=self.run_id,
+            metrics={"test_accuracy": 0.5},
+            golden=self.golden(kind),
+        )
 
     def promote(self, kind: int = 1, expected_kind: int | None = None, label: str = STABLE) -> int:
         """Register, publish, verify and label; the golden rows are those of `expected_kind`."""

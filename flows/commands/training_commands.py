@@ -112,5 +112,4 @@ def _example(outcome: TrainOutcome) -> str:
 
     if outcome.version is None:
         return ""
-    stamp = Repository(plain_settings().models_repo).stamp(outcome.model, outcome.version)
-    return written(stamp.get("golden", {}).get("inputs", []))
+    return written(Repository(plain_settings().models_repo).stamp(outcome.model, outcome.version).golden)

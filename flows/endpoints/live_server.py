@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from clients.client import Credentials
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.endpoints import ownership, views
-from flows.endpoints.golden_rows import GoldenRows, WrongAnswer
+from flows.endpoints.golden_rows import WrongAnswer, replay_golden
 from flows.endpoints.model_entries import entries_for
 from flows.endpoints.views import ModelAtServer
 from flows.settings import Endpoint
 from serving.protocol.errors import (
     DeadlineExceeded,
-    HotswapError,
     LabelNotAssignable,
     ServableNotFound,
     ServerUnavailable,
@@ -27,6 +25,7 @@ from serving.protocol.errors import (
 from serving.protocol.redaction import redacted
 from serving.protocol.unknown_operations import explained
 from serving.repository.model_config import ModelEntry
+from serving.repository.stamp import GoldenRows, Stamp
 from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
@@ -156,7 +155,7 @@ class LiveServer:
         self.wait_available(model, version)
         self.check_answers(model, version, repository.stamp(model, version))
 
-    def check_answers(self, model: str, version: int, stamp: Mapping[str, Any]) -> None:
+    def check_answers(self, model: str, version: int, stamp: Stamp) -> None:
         """
         Compare the golden answers over both protocols, and the served digest, with what publish kept.
 
@@ -164,25 +163,23 @@ class LiveServer:
             WrongAnswer: They differ.
         """
         served = self.digest(model, version)
-        if served is not None and served != stamp.get("digest", served):
+        if None not in (served, stamp.digest) and served != stamp.digest:
             raise WrongAnswer(f"The server at {self.name} serves other files as version {version} of {model!r}")
-        if (golden := GoldenRows.of(stamp)) is not None:
-            golden.check("REST", self._rest, model, version)
-            golden.check("gRPC", self._grpc, model, version)
+        if stamp.golden is not None:
+            replay_golden(stamp.golden, "REST", self._rest, model, version)
+            replay_golden(stamp.golden, "gRPC", self._grpc, model, version)
 
-    def time_golden(self, model: str, version: int, stamp: Mapping[str, Any]) -> float:
+    def time_golden(self, model: str, version: int, golden: GoldenRows) -> float:
         """
         Ask for the golden rows over both protocols; the milliseconds that gRPC took.
 
         Raises:
             WrongAnswer: The answers differ from what publish kept.
         """
-        if (golden := GoldenRows.of(stamp)) is None:
-            raise HotswapError(f"Version {version} of {model!r} has no golden rows that could be asked for")
         started = time.perf_counter()
-        golden.check("gRPC", self._grpc, model, version)
+        replay_golden(golden, "gRPC", self._grpc, model, version)
         milliseconds = (time.perf_counter() - started) * 1000
-        golden.check("REST", self._rest, model, version)
+        replay_golden(golden, "REST", self._rest, model, version)
         return milliseconds
 
     def usage(self, model: str) -> dict[int, tuple[int, int]]:
@@ -191,12 +188,12 @@ class LiveServer:
         rows = [] if served is None else served.rows
         return {row["version"]: (row["requests"], row["errors"]) for row in rows if row["model"] == model}
 
-    def check_label(self, model: str, label: str, version: int, stamp: Mapping[str, Any]) -> None:
+    def check_label(self, model: str, label: str, version: int, stamp: Stamp) -> None:
         """Ask by label over both protocols: `version` must answer."""
-        if (golden := GoldenRows.of(stamp)) is None:
+        if stamp.golden is None:
             return
-        self._rest.predict(model, golden.inputs, label=label)
-        answered = self._grpc.predict(model, golden.inputs, label=label).version
+        self._rest.predict(model, stamp.golden.inputs, label=label)
+        answered = self._grpc.predict(model, stamp.golden.inputs, label=label).version
         if answered != version:
             raise WrongAnswer(f"Label {label!r} of {model!r} is answered by version {answered}, not by {version}")
 

@@ -136,7 +136,7 @@ def _other_contents(repository: Repository, served: Served | None, clients: tupl
         model, version = row["model"], row["version"]
         if row["state"] != State.END.name and version not in known.get(model, ()):
             return f"serves version {version} of {model!r}, which {repository.root} never had"
-        stamped = repository.stamp(model, version).get("digest") if model in known else None
+        stamped = repository.stamp(model, version).digest if model in known else None
         if None not in (row["digest"], stamped) and row["digest"] != stamped:
             return f"serves other files as version {version} of {model!r} than {repository.root} has"
     return ""

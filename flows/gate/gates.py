@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.gate.noninferiority import Comparison, Verdict, compare_paired
 from flows.recipes import Thresholds
-from flows.training.evaluation import Champion, Evaluation, GoldenRows, Slice
+from flows.training.evaluation import Champion, Evaluation, GoldenAnswers, Slice
 from flows.training.inspection import Inspection, Signature
 
 _SUM_TOLERANCE = 1e-3
@@ -261,7 +261,7 @@ def _tensor_differences(signature: str, before: Signature, after: Signature) -> 
     return sorted(breaking), sorted(added)
 
 
-def _golden_rows(golden: GoldenRows, allow_breaking: bool) -> Check:
+def _golden_rows(golden: GoldenAnswers, allow_breaking: bool) -> Check:
     """
     A retrained model may see a doubtful row differently; one that sees most of them differently means something else
     by its outputs, such as classes in another order.

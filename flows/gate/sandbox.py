@@ -29,13 +29,14 @@ from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.gate.gates import Check
 from flows.gate.noninferiority import Verdict
-from flows.gate.sandbox_answers import TOLERANCE, Candidate, Unfit, check_answers, check_rows_apart
+from flows.gate.sandbox_answers import Candidate, Unfit, check_answers, check_rows_apart
 from flows.machine.processes import Process
 from flows.machine.workspaces import without
 from flows.settings import Endpoint, Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.protocol.unknown_operations import explained
 from serving.repository.model_config import ModelEntry
+from serving.repository.stamp import ANSWER_TOLERANCE
 from serving.repository.version_policy import Specific
 
 log = logging.getLogger(__name__)
@@ -140,9 +141,9 @@ class SandboxServer:
         budget = self._settings.sandbox_memory_mb
         steps: tuple[tuple[str, str, Callable[[], tuple[str, str]]], ...] = (
             ("sandbox load", "available", lambda: self._load(candidate, grpc)),
-            ("sandbox REST", f"off by <= {TOLERANCE:g}", lambda: check_answers(candidate, rest)),
-            ("sandbox gRPC", f"off by <= {TOLERANCE:g}", lambda: check_answers(candidate, grpc)),
-            ("sandbox rows apart", f"off by <= {TOLERANCE:g}", lambda: check_rows_apart(candidate, rest, grpc)),
+            ("sandbox REST", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(candidate, rest)),
+            ("sandbox gRPC", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(candidate, grpc)),
+            ("sandbox rows apart", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_rows_apart(candidate, rest, grpc)),
             ("sandbox latency", _latency_required(candidate), lambda: self._time(candidate, grpc)),
             ("sandbox memory", f"<= {budget} MB", self._memory),
         )

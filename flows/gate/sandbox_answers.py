@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from clients.client import PredictClient
 from serving.protocol.errors import HotswapError
+from serving.repository.stamp import ANSWER_TOLERANCE
 
-TOLERANCE = 1e-5  # a batch of another size may change a float's last bits
 _MAX_ROWS = 512
 _SINGLE_ROWS = 12
 _BATCH_SIZES = (2, 3, 7, 31)
@@ -69,7 +69,7 @@ def check_answers(candidate: Candidate, client: PredictClient) -> tuple[str, str
         share = 1 - np.isfinite(answer).all(axis=tuple(range(1, answer.ndim))).mean()
         raise Unfit(f"{share:.1%} not finite", f"NaN or infinite values in {share:.1%} of the answers")
     difference = float(abs(answer - candidate.answers).max())
-    if not difference <= TOLERANCE:
+    if not difference <= ANSWER_TOLERANCE:
         if candidate.rows_independent:
             _difference(candidate, client, np.arange(1), answer)
         raise Unfit(f"off by {difference:.1e}", f"answers differ from those that were judged by {difference:.1e}")
@@ -128,7 +128,7 @@ def _difference(
         shapes = f"{list(answer.shape)} instead of {list(expected.shape)}"
         raise Unfit(shapes, f"{len(rows)} rows asked together are answered by shape {shapes}: {why}")
     difference = float(abs(answer - expected).max())
-    if not difference <= TOLERANCE:
+    if not difference <= ANSWER_TOLERANCE:
         together = "asked alone" if len(rows) == 1 else f"asked in a batch of {len(rows)}"
         raise Unfit(
             f"off by {difference:.1e}",

@@ -126,8 +126,7 @@ def _expected(settings: Settings, asked: Asked, metadata: ModelMetadata) -> Expe
     """What the signature takes; names and an example from what was published here, where the version was."""
     stamp = Repository(settings.models_repo).stamp(asked.model, metadata.version)
     inputs = metadata.signature(asked.signature).inputs
-    golden = stamp.get("golden", {}).get("inputs", [])
-    return Expected(asked.model, inputs, stamp.get("features", ()), written(golden))
+    return Expected(asked.model, inputs, stamp.features, written(stamp.golden))
 
 
 def _classes(

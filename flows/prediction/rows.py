@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clients.client import TensorInfo
 from serving.protocol.errors import InvalidRequest
+from serving.repository.stamp import GoldenRows
 
 _MAX_EXAMPLE = 40
 _MAX_NAMED = 8
@@ -127,11 +128,11 @@ def from_json(text: str, expected: Expected) -> dict[str, Any]:
     return {name: _checked(name, value, expected) for name, value in given.items()}
 
 
-def written(rows: list[Any]) -> str:
-    """The first of `rows` as the command line takes it; empty where it is too long, or no row of numbers."""
-    if not rows or not isinstance(rows[0], list) or not all(isinstance(value, float | int) for value in rows[0]):
+def written(golden: GoldenRows | None) -> str:
+    """The first golden row as the command line takes it; empty where it is too long, or no row of numbers."""
+    if golden is None or golden.inputs.ndim != 2 or not len(golden.inputs):
         return ""
-    row = ",".join(f"{value:.6g}" for value in rows[0])
+    row = ",".join(f"{value:.6g}" for value in golden.inputs[0])
     return row if len(row) <= _MAX_EXAMPLE else ""
 
 

@@ -24,6 +24,7 @@ from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, alias_of
 from flows.promotion.undo import PromotionUndone, undo
 from serving.protocol.errors import DeadlineExceeded, HotswapError
+from serving.repository.stamp import GoldenRows
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,8 @@ def watch(deployment: Deployment, version: int, previous: int | None, seconds: f
             server: _Watched(
                 server,
                 model,
-                _Version(version, deployment.stamp(version)),
-                None if previous is None else _Version(previous, deployment.stamp(previous)),
+                _Version(version, deployment.stamp(version).golden),
+                None if previous is None else _Version(previous, deployment.stamp(previous).golden),
             )
             for server in servers
         }
@@ -113,7 +114,7 @@ class _Version:
     """One version, and how fast it has answered."""
 
     number: int
-    stamp: dict[str, object]
+    golden: GoldenRows | None
     milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_TIMED))
 
     @property
@@ -135,7 +136,7 @@ class _Watched:
     def turn(self) -> str:
         """Ask once; return why the new version must go, or nothing."""
         try:
-            self._new.milliseconds.append(self._server.time_golden(self._model, self._new.number, self._new.stamp))
+            self._time(self._new)
             self._failures = 0
         except (WrongAnswer, DeadlineExceeded) as exc:
             return f"while it was watched: {exc}"
@@ -147,8 +148,12 @@ class _Watched:
         if self._old is None:
             return ""
         with suppress(HotswapError):
-            self._old.milliseconds.append(self._server.time_golden(self._model, self._old.number, self._old.stamp))
+            self._time(self._old)
         return self._slower(self._old) or self._more_errors(self._old)
+
+    def _time(self, version: _Version) -> None:
+        if version.golden is not None:
+            version.milliseconds.append(self._server.time_golden(self._model, version.number, version.golden))
 
     def _slower(self, old: _Version) -> str:
         if min(len(old.milliseconds), len(self._new.milliseconds)) < _MIN_TIMED:

@@ -33,7 +33,7 @@ def record(deployment: Deployment, change: Change, why: str | None = None) -> No
         label=change.label,
         previous=change.previous,
         retired=list(change.retired) or None,
-        run_id=stamp.get("run_id"),
-        digest=stamp.get("digest"),
+        run_id=stamp.run_id,
+        digest=stamp.digest,
         why=why,
     )

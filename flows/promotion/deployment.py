@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.journal import Journal
 from flows.promotion.labels import STABLE, Labels
 from flows.registry.identity import check_registry
 from flows.settings import Settings
 from serving.protocol.errors import VersionNotFound
+from serving.repository.stamp import Stamp
 from serving.repository.store import Repository
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Deployment:
         """The published versions, lowest first."""
         return self.repository.versions(self.model)
 
-    def stamp(self, version: int) -> dict[str, Any]:
+    def stamp(self, version: int) -> Stamp:
         """What publish has kept with a version."""
         return self.repository.stamp(self.model, version)
 

@@ -12,26 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flows.journal import Entry
 from flows.promotion import aliases, labelling
 from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import CANARY, STABLE
 from serving.protocol.errors import InvalidRequest
+from serving.repository.stamp import Stamp
 
 PROMOTING = "promoting"
 """the journal's entry before the label of a published version moves, so that an interrupted promotion is finished"""
 
 
-def golden_rows(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:
-    """Rows [rows, features] and the answers to them [rows, classes], as publish keeps them with a version."""
-    return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
-
-
-def publish(deployment: Deployment, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
+def publish(deployment: Deployment, version: int, source: Path, stamp: Stamp) -> Path:
     """
     Make `source` visible as a version that no label points to yet, and list the model in ``models.config``.
 
@@ -39,10 +32,10 @@ def publish(deployment: Deployment, version: int, source: Path, stamp: Mapping[s
         deployment: Its lock is held.
         version: A number never used before.
         source: A SavedModel.
-        stamp: What to keep with it: ``digest``, ``run_id``, ``metrics``, ``golden`` …
+        stamp: What to keep with it.
     """
     staged = deployment.repository.stage(deployment.model, version, source, stamp)
-    facts = {"version": version, "run_id": stamp.get("run_id"), "digest": stamp.get("digest")}
+    facts = {"version": version, "run_id": stamp.run_id, "digest": stamp.digest}
     deployment.journal.append("publish", **facts)
     path = deployment.repository.publish(deployment.model, version, staged)
     deployment.labels.write(deployment.labels.read())
@@ -54,7 +47,7 @@ def assign_label(deployment: Deployment, version: int, label: str = STABLE, reas
     change = labelling.move(deployment, label, version)
     aliases.follow(deployment, version, (label,))
     stamp = deployment.stamp(version)
-    facts = {"previous": change.previous, "run_id": stamp.get("run_id"), "digest": stamp.get("digest"), "why": reason}
+    facts = {"previous": change.previous, "run_id": stamp.run_id, "digest": stamp.digest, "why": reason}
     deployment.journal.append("promote", version=version, label=label, **facts)
     return replace(change, action="promote")
 
@@ -84,7 +77,7 @@ def make_stable(deployment: Deployment, version: int, run_id: str, reason: str |
     with labelling.reverted_on_failure(deployment, (STABLE, CANARY)):
         deployment.journal.append(PROMOTING, version=version, previous=deployment.labels.read().get(STABLE))
         change = labelling.move(deployment, STABLE, version, without=CANARY)
-        digest = deployment.stamp(version).get("digest")
+        digest = deployment.stamp(version).digest
         facts = {"previous": change.previous, "run_id": run_id, "digest": digest, "why": reason}
         _record_stable(deployment, version, facts)
     return replace(change, action="promote")

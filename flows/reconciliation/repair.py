@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from flows.endpoints.servers import Endpoints, running_server
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
@@ -21,7 +19,8 @@ from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
 from flows.settings import Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
-from serving.repository.store import STAMP, digest
+from serving.repository.stamp import STAMP_FILE, Stamp
+from serving.repository.store import digest
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +131,14 @@ class _Pass:
     def _register_again(self, version: int) -> bool:
         """Give the served files of a version to the registry, under its number; False where that cannot be."""
         path, stamp = self._deployment.repository.path(self._model, version), self._deployment.stamp(version)
-        if "golden" not in stamp or "run_id" not in stamp or digest(path) != stamp.get("digest"):
+        if stamp.golden is None or stamp.run_id is None or stamp.digest is None or digest(path) != stamp.digest:
             return False
         registry = self._deployment.registry
-        example, output = (np.asarray(stamp["golden"][key], np.float32) for key in ("inputs", "outputs"))
         with workspace() as directory:
             saved_model = directory / "saved_model"
-            shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP.name))
-            model_uri = registry.log_model(stamp["run_id"], saved_model, example, output)
-        return registry.register_again(stamp["run_id"], self._model, version, model_uri, stamp["digest"])
+            shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP_FILE.name))
+            model_uri = registry.log_model(stamp.run_id, saved_model, stamp.golden)
+        return registry.register_again(stamp.run_id, self._model, version, model_uri, stamp.digest)
 
     def _move_labels(self) -> dict[str, int]:
         """Move the labels that can be moved; where all of them should be."""
@@ -181,7 +179,7 @@ class _Pass:
         if not added and not removed and not lost and known.labels == labels:
             return
         live = labels.get(STABLE)
-        stamp = {} if live is None else self._deployment.stamp(live)
+        stamp = Stamp() if live is None else self._deployment.stamp(live)
         journal.append(
             "reconcile",
             version=live,
@@ -191,8 +189,8 @@ class _Pass:
             removed=removed or None,
             lost=lost or None,
             digests={str(version): digest(repository.path(self._model, version)) for version in added} or None,
-            run_id=stamp.get("run_id"),
-            digest=stamp.get("digest"),
+            run_id=stamp.run_id,
+            digest=stamp.digest,
             why="directory or registry were changed by hand",
         )
 

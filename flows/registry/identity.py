@@ -44,7 +44,7 @@ def registered_here(repository: Repository, model: str, entries: Sequence[Entry]
     """The run, as far as its stamp is there, of every version on disk that was registered when it was published."""
     on_disk = (*repository.versions(model), *repository.retired(model))
     once = journaled_publications(entries)
-    return {version: repository.stamp(model, version).get("run_id") for version in on_disk if version in once}
+    return {version: repository.stamp(model, version).run_id for version in on_disk if version in once}
 
 
 def journaled_publications(entries: Sequence[Entry]) -> set[int | None]:

@@ -28,6 +28,7 @@ from flows.registry.mlflow_errors import RegistryError
 from flows.training.dataset import Dataset, Rows
 from flows.training.evaluation import Evaluation
 from serving.protocol.redaction import redacted
+from serving.repository.stamp import GoldenRows
 from serving.repository.store import digest
 
 if TYPE_CHECKING:
@@ -164,29 +165,26 @@ class Registry:
             for run in self._client.search_runs([experiment.experiment_id], asked):
                 self.end_run(run.info.run_id, status)
 
-    def log_model(
-        self, run_id: str, saved_model: Path, example: NDArray[np.float32], output: NDArray[np.float32]
-    ) -> str:
+    def log_model(self, run_id: str, saved_model: Path, golden: GoldenRows) -> str:
         """
         Keep `saved_model` in the run as a model that ``mlflow.pyfunc`` can load, and return its address.
 
         Args:
             run_id: An open run.
             saved_model: The exported SavedModel, a directory called ``saved_model``; its files are copied as they are.
-            example: A few rows of raw features float32 [rows, features].
-            output: What the model answers to `example`, float32 [rows, classes].
+            golden: A few rows, and what the model answers to them.
         """
         # Unnamed columns of doubles take lists, arrays and data frames; a tensor would take float32 arrays only.
-        columns = Schema([ColSpec(DataType.double)] * example.shape[1])
-        signature = ModelSignature(inputs=columns, outputs=Schema([TensorSpec(output.dtype, (-1, output.shape[1]))]))
+        columns = Schema([ColSpec(DataType.double)] * golden.inputs.shape[1])
+        answers = Schema([TensorSpec(golden.outputs.dtype, (-1, golden.outputs.shape[1]))])
         requirements = [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "tensorflow")]
         with self._translated(), mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={_SAVED_MODEL: str(saved_model)},
-                signature=signature,
-                input_example=example.astype(float),
+                signature=ModelSignature(inputs=columns, outputs=answers),
+                input_example=golden.inputs.astype(float),
                 pip_requirements=requirements,
             )
         return str(info.model_uri)

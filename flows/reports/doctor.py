@@ -19,7 +19,8 @@ from flows.settings import Settings
 from serving.protocol.errors import IncompleteSavedModel, InvalidRequest
 from serving.protocol.redaction import redacted
 from serving.repository.model_config import parse
-from serving.repository.store import STAMP, Repository, check_complete, digest
+from serving.repository.stamp import STAMP_FILE
+from serving.repository.store import Repository, check_complete, digest
 
 _NEARLY_FULL_BYTES = 1 << 30
 _NEARLY_FULL_SHARE = 0.02
@@ -138,9 +139,9 @@ def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
         except IncompleteSavedModel as exc:
             yield Finding(model, version, str(exc), retire, repairable=False)
             continue
-        if not (path / STAMP).exists():
+        if not (path / STAMP_FILE).exists():
             continue
-        if (wanted := stamp.get("digest")) is None or digest(path) != wanted:
+        if digest(path) != stamp.digest:
             what = f"the files of version {version} are not those that were published"
             yield Finding(model, version, what, f"`hotswap explain {model} {version}`; {retire}", repairable=False)
 
@@ -154,7 +155,7 @@ def _journal_truth(settings: Settings, repository: Repository, snapshot: Snapsho
         return  # a finding of its own
     published = {entry.version: entry.facts.get("digest") for entry in entries if entry.action == "publish"}
     for version in repository.versions(model):
-        told, stamped = published.get(version), repository.stamp(model, version).get("digest")
+        told, stamped = published.get(version), repository.stamp(model, version).digest
         if told is not None and stamped != told:
             what = f"the stamp of version {version} has another digest than the journal"
             yield Finding(model, version, what, _replacement(snapshot, version), repairable=False)

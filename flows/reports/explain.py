@@ -58,11 +58,10 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
     path = repository.path(model, version) if version in published else repository.retired_path(model, version)
     stamp, on_disk = repository.stamp(model, version), digest(path)
     registered = read_version_tags(model, version)
-    run_id = stamp.get("run_id")
-    run = read_run_tags(run_id) if run_id else {}
+    run = read_run_tags(stamp.run_id) if stamp.run_id else {}
     state, served = _served(settings, model, version, on_disk)
     digests = {
-        "the stamp": stamp.get("digest"),
+        "the stamp": stamp.digest,
         "the registry": registered.get("hotswap.digest"),
         "the server": served,
     }
@@ -78,13 +77,13 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         stamped_digest=digests["the stamp"],
         registered_digest=digests["the registry"],
         served_digest=served,
-        run_id=run_id,
-        dataset_digest=stamp.get("dataset_digest") or run.get("hotswap.dataset_digest"),
+        run_id=stamp.run_id,
+        dataset_digest=stamp.dataset_digest or run.get("hotswap.dataset_digest"),
         git_commit=run.get("mlflow.source.git.commit"),
         git_dirty=None if dirty is None else dirty == "true",
         gate=run.get("hotswap.gate"),
         gate_reason=run.get("hotswap.gate_reason"),
-        metrics=stamp.get("metrics", {}),
+        metrics=dict(stamp.metrics),
         journal=tuple(f"{entry.time} {entry.action} by {entry.who}" for entry in entries),
         problems=tuple(_problems(path.name, on_disk, digests)),
     )

@@ -113,10 +113,10 @@ def _rows(repository: Repository, snapshot: Snapshot) -> list[VersionRow]:
                 state=_state(version, snapshot),
                 labels=tuple(sorted(label for label, at in snapshot.labels.items() if at == version)),
                 aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
-                accuracy=stamp.get("metrics", {}).get("test_accuracy"),
-                run_id=stamp.get("run_id"),
-                digest=stamp.get("digest"),
-                published_at=stamp.get("published_at"),
+                accuracy=stamp.metrics.get("test_accuracy"),
+                run_id=stamp.run_id,
+                digest=stamp.digest,
+                published_at=stamp.published_at,
                 findings=tuple(finding.what for finding in findings if finding.version in about),
             )
         )

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,12 @@ from flows.training.dataset import Dataset, Rows
 from flows.training.inspection import Inspection, Signature, describe, inspect, is_dense
 from serving.protocol.errors import HotswapError
 from serving.protocol.unknown_operations import explained
+from serving.repository.stamp import GoldenRows, Stamp
 
 _SIGNATURE = "serving_default"
 
 _CHUNK_ROWS = 1 << 16  # so that memory does not grow with the rows
 _MAX_VALUES = 10
-_TOLERANCE = 1e-5  # as in the check of a served version: other batch sizes change a float's last bits
 
 Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Examples float32 [rows, features] to class probabilities float32 [rows, classes]."""
@@ -88,8 +87,8 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class GoldenRows:
-    """The rows that are kept with the champion, float32 [rows, classes] each."""
+class GoldenAnswers:
+    """The answers to the golden rows of the champion, float32 [rows, classes] each."""
 
     champion: NDArray[np.float32]
     """the answers that were kept when it was promoted"""
@@ -106,7 +105,7 @@ class Champion:
     """None where its graph cannot be read"""
     evaluation: Evaluation | None
     """None where it does not answer these rows"""
-    golden: GoldenRows | None = None
+    golden: GoldenAnswers | None = None
     """None where none are kept with it"""
     notes: tuple[str, ...] = ()
     """what makes the comparison impossible, or less certain"""
@@ -122,9 +121,7 @@ def evaluate(saved_model: Path, rows: Rows, classes: int) -> Evaluation:
     return compare(_answer(load_predictor(saved_model), rows.examples, classes), rows.classes)
 
 
-def evaluate_champion(
-    path: Path, version: int, stamp: Mapping[str, Any], candidate: Path, dataset: Dataset
-) -> Champion:
+def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Path, dataset: Dataset) -> Champion:
     """
     Evaluate a published version now, on the held-out rows of `dataset`; what cannot be evaluated is told in its notes.
 
@@ -144,10 +141,10 @@ def evaluate_champion(
         evaluation = compare(_answer(predictor, dataset.test.examples, len(dataset.class_names)), dataset.test.classes)
     except HotswapError as exc:
         notes.append(f"it cannot be evaluated: {exc}")
-    if stamp.get("dataset_digest") not in (None, dataset.digest):
+    if stamp.dataset_digest not in (None, dataset.digest):
         notes.append("it was trained on other data, which may hold some of these rows")
-    if "golden" in stamp:
-        golden = _answered_golden_rows(candidate, stamp["golden"])
+    if stamp.golden is not None:
+        golden = _answered_golden_rows(candidate, stamp.golden)
     return Champion(version, inspection, evaluation, golden, tuple(notes))
 
 
@@ -262,22 +259,17 @@ def _answer(predictor: Predictor, examples: NDArray[np.float32], classes: int) -
     return probabilities
 
 
-def _differing_golden_rows(predictor: Predictor, stamp: Mapping[str, Any]) -> list[str]:
-    if "golden" not in stamp:
-        return []
-    answers = predictor(np.asarray(stamp["golden"]["inputs"], np.float32))
-    expected = np.asarray(stamp["golden"]["outputs"], np.float32)
-    if answers.shape == expected.shape and np.allclose(answers, expected, rtol=0, atol=_TOLERANCE):
+def _differing_golden_rows(predictor: Predictor, stamp: Stamp) -> list[str]:
+    if stamp.golden is None or stamp.golden.agree_with(predictor(stamp.golden.inputs)):
         return []
     return ["it answers its golden rows differently from when it was promoted"]
 
 
-def _answered_golden_rows(candidate: Path, golden: Mapping[str, Any]) -> GoldenRows:
-    kept = np.asarray(golden["outputs"], np.float32)
+def _answered_golden_rows(candidate: Path, golden: GoldenRows) -> GoldenAnswers:
     try:
-        return GoldenRows(kept, load_predictor(candidate)(np.asarray(golden["inputs"], np.float32)))
+        return GoldenAnswers(golden.outputs, load_predictor(candidate)(golden.inputs))
     except CannotEvaluate:
-        return GoldenRows(kept, None)
+        return GoldenAnswers(golden.outputs, None)
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -27,20 +27,17 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from serving.protocol.errors import HotswapError, IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
+from serving.repository.stamp import STAMP_FILE, Stamp
 
 log = logging.getLogger(__name__)
-
-STAMP = Path("assets.extra") / "hotswap.json"
-"""Where publish writes what it knows about a version; the only file that `digest` leaves out."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHARD = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
@@ -92,14 +89,11 @@ class Repository:
     def retired_path(self, model: str, version: int) -> Path:
         return self.root / ".retired" / validate_model_name(model) / str(version)
 
-    def stamp(self, model: str, version: int) -> dict[str, Any]:
-        """What publish wrote about a version, also one that is retired or archived; empty for one that came by hand."""
+    def stamp(self, model: str, version: int) -> Stamp:
+        """What publish kept with a version, also one that is retired or archived; empty for one that came by hand."""
         archived = self.archived(model).get(version)
-        for path in (self.path(model, version), self.retired_path(model, version), *([archived] if archived else [])):
-            with suppress(OSError, ValueError):
-                stamp = json.loads((path / STAMP).read_text("utf-8"))
-                return stamp if isinstance(stamp, dict) else {}
-        return {}
+        paths = (self.path(model, version), self.retired_path(model, version), *([archived] if archived else []))
+        return next(filter(None, map(Stamp.read, paths)), Stamp())
 
     def lock(self, model: str, timeout_seconds: float = 60.0) -> AbstractContextManager[None]:
         """
@@ -152,7 +146,7 @@ class Repository:
                 file.flush()
             self._identify()
 
-    def stage(self, model: str, version: int, source: Path, stamp: Mapping[str, Any]) -> Path:
+    def stage(self, model: str, version: int, source: Path, stamp: Stamp) -> Path:
         """
         Copy the SavedModel at `source` beside the published versions, safely on disk and with `stamp` inside.
 
@@ -167,8 +161,7 @@ class Repository:
                 # Whoever staged here before held the lock and is gone.
                 shutil.rmtree(staged.parent, ignore_errors=True)
                 _copy_tree(source, staged)
-                (staged / STAMP).parent.mkdir(exist_ok=True)
-                (staged / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", "utf-8")
+                stamp.write(staged)
                 _fsync_tree(staged)
             if (copied := digest(staged)) != (wanted := digest(source)):
                 raise IncompleteSavedModel(
@@ -299,11 +292,10 @@ class Repository:
         finally:
             lock.release()
 
-    def _check_files(self, path: Path, stamp: Mapping[str, Any]) -> None:
+    def _check_files(self, path: Path, stamp: Stamp) -> None:
         check_complete(path)
-        wanted = stamp.get("digest")
-        if wanted is not None and digest(path) != wanted:
-            raise IncompleteSavedModel(f"{path} no longer has the digest it was published with ({wanted})")
+        if stamp.digest is not None and digest(path) != stamp.digest:
+            raise IncompleteSavedModel(f"{path} no longer has the digest it was published with ({stamp.digest})")
 
     def _identify(self) -> None:
         """Give the repository its identity; of several processes that come at once, one does."""
@@ -372,7 +364,7 @@ def digest(path: Path) -> str:
     The same as ``find * -type f ! -path assets.extra/hotswap.json | LC_ALL=C sort | xargs sha256sum | sha256sum``.
     """
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    files.pop(STAMP.as_posix(), None)
+    files.pop(STAMP_FILE.as_posix(), None)
     whole = hashlib.sha256()
     for name in sorted(files, key=str.encode):
         with files[name].open("rb") as file:

@@ -43,7 +43,7 @@ from serving.protocol.model_spec import ModelSpec
 from serving.protocol.tensors import Array
 from serving.protocol.unknown_operations import explained
 from serving.repository.identity import is_same_directory
-from serving.repository.store import STAMP
+from serving.repository.stamp import Stamp
 from serving.rest.http import JSON, METHODS, TEXT, Head, Respond, Response, error_page
 from serving.rest.json_dialect import array, quoted
 from serving.rest.json_examples import read_examples
@@ -387,7 +387,7 @@ class RestApi:
         rows = []
         for status in self._data_plane.models.status(ModelSpec(model)):
             servable = self._data_plane.models.servable(model, status.version)
-            stamp = _stamp(servable) if servable is not None else {}
+            stamp = (None if servable is None else Stamp.read(servable.path)) or Stamp()
             rows.append(
                 {
                     "model": model,
@@ -395,8 +395,8 @@ class RestApi:
                     "state": State(status.state).name,
                     "error": explained(status.message) or self._data_plane.models.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
-                    "digest": stamp.get("digest"),
-                    "run_id": stamp.get("run_id"),
+                    "digest": stamp.digest,
+                    "run_id": stamp.run_id,
                     "path": None if servable is None else str(servable.path),
                     "requests": servable.usage.requests if servable is not None else 0,
                     "errors": servable.usage.errors if servable is not None else 0,
@@ -533,12 +533,3 @@ def _tell_place(rows: Sequence[dict[str, Any]], base_paths: Mapping[str, Path], 
         row["in_repository"] = None if path is None else is_same_directory(Path(path).parent, own)
         row["base_path"] = None if base_path is None else str(base_path)
         row["base_path_in_repository"] = None if base_path is None else is_same_directory(base_path, own)
-
-
-def _stamp(servable: Any) -> dict[str, Any]:
-    """What publish has written beside the model; nothing where it came another way."""
-    try:
-        stamp = orjson.loads((servable.path / STAMP).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from flows.journal import START, next_record
 from flows.settings import Settings, apply_environment
 from serving.repository.model_config import ModelEntry, render
+from serving.repository.stamp import Stamp
 from serving.repository.store import Repository, digest
 from serving.repository.version_policy import All
 from tests.benchmarks.report import Measurement
@@ -68,7 +69,7 @@ def _fill(settings: Settings) -> None:
     build_tiny_model(source, 1)
     content = digest(source)
     for version in _PUBLISHED:
-        stamp = {"version": version, "run_id": run_id, "digest": content, "metrics": {"test_accuracy": 0.9}}
+        stamp = Stamp(version=version, run_id=run_id, digest=content, metrics={"test_accuracy": 0.9})
         repository.publish(_MODEL, version, repository.stage(_MODEL, version, source, stamp))
     _fill_registry(settings.home / "mlflow.db", run_id, content)
     _fill_journal(settings.models_repo / ".journal" / f"{_MODEL}.jsonl", run_id, content)

@@ -28,6 +28,7 @@ from flows.recipes import find_recipe
 from flows.registry.mlflow_registry import Registry
 from flows.training.dataset import load_dataset
 from flows.training.fit import export, fit
+from serving.repository.stamp import GoldenRows
 
 PROJECT = Path(__file__).parents[2]
 HOTSWAP, EMPTY, TENSORFLOW_SERVING, MLFLOW = "hotswap", "empty handler", "TensorFlow Serving", "mlflow models serve"
@@ -137,8 +138,8 @@ def _log_model(tracking_uri: str, directory: Path, saved_model: Path) -> str:
     try:
         registry = Registry(directory / "artifacts")
         run = registry.start_run("iris", "benchmark", {}, {})
-        rows, answers = np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32)
-        model_uri = registry.log_model(run, saved_model, rows, answers)
+        golden = GoldenRows(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
+        model_uri = registry.log_model(run, saved_model, golden)
         registry.end_run(run, "FINISHED")
     finally:
         mlflow.set_tracking_uri(None)  # what comes after this decides for itself

@@ -27,6 +27,7 @@ from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.registry.mlflow_registry import Registered
 from flows.settings import Settings
+from serving.repository.stamp import Stamp
 from tests.pipelines import go_live
 from tests.pipelines import make_stable as promote_published
 
@@ -90,9 +91,7 @@ def command(settings: Settings, *arguments: str) -> None:
     main(arguments)
 
 
-def promote(
-    settings: Settings, model: str, registered: Registered, stamp: Mapping[str, Any], label: str = STABLE
-) -> None:
+def promote(settings: Settings, model: str, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:
     """Make a registered version live, as a training does."""
     deployment = Deployment(settings, model)
     with deployment.lock():

@@ -58,7 +58,7 @@ def assert_whole(pipeline: Pipeline) -> None:
     assert sorted(path.name for path in repository.base_path(model).iterdir()) == sorted(map(str, versions))
     for version in versions:
         check_complete(repository.path(model, version))
-        assert digest(repository.path(model, version)) == repository.stamp(model, version)["digest"]
+        assert digest(repository.path(model, version)) == repository.stamp(model, version).digest
     with repository.lock(model, timeout_seconds=0):
         pass
 

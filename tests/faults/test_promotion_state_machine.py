@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         for version in self.repository.versions(self.model):
             path = self.repository.path(self.model, version)
             check_complete(path)
-            assert digest(path) == self.repository.stamp(self.model, version)["digest"]
+            assert digest(path) == self.repository.stamp(self.model, version).digest
 
     @invariant()
     def numbers_are_remembered(self) -> None:

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, model_man
 
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.tensors import decode
-from serving.repository.store import STAMP
+from serving.repository.stamp import Stamp
 from tests.conftest import wait_available
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
@@ -29,9 +29,7 @@ def server(tiny_model: Any, model_server: Any, tmp_path: Path) -> Any:
     """A server with versions 1 and 2 of the tiny model; version 1 is labelled, version 2 stamped."""
     base_path = tmp_path / "tiny"
     tiny_model(base_path, 1)
-    stamped = tiny_model(base_path, 2) / STAMP
-    stamped.parent.mkdir(exist_ok=True)
-    stamped.write_text(json.dumps({"digest": "d2", "run_id": "r2"}))
+    Stamp(digest="d2", run_id="r2").write(tiny_model(base_path, 2))
     config = tmp_path / "models.config"
     config.write_text(
         f"model_config_list {{ config {{ name: 'tiny' base_path: '{base_path}' model_platform: 'tensorflow' "

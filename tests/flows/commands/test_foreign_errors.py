@@ -23,7 +23,7 @@ from flows.training import fit
 from flows.training.dataset import load_dataset
 from flows.user_code import OutOfMemory, RecipeFailed
 from serving.protocol.errors import HotswapError, IncompleteSavedModel
-from tests.pipelines import ROWS, Pipeline
+from tests.pipelines import Pipeline
 
 ODD = "a b%20c#d?é'\"$;,&[{(日"
 
@@ -238,7 +238,7 @@ def test_a_home_may_have_any_characters(offline: Pipeline, tmp_path: Path, monke
     registry = Registry(home / "artifacts")
     run_id = registry.start_run("tiny", "run", {}, {})
     source = offline.sources(tmp_path / "source", 1, "saved_model")
-    uri = registry.log_model(run_id, source, ROWS, offline.answers(1))
+    uri = registry.log_model(run_id, source, offline.golden(1))
     assert registry.register(run_id, "tiny", uri, 0, tmp_path / "copy").version == 1
     assert (home / "mlflow.db").stat().st_size
     assert list((home / "artifacts").rglob("saved_model.pb"))

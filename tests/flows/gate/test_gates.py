@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flows.gate.gates import Check, GateDecision, judge
 from flows.gate.noninferiority import Verdict
 from flows.recipes import Thresholds
-from flows.training.evaluation import Champion, Evaluation, GoldenRows, Slice, compare
+from flows.training.evaluation import Champion, Evaluation, GoldenAnswers, Slice, compare
 from flows.training.inspection import Inspection, Signature
 from tests.pipelines import Pipeline
 
@@ -235,7 +235,7 @@ def test_golden_rows_that_are_answered_differently_must_be_allowed(
     after: NDArray[np.float32] | None, told: str
 ) -> None:
     """Classes in another order, another shape, no answer at all."""
-    live = champion(golden=GoldenRows(golden([0, 0, 0, 1, 0]), after))
+    live = champion(golden=GoldenAnswers(golden([0, 0, 0, 1, 0]), after))
     decision = decided(live=live)
     assert decision.verdict is Verdict.REJECTED
     assert told in decision.reason
@@ -244,7 +244,7 @@ def test_golden_rows_that_are_answered_differently_must_be_allowed(
 
 def test_a_doubtful_golden_row_may_change() -> None:
     """Retraining changes one answer of five; it is told."""
-    decision = decided(live=champion(golden=GoldenRows(golden([0, 0, 0, 1, 1]), golden([0, 0, 0, 1, 0]))))
+    decision = decided(live=champion(golden=GoldenAnswers(golden([0, 0, 0, 1, 1]), golden([0, 0, 0, 1, 0]))))
     assert decision.verdict is Verdict.PASSED
     assert check(decision, "golden rows").why == "row 4: class 1 -> 0"
 

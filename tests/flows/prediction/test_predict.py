@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flows.cli import run
-from serving.repository.store import STAMP
+from serving.repository.stamp import GoldenRows, Stamp
 
 FEATURES = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
 
@@ -74,8 +75,8 @@ def ask(
     before = dict(os.environ)
     path = tmp_path / "models" / "flowers" / "1"
     shutil.copytree(many_signatures, path)
-    (path / STAMP).parent.mkdir(exist_ok=True)
-    (path / STAMP).write_text(json.dumps({"features": FEATURES, "golden": {"inputs": [[5.0, 3.0, 1.5, 0.25]]}}))
+    example = np.array([[5.0, 3.0, 1.5, 0.25]], np.float32)
+    Stamp(features=tuple(FEATURES), golden=GoldenRows(example, example)).write(path)
     server = model_server(model_name="flowers", model_base_path=str(path.parent))
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))

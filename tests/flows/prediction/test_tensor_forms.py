@@ -22,6 +22,7 @@ from flows.settings import Settings
 from flows.training.dataset import Rows, load_dataset
 from flows.training.evaluation import CannotEvaluate, compare, evaluate, evaluate_champion
 from flows.training.inspection import inspect
+from serving.repository.stamp import Stamp
 from tests.conformance.cases import MODELS
 from tests.serving.runtime.test_op_libraries import save
 
@@ -152,7 +153,7 @@ def test_a_live_version_of_another_form_is_compared_as_far_as_it_goes(
     recipe = find_recipe("iris")
     dataset = load_dataset(recipe)
     candidate = tiny_model(tmp_path, 1, "saved_model")
-    champion = evaluate_champion(version(name), 1, {}, candidate, dataset)
+    champion = evaluate_champion(version(name), 1, Stamp(), candidate, dataset)
     assert champion.evaluation is None
     assert "it cannot be evaluated" in champion.notes[0]
     perfect = compare(np.eye(3, dtype=np.float32)[dataset.test.classes], dataset.test.classes)

@@ -29,7 +29,7 @@ def test_what_was_live_at_every_moment(offline: Pipeline) -> None:
     both = (first, second)
     assert [moment.published for moment in then] == [(first,), (first,), both, both, both, (first,)]
     assert then[1].run_id == offline.run_id
-    assert then[1].digest == offline.repository.stamp(offline.model, first)["digest"]
+    assert then[1].digest == offline.repository.stamp(offline.model, first).digest
     before = live_at(offline.deployment, start)
     assert (before.live, before.published, before.since) == (None, (), None)
 

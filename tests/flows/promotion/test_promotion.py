@@ -7,13 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flows.promotion import labelling
 from flows.promotion.labelling import set_label
 from flows.promotion.labels import Protected
-from flows.promotion.promotion import golden_rows, publish
+from flows.promotion.promotion import publish
 from flows.promotion.recovery import recover
 from flows.promotion.retirement import restore, retire
 from flows.promotion.rollback import rollback
@@ -218,13 +217,6 @@ def test_the_champion_is_what_stable_points_to(offline: Pipeline) -> None:
     assert deployment.champion == second
     shutil.rmtree(offline.repository.path(model, second))
     assert deployment.champion is None
-
-
-def test_golden_rows_keep_every_bit() -> None:
-    """Float32 rows survive being written as JSON."""
-    rows = np.random.default_rng(0).random((5, 4), np.float32)
-    kept = json.loads(json.dumps(golden_rows(rows, rows)))
-    np.testing.assert_array_equal(np.asarray(kept["inputs"], np.float32), rows)
 
 
 def test_a_server_that_wants_a_token_is_asked_with_it(offline: Pipeline, model_server: Any, tmp_path: Path) -> None:

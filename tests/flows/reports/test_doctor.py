@@ -57,7 +57,8 @@ def broken_files(pipeline: Pipeline) -> None:
 
 def forged_stamp(pipeline: Pipeline) -> None:
     path = pipeline.repository.path(pipeline.model, 1) / "assets.extra" / "hotswap.json"
-    digest = pipeline.repository.stamp(pipeline.model, 1)["digest"]
+    digest = pipeline.repository.stamp(pipeline.model, 1).digest
+    assert digest is not None
     path.write_text(path.read_text().replace(digest, "0" * 64))
 
 

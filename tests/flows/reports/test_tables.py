@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from flows.gate.noninferiority import Verdict
 from flows.journal import Entry, Journal
 from flows.reports.status import VersionRow
 from flows.reports.tables import gate_table, history_table, version_table
-from serving.repository.store import STAMP
+from serving.repository.stamp import Stamp
 from tests.flows.terminals import on_a_terminal
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
@@ -138,12 +137,10 @@ def repository(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
     for name in ("REST", "GRPC", "MLFLOW", "PREFECT"):
         monkeypatch.setenv(f"HOTSWAP_{name}_PORT", "1")
-    stamp = {"run_id": RUN, "metrics": {"test_accuracy": 0.9667}, "published_at": "2026-11-24T03:03:42+00:00"}
+    stamp = Stamp(run_id=RUN, metrics={"test_accuracy": 0.9667}, published_at="2026-11-24T03:03:42+00:00")
     for model in ("iris", LONG_NAME):
         for version in (1, 12):
-            path = tiny_model(tmp_path / "models" / model, version)
-            (path / STAMP).parent.mkdir(exist_ok=True)
-            (path / STAMP).write_text(json.dumps(stamp))
+            stamp.write(tiny_model(tmp_path / "models" / model, version))
             Journal(tmp_path / "models", model).append("promote", version=version, label="stable", why=REASON)
     yield tmp_path
     os.environ.clear()

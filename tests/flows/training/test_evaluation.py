@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.promotion.promotion import golden_rows
 from flows.recipes import find_recipe
 from flows.training import fit
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.evaluation import CannotEvaluate, compare, evaluate, evaluate_champion, slices
+from serving.repository.stamp import GoldenRows, Stamp
 from tests.benchmarks.gate_errors import seconds_for_many_rows
 
 RECIPE = find_recipe("iris")
@@ -83,7 +83,7 @@ def test_the_champion_is_evaluated_on_the_same_rows(
     tiny = tiny_model(tmp_path, 1)
     kept = iris.test.examples[:5]
     answers = evaluate(exported, iris.test, 3).probabilities[:5]
-    stamp = {"golden": golden_rows(kept, answers), "dataset_digest": iris.digest, "metrics": {"test_accuracy": 1.0}}
+    stamp = Stamp(golden=GoldenRows(kept, answers), dataset_digest=iris.digest, metrics={"test_accuracy": 1.0})
     found = evaluate_champion(exported, 7, stamp, tiny, iris)
     assert (found.version, found.notes) == (7, ())
     assert found.inspection is not None
@@ -98,7 +98,7 @@ def test_the_champion_is_evaluated_on_the_same_rows(
 def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Dataset) -> None:
     """Other training data, and answers that are no longer those of the promotion."""
     wrong = np.full((5, 3), 1 / 3, np.float32)
-    stamp = {"golden": golden_rows(iris.test.examples[:5], wrong), "dataset_digest": "another"}
+    stamp = Stamp(golden=GoldenRows(iris.test.examples[:5], wrong), dataset_digest="another")
     found = evaluate_champion(exported, 7, stamp, exported, iris)
     assert found.evaluation is not None
     assert [note for note in found.notes if "golden rows differently" in note]
@@ -110,7 +110,7 @@ def test_a_champion_that_is_broken_is_reported(broken: str, tiny_model: Any, iri
     """Files that were spoiled after the promotion give no evaluation, and a note with the reason."""
     path = tiny_model(tmp_path, 1)
     (path / broken).write_bytes(b"spoiled")
-    found = evaluate_champion(path, 1, {}, path, iris)
+    found = evaluate_champion(path, 1, Stamp(), path, iris)
     assert found.evaluation is None
     assert [note for note in found.notes if "cannot be evaluated" in note]
     assert (found.inspection is None) == (broken == "saved_model.pb")

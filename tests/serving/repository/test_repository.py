@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from serving.protocol.errors import HotswapError, IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
-from serving.repository.store import STAMP, Repository, check_complete, digest, validate_model_name
+from serving.repository.stamp import STAMP_FILE, Stamp
+from serving.repository.store import Repository, check_complete, digest, validate_model_name
 
 PROJECT = Path(__file__).parents[3]
 
@@ -33,7 +34,7 @@ def saved_model(tmp_path: Path) -> Path:
 
 
 def publish(repository: Repository, saved_model: Path, version: int) -> Path:
-    stamp = {"version": version, "digest": digest(saved_model)}
+    stamp = Stamp(version=version, digest=digest(saved_model))
     with repository.lock("iris"):
         return repository.publish("iris", version, repository.stage("iris", version, saved_model, stamp))
 
@@ -43,7 +44,7 @@ def test_publish(repository: Repository, saved_model: Path) -> None:
     path = publish(repository, saved_model, 3)
     assert path == repository.root / "iris" / "3"
     assert digest(path) == digest(saved_model)
-    assert repository.stamp("iris", 3) == {"version": 3, "digest": digest(saved_model)}
+    assert repository.stamp("iris", 3) == Stamp(version=3, digest=digest(saved_model))
     assert repository.versions("iris") == [3]
     assert repository.models() == ["iris"]
     assert list((repository.root / ".staging").iterdir()) == []
@@ -51,14 +52,14 @@ def test_publish(repository: Repository, saved_model: Path) -> None:
 
 def test_staged_is_not_published(repository: Repository, saved_model: Path) -> None:
     """A staged version is no version yet, but its number is seen."""
-    repository.stage("iris", 4, saved_model, {})
+    repository.stage("iris", 4, saved_model, Stamp())
     assert repository.versions("iris") == []
     assert repository.highest_version_seen("iris") == 4
 
 
 def test_staging_again_clears_what_a_killed_process_left(repository: Repository, saved_model: Path) -> None:
     """Whoever stages next removes what was left half copied."""
-    repository.stage("iris", 4, saved_model, {})
+    repository.stage("iris", 4, saved_model, Stamp())
     publish(repository, saved_model, 5)
     assert not (repository.root / ".staging" / "iris").exists()
 
@@ -87,7 +88,7 @@ def test_retire_and_restore(repository: Repository, saved_model: Path) -> None:
     repository.retire("iris", 2)
     assert (repository.versions("iris"), repository.retired("iris")) == ([1], [2])
     assert repository.highest_version_seen("iris") == 2
-    assert repository.stamp("iris", 2)["version"] == 2
+    assert repository.stamp("iris", 2).version == 2
     repository.restore("iris", 2)
     assert (repository.versions("iris"), repository.retired("iris")) == ([1, 2], [])
     assert digest(repository.path("iris", 2)) == digest(saved_model)
@@ -126,7 +127,7 @@ def test_incomplete_saved_model(repository: Repository, saved_model: Path, missi
     """A SavedModel without one of its files is refused by name, and nothing is staged."""
     (saved_model / missing).unlink()
     with pytest.raises(IncompleteSavedModel, match=missing):
-        repository.stage("iris", 1, saved_model, {})
+        repository.stage("iris", 1, saved_model, Stamp())
     assert not (repository.root / ".staging").exists()
 
 
@@ -142,8 +143,8 @@ def test_digest(saved_model: Path) -> None:
     """The digest is what sha256sum says of a sorted listing; the stamp does not count, every other file does."""
     listing = "find * -type f ! -path assets.extra/hotswap.json | LC_ALL=C sort | xargs sha256sum | sha256sum"
     before = digest(saved_model)
-    (saved_model / STAMP).parent.mkdir()
-    (saved_model / STAMP).write_text("{}")
+    (saved_model / STAMP_FILE).parent.mkdir()
+    (saved_model / STAMP_FILE).write_text("{}")
     assert digest(saved_model) == before
     assert subprocess.check_output(listing, shell=True, cwd=saved_model, text=True).split()[0] == before
     (saved_model / "assets.extra" / "other").write_text("{}")
