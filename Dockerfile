@@ -2,8 +2,8 @@ FROM python:3.12-slim
 
 RUN pip install --no-cache-dir uv && useradd --create-home hotswap && mkdir /state && chown hotswap /state
 WORKDIR /srv/hotswap
-COPY requirements.lock ./
-RUN uv pip install --system --no-cache --require-hashes -r requirements.lock
+COPY requirements-runtime.lock ./
+RUN uv pip install --system --no-cache --require-hashes -r requirements-runtime.lock
 COPY pyproject.toml README.md ./
 COPY flows flows
 COPY serving serving
