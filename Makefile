@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command 'make lock' pyproject.toml --extra native --extra ops
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format up bench wire lock clean
+.PHONY: help setup demo test quick soak check format up bench wire lock reference screenshots clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with exactly the packages of requirements.lock
 
@@ -27,6 +29,9 @@ demo: setup ## the main job: train, gate, publish, hot swap, roll back
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+quick: setup ## the tests that are not slow, for the inner loop
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
 soak: setup ## the tests of abuse and faults in their long form, with random fuzz
 	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/serving/runtime/test_row_independence_property.py
 
@@ -37,22 +42,28 @@ check: setup ## format, lint, types, import contract, tests
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-format: setup ## let ruff format and mend the code
+format: setup ## let ruff format and fix the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 up: setup ## model server, MLflow page and Prefect server, until Ctrl-C
 	@$(BIN)/hotswap up
 
-bench: setup ## measure the numbers that the README gives
+bench: setup ## measure every number of docs/benchmark.md
 	$(BIN)/python -m tests.benchmarks
 
 wire: setup ## generate serving/protocol/wire_pb2.py from serving/protocol/wire.proto again
 	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serving/protocol/wire.proto
 
-lock: setup ## resolve pyproject.toml into requirements.lock again
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--extra native --extra ops --extra dev --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+lock: setup ## resolve pyproject.toml into requirements.lock and requirements-runtime.lock again
+	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) --constraints requirements.lock --no-annotate --output-file requirements-runtime.lock
+
+reference: setup ## write docs/reference.md and the index of the decisions again, from the code
+	$(BIN)/python -m tests.docs.reference
+
+screenshots: setup ## take the pictures of the README again, with Chromium
+	$(BIN)/python -m tests.docs.screenshots
 
 clean: ## remove .venv, caches and local state (models_repo stays)
 	rm -rf $(VENV) .hotswap .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -26,7 +26,7 @@ _MAX_NOTES = 256
 MAX_REFUSED = 1000
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
 
-_COUNTERS = {
+COUNTERS = {
     "batching_session:wrapped_run_count": (),
     "request_count": ("model_name", "status"),
     "model_warmup_records_read": ("model_path", "status"),
@@ -35,8 +35,8 @@ _COUNTERS = {
     "version_error_count": ("model_name", "version"),
     "version_request_count": ("model_name", "version"),
 }
-_GAUGES = {"signature_merges_requests": ("model_name", "version", "signature_name", "operation")}
-_HISTOGRAMS = {
+GAUGES = {"signature_merges_requests": ("model_name", "version", "signature_name", "operation")}
+HISTOGRAMS = {
     "batching_session:input_batch_size": (),
     "batching_session:padding_size": ("execution_batch_size",),
     "batching_session:processed_batch_size": (),
@@ -79,9 +79,9 @@ class Metrics:
         self.answers: list[tuple[str, str, str, float]] = []
         """notes of what `count_answer` is to count"""
         self._runs: list[tuple[Usage, str, str, float]] = []
-        self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in _COUNTERS}
+        self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in COUNTERS}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
-            name: defaultdict(Histogram) for name in _HISTOGRAMS
+            name: defaultdict(Histogram) for name in HISTOGRAMS
         }
         for name in _HISTOGRAMS_OF_ROWS:
             self._histograms[name] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
@@ -159,14 +159,14 @@ class Metrics:
         self._histograms["version_runtime_latency"] = {key: usage.latency for key, usage in by_version.items()}
         lines: list[str] = []
         gauges = {"signature_merges_requests": _merging_values(merging or {})}
-        for name in sorted([*_COUNTERS, *_GAUGES, *_HISTOGRAMS]):
+        for name in sorted([*COUNTERS, *GAUGES, *HISTOGRAMS]):
             full = f":tensorflow:serving:{name}"
-            if name in _COUNTERS:
-                lines += _value_lines(full, "counter", _COUNTERS[name], self._counters[name])
-            elif name in _GAUGES:
-                lines += _value_lines(full, "gauge", _GAUGES[name], gauges[name])
+            if name in COUNTERS:
+                lines += _value_lines(full, "counter", COUNTERS[name], self._counters[name])
+            elif name in GAUGES:
+                lines += _value_lines(full, "gauge", GAUGES[name], gauges[name])
             else:
-                lines += _histogram_lines(full, _HISTOGRAMS[name], self._histograms[name])
+                lines += _histogram_lines(full, HISTOGRAMS[name], self._histograms[name])
         return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """
 ``make bench``: every number that the documentation names.
 
-``python -m tests.benchmarks PART…`` measures some parts only, and leaves docs/benchmark.md and the README as they are.
+``python -m tests.benchmarks PART…`` measures some parts only, and leaves docs/benchmark.md as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from tests.benchmarks import discovery, first_impressions, gate_errors, memory, records, serving_speed, train_overhead
-from tests.benchmarks.report import Measurement, show, write_markdown, write_summary
+from tests.benchmarks.report import Measurement, show, write_markdown
 from tests.benchmarks.servers import PROJECT
 
 PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
@@ -33,4 +33,3 @@ if __name__ == "__main__":
         show(part, measured[part])
     if set(chosen) == set(PARTS):
         write_markdown(measured, PROJECT / "docs" / "benchmark.md")
-        write_summary(measured, PROJECT / "README.md")

@@ -11,7 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = ("measured", "value", "target", "", "besides")
-BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+
+_SETTING = (
+    "The load comes from wrk and h2load (Debian's packages `wrk` and `nghttp2-client`). The empty handler answers on "
+    "the same transport without looking at the request. `mlflow models serve` answers the same model, and a TensorFlow "
+    "Serving takes part where `TENSORFLOW_MODEL_SERVER=/path` names one."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +71,11 @@ def write_markdown(parts: Mapping[str, Sequence[Measurement]], path: Path) -> No
     path.write_text("\n".join(_markdown(parts)) + "\n", "utf-8")
 
 
-def write_summary(parts: Mapping[str, Sequence[Measurement]], readme: Path) -> None:
-    """Put everything that has a target between the two markers in the README."""
-    judged = [each for measurements in parts.values() for each in measurements if each.verdict]
-    rows = [_row((each.what.strip(), *each.cells[1:4])) for each in judged]
-    table = "\n".join([_row(COLUMNS[:4]), _row(["---"] * 4), *rows])
-    before, begin, rest = readme.read_text("utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    readme.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", "utf-8")
-
-
 def _markdown(parts: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
     yield "# Measured"
     yield ""
     yield f"Made by `make bench` on {os.cpu_count()} cores of a {_processor()}, load generators and servers together."
+    yield _SETTING
     yield ""
     yield "![Requests per second by concurrency](benchmark.svg)"
     for part, measurements in parts.items():
