@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from serving.repository.store import Repository
+from tests.docs.pages import README, blocks, masked
 
 
 def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +65,8 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
         "nothing of yours was touched",
     ):
         assert told in text
+    for paragraph in blocks(README, "text")[0].split("\n\n"):
+        assert masked(paragraph) in masked(text)
     assert all(len(line) <= 80 or line.startswith("$ ") for line in (done.stdout + done.stderr).splitlines())
     milliseconds = re.search(r"came (-?\d+) ms after its directory appeared", text)
     assert milliseconds is not None
