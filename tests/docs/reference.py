@@ -162,7 +162,7 @@ def metrics() -> Iterator[str]:
         "Each name begins with `:tensorflow:serving:`."
     )
     yield ""
-    kinds = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
+    kinds: Mapping[str, Mapping[str, tuple[str, ...]]] = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
     found = {name: (kind, labels) for kind, names in kinds.items() for name, labels in names.items()}
     yield from table(
         ("metric", "kind", "labels", "TensorFlow Serving", "meaning"),
