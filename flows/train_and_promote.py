@@ -22,7 +22,6 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.console import progress
-from flows.endpoints.preflight import ask_first
 from flows.gate.gates import Check, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, SandboxServer
@@ -168,7 +167,7 @@ def train_and_promote(
         "batch_size": chosen.batch_size,
         "learning_rate": chosen.learning_rate,
     }
-    ask(load_settings(), chosen.name)
+    ask(Deployment(load_settings(), chosen.name))
     with _trial(chosen, min_accuracy, allow_breaking, bake, reason, label, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
@@ -210,7 +209,7 @@ def promote(
     chosen = find_recipe(recipe)
     candidate_of = f"run {run}" if run else f"version {version}" if version is not None else str(saved_model)
     params = {"recipe": recipe, "candidate": candidate_of}
-    ask(load_settings(), chosen.name)
+    ask(Deployment(load_settings(), chosen.name))
     with _trial(chosen, min_accuracy, allow_breaking, bake, reason, label, params) as trial:
         with trial.clock("load"):
             dataset = load(chosen, trial.registry, trial.run_id)
@@ -267,7 +266,7 @@ def _trial(
 def _judge_and_promote(
     trial: PromotionRun, dataset: Dataset, saved_model: Path, published: int | None = None
 ) -> TrainOutcome | State[TrainOutcome]:
-    settings, registry, run_id, clock = trial.settings, trial.registry, trial.run_id, trial.clock
+    registry, run_id, clock = trial.registry, trial.run_id, trial.clock
     model, deployment = trial.recipe.name, trial.deployment
     if (refused := examine(model, saved_model, trial.thresholds, registry, run_id)) is not None:
         return _not_promoted(_judged(trial, refused, {}))
@@ -307,7 +306,7 @@ def _judge_and_promote(
             )
             if decision.verdict is not Verdict.PASSED:
                 return _not_promoted(outcome)
-        ask(settings, model)
+        ask(deployment)
         live = _publish(trial, *judged, model_uri) if published is None else _make_stable(trial, published)
     if trial.bake:
         with clock("bake"):
@@ -386,9 +385,9 @@ def _server_was_away(task: Any, run: Any, state: State[Any]) -> bool:
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)
 @without_secrets
-def ask(settings: Settings, model: str) -> None:
+def ask(deployment: Deployment) -> None:
     """See that every server answers, serves this repository, and has the same versions as the others."""
-    ask_first(settings, model)
+    deployment.servers.ask_first(deployment.model)
 
 
 @task(cache_policy=NO_CACHE)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from clients import GrpcClient, RestClient
-from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.promotion import promotion
 from flows.promotion.deployment import Deployment
@@ -171,7 +170,7 @@ def change_golden_answer(pipeline: Pipeline, version: int) -> None:
 
 def states(pipeline: Pipeline) -> list[dict[int, str]]:
     """What every server has of the model."""
-    with running_server(pipeline.settings) as servers:
+    with pipeline.deployment.servers.running() as servers:
         assert servers is not None
         return servers.each(lambda server: server.states(pipeline.model))
 

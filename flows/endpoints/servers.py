@@ -1,4 +1,4 @@
-"""All servers that must have a version: connects to them, and asks all of them at a time."""
+"""The servers of a repository: finds out which run, connects to them, and asks all of them at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from flows.endpoints.agreement import check_agreement
 from flows.endpoints.connections import credentials
 from flows.endpoints.live_server import LiveServer, connect
 from flows.endpoints.ownership import ForeignServer
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 class Endpoints:
-    """All servers that must have a version."""
+    """All servers that must have a version, connected."""
 
     def __init__(self, servers: Sequence[LiveServer]) -> None:
         self.name = ", ".join(server.name for server in servers)
@@ -104,57 +105,77 @@ class Endpoints:
         return self.each(check)
 
 
-@contextmanager
-def running_server(settings: Settings) -> Iterator[Endpoints | None]:
-    """
-    The servers at the endpoints of `settings`; None when none are set and nothing listens on its ports.
+class Servers:
+    """The servers of one repository at the endpoints of the settings, whether they run or not."""
 
-    Raises:
-        ForeignServer: One of them does not serve the repository of `settings`.
-        Unauthenticated: One refuses the token.
-    """
-    with connected(settings) as servers:
-        if servers is not None:
-            servers.check(Repository(settings.models_repo))
-        yield servers
+    def __init__(self, settings: Settings, repository: Repository) -> None:
+        self._settings = settings
+        self._repository = repository
 
+    @contextmanager
+    def running(self) -> Iterator[Endpoints | None]:
+        """
+        Connect to all of them; None when no endpoints are set and nothing listens on the ports of the settings.
 
-@contextmanager
-def observed_servers(settings: Settings) -> Iterator[Endpoints | None]:
-    """As `running_server`, for reports: servers of other repositories are left out, and named in `problems`."""
-    with connected(settings) as servers:
-        if servers is not None:
-            servers.keep_ours(Repository(settings.models_repo))
-        yield servers
+        Raises:
+            ForeignServer: One of them does not serve the repository.
+            Unauthenticated: One refuses the token.
+        """
+        with self.connected() as servers:
+            if servers is not None:
+                servers.check(self._repository)
+            yield servers
 
+    @contextmanager
+    def observed(self) -> Iterator[Endpoints | None]:
+        """As `running`, for reports: servers of other repositories are left out, and named in `problems`."""
+        with self.connected() as servers:
+            if servers is not None:
+                servers.keep_ours(self._repository)
+            yield servers
 
-@contextmanager
-def connected(settings: Settings) -> Iterator[Endpoints | None]:
-    """As `running_server`, whatever they serve."""
-    ports = (settings.rest_port, settings.grpc_port)
-    if not settings.serving_endpoints and not any(_listens(settings.host, port) for port in ports):
-        yield None
-        return
-    timeout_seconds, shown = settings.server_timeout_seconds, credentials(settings)
-    with ExitStack() as stack:
-        yield Endpoints(
-            [stack.enter_context(connect(each, timeout_seconds, shown)) for each in settings.endpoints],
-        )
+    @contextmanager
+    def connected(self) -> Iterator[Endpoints | None]:
+        """As `running`, whatever they serve."""
+        settings = self._settings
+        ports = (settings.rest_port, settings.grpc_port)
+        if not settings.serving_endpoints and not any(_listens(settings.host, port) for port in ports):
+            yield None
+            return
+        timeout_seconds, shown = settings.server_timeout_seconds, credentials(settings)
+        with ExitStack() as stack:
+            yield Endpoints(
+                [stack.enter_context(connect(each, timeout_seconds, shown)) for each in settings.endpoints],
+            )
 
+    def each_running(self, ask: Callable[[LiveServer], None]) -> str | None:
+        """Ask every running server, after checking that it is ours; their names, or None if none runs."""
 
-def on_running_servers(settings: Settings, ask: Callable[[LiveServer], None]) -> str | None:
-    """Ask every running server; their names, or None where none runs."""
-    repository = Repository(settings.models_repo)
+        def ask_ours(server: LiveServer) -> None:
+            server.check_is_ours(self._repository)
+            ask(server)
 
-    def ask_ours(server: LiveServer) -> None:
-        server.check_is_ours(repository)
-        ask(server)
+        with self.connected() as servers:
+            if servers is None:
+                return None
+            servers.each(ask_ours)
+            return servers.name
 
-    with connected(settings) as servers:
-        if servers is None:
-            return None
-        servers.each(ask_ours)
-        return servers.name
+    def ask_first(self, model: str | None = None) -> None:
+        """
+        Ask every server before anything begins; with a `model` also whether they have the same versions available.
+
+        Raises:
+            ForeignServer: One of the servers does not serve the repository.
+            ServersDisagree: They do not have the same published versions available.
+            ServingError: One does not answer.
+        """
+        with self.connected() as servers:
+            if servers is None:
+                return
+            servers.each(lambda server: server.check_is_ours(self._repository))
+            if model is not None:
+                check_agreement(servers.view(model), model, self._repository.versions(model))
 
 
 def _listens(host: str, port: int) -> bool:

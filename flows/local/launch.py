@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import progress
-from flows.endpoints.preflight import ask_first
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
 from flows.promotion.deployment import Deployment
@@ -21,7 +20,7 @@ from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
-from serving.repository.store import Repository, check_complete
+from serving.repository.store import check_complete
 from serving.runtime.native_logs import without_start_up_notes
 
 if TYPE_CHECKING:
@@ -118,11 +117,12 @@ def _prepare(settings: Settings, recipe: str) -> None:
     """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
     from flows.recipes import find_recipe
 
-    Repository(settings.models_repo).check_writable()
+    deployment = Deployment(settings, find_recipe(recipe).name)
+    deployment.repository.check_writable()
     prepare_home(settings)
     apply_environment(settings)
     progress.step("asking the servers")
-    ask_first(settings, find_recipe(recipe).name)
+    deployment.servers.ask_first(deployment.model)
     server = find_prefect(settings)
     progress.note("using the Prefect server that runs" if server is None else "starting Prefect")
     progress.note("loading TensorFlow")
@@ -137,7 +137,7 @@ def _prepare(settings: Settings, recipe: str) -> None:
 
     progress.note("opening MLflow's database")
     # Makes MLflow's database if there is none, while the Prefect server makes its own.
-    Deployment(settings, find_recipe(recipe).name).open_registry()
+    deployment.open_registry()
     if server is not None:
         progress.note("waiting for Prefect's server")
         server.wait()

@@ -17,7 +17,6 @@ import numpy as np
 
 from flows.endpoints.golden_rows import WrongAnswer
 from flows.endpoints.live_server import LiveServer
-from flows.endpoints.servers import running_server
 from flows.promotion import rollback
 from flows.promotion.attempt import attempt
 from flows.promotion.deployment import Deployment
@@ -86,7 +85,7 @@ def watch(deployment: Deployment, version: int, previous: int | None, seconds: f
         Why `version` must go, as soon as that is known; empty if there is no reason.
     """
     model = deployment.model
-    with running_server(deployment.settings) as servers:
+    with deployment.servers.running() as servers:
         if servers is None:
             log.warning("no server runs, so there is nothing to watch model=%s version=%d", model, version)
             return ""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flows.endpoints.servers import Servers
 from flows.journal import Journal
 from flows.promotion.labels import STABLE, Labels
 from flows.registry.identity import check_registry
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Deployment:
-    """One model: its settings, repository, journal, labels and registry."""
+    """One model: its settings, repository, journal, labels, servers and registry."""
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.settings = settings
@@ -32,6 +33,7 @@ class Deployment:
         self.repository = Repository(settings.models_repo)
         self.journal = Journal(settings.models_repo, model)
         self.labels = Labels(self.repository, model)
+        self.servers = Servers(settings, self.repository)
 
     @cached_property
     def registry(self) -> Registry:

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from flows.endpoints.preflight import ask_first
-from flows.endpoints.servers import on_running_servers, running_server
 from flows.promotion import aliases
 from flows.promotion.attempt import attempt
 from flows.promotion.change import Change, record
@@ -34,7 +32,7 @@ def set_label(deployment: Deployment, label: str, version: int, reason: str | No
     validate_label(label)
     with deployment.lock():
         deployment.check_published(version)
-        ask_first(deployment.settings, deployment.model)
+        deployment.servers.ask_first(deployment.model)
         with reverted_on_failure(deployment, (label,)):
             change = move(deployment, label, version)
             aliases.point(deployment, label, version)
@@ -63,7 +61,7 @@ def remove_label(deployment: Deployment, label: str, dry_run: bool = False, reas
         version = labels.pop(label)
         if dry_run:
             return Change("unlabel", model, version, label, version, dry_run=True)
-        ask_first(deployment.settings, model)
+        deployment.servers.ask_first(model)
         with reverted_on_failure(deployment, (label,)):
             server = apply(deployment, labels)
             aliases.take_away(deployment.registry, model, (label,))
@@ -75,7 +73,7 @@ def remove_label(deployment: Deployment, label: str, dry_run: bool = False, reas
 def apply(deployment: Deployment, labels: Mapping[str, int]) -> str | None:
     """Make these all the labels of the model, also at the running servers; the names of those. Its lock is held."""
     deployment.labels.write(labels)
-    return on_running_servers(deployment.settings, lambda server: server.reload(deployment.repository))
+    return deployment.servers.each_running(lambda server: server.reload(deployment.repository))
 
 
 def move(deployment: Deployment, label: str, version: int, without: str | None = None) -> Change:
@@ -91,7 +89,7 @@ def move(deployment: Deployment, label: str, version: int, without: str | None =
     model, repository = deployment.model, deployment.repository
     before = deployment.labels.read()
     stamp = deployment.stamp(version)
-    with running_server(deployment.settings) as servers:
+    with deployment.servers.running() as servers:
         if servers is not None:
             servers.each(lambda server: server.check_available(model, label, version))
             servers.each(lambda server: server.check_answers(model, version, stamp))

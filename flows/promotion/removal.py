@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.endpoints.preflight import ask_first
-from flows.endpoints.servers import on_running_servers
 from flows.journal import Entry
 from flows.promotion import labelling
 from flows.promotion.attempt import attempt
@@ -80,7 +78,7 @@ def remove(deployment: Deployment, force: str | None = None, dry_run: bool = Fal
             raise RemovalRefused(f"{_what_is_live(planned)}: to remove the whole model, add --force REASON")
         # All are asked before anything changes.
         registry = deployment.open_registry(may_be_unknown=True)
-        ask_first(deployment.settings)
+        deployment.servers.ask_first()
         if begun is None:
             _begin(deployment, planned, force or "")
         return _finish(deployment, registry, planned)
@@ -177,9 +175,9 @@ def _begin(deployment: Deployment, planned: Removal, why: str) -> None:
 
 def _unload(deployment: Deployment, planned: Removal) -> str | None:
     deployment.labels.forget()
-    on_running_servers(deployment.settings, lambda server: server.reload(deployment.repository))
+    deployment.servers.each_running(lambda server: server.reload(deployment.repository))
     gone = list(planned.published)
-    return on_running_servers(deployment.settings, lambda server: server.wait_gone(planned.model, gone))
+    return deployment.servers.each_running(lambda server: server.wait_gone(planned.model, gone))
 
 
 def _finish(deployment: Deployment, registry: Registry, planned: Removal) -> Removal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from flows.endpoints.preflight import ask_first
 from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from serving.protocol.errors import HotswapError, VersionNotFound
@@ -31,7 +30,7 @@ def tidy(deployment: Deployment, dry_run: bool = False, reason: str | None = Non
         if not deployment.versions:
             raise VersionNotFound(f"No version of {model!r} is published in {deployment.repository.root}")
         if not dry_run:
-            ask_first(deployment.settings)
+            deployment.servers.ask_first()
         retired = superfluous(deployment)
         if not dry_run:
             _retire(deployment, retired, reason)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flows.endpoints.preflight import ask_first
-from flows.endpoints.servers import on_running_servers
 from flows.promotion import aliases, labelling
 from flows.promotion.change import Change, record
 from flows.promotion.deployment import Deployment
@@ -29,7 +27,7 @@ def retire(
     Raises:
         Protected: It is the last one or carries a label, and `force` is not given.
     """
-    settings, model = deployment.settings, deployment.model
+    model = deployment.model
     with deployment.lock():
         deployment.check_published(version)
         carried = deployment.labels.carried_by(version)
@@ -37,11 +35,11 @@ def retire(
             _check_unused(deployment, version, carried)
         if dry_run:
             return Change("retire", model, version, retired=(version,), dry_run=True)
-        ask_first(settings)
+        deployment.servers.ask_first()
         if carried:
             _take_labels_away(deployment, carried)
         deployment.repository.retire(model, version)
-        server = on_running_servers(settings, lambda server: server.wait_gone(model, [version]))
+        server = deployment.servers.each_running(lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
         record(deployment, change, force or reason)
     return change
@@ -56,14 +54,12 @@ def restore(deployment: Deployment, version: int, reason: str | None = None) -> 
     """
     model, repository = deployment.model, deployment.repository
     with deployment.lock():
-        ask_first(deployment.settings, model)
+        deployment.servers.ask_first(model)
         repository.restore(model, version)
         try:
             if not deployment.labels.is_configured:
                 labelling.apply(deployment, {})
-            server = on_running_servers(
-                deployment.settings, lambda server: server.check_back(repository, model, version)
-            )
+            server = deployment.servers.each_running(lambda server: server.check_back(repository, model, version))
         except BaseException:
             repository.retire(model, version)
             raise

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from flows.endpoints.preflight import ask_first
-from flows.endpoints.servers import on_running_servers
 from flows.journal import Entry
 from flows.promotion import aliases, history, labelling
 from flows.promotion.change import Change, record
@@ -51,7 +49,7 @@ def rollback(deployment: Deployment, to: int | None = None, dry_run: bool = Fals
     with deployment.lock():
         if dry_run:
             return _plan(deployment, to)
-        ask_first(deployment.settings)
+        deployment.servers.ask_first()
         finished = finish(deployment)
         if finished is not None and to in (None, finished.version):
             return finished
@@ -174,7 +172,7 @@ def _retire_newer(deployment: Deployment, change: Change, reason: str | None) ->
     model = deployment.model
     for version in sorted({*change.retired}.intersection(deployment.versions)):
         deployment.repository.retire(model, version)
-    on_running_servers(deployment.settings, lambda server: server.wait_gone(model, list(change.retired)))
+    deployment.servers.each_running(lambda server: server.wait_gone(model, list(change.retired)))
     record(deployment, change, reason)
     _sync_registry(deployment, change)
 

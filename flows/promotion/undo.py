@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
-from flows.endpoints.servers import on_running_servers
 from flows.promotion import labelling
 from flows.promotion.attempt import attempt
 from flows.promotion.deployment import Deployment
@@ -80,7 +79,7 @@ def undo(
     if version in deployment.versions:
         attempt("restore labels", lambda: labelling.apply(deployment, labels))
         attempt("retire", lambda: repository.retire(model, version))
-        attempt("wait", lambda: on_running_servers(deployment.settings, lambda each: each.wait_gone(model, [version])))
+        attempt("wait", lambda: deployment.servers.each_running(lambda each: each.wait_gone(model, [version])))
     for alias, at in (attempt("read aliases", lambda: deployment.registry.aliases(model)) or {}).items():
         if at == version:
             before = aliases.get(alias)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import logging
 
-from flows.endpoints.servers import running_server
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
-from flows.settings import Settings
 from serving.protocol.errors import HotswapError
 
 log = logging.getLogger(__name__)
@@ -25,7 +23,7 @@ def warn_unless_stable(deployment: Deployment) -> None:
         highest, stable = max(deployment.versions, default=None), deployment.labels.read().get(STABLE)
         if stable in (None, highest):
             return
-        servers = _answering_with_the_highest(deployment.settings)
+        servers = _answering_with_the_highest(deployment)
     except HotswapError as exc:
         log.warning("not known which version answers requests without a label model=%s error=%s", deployment.model, exc)
         return
@@ -42,8 +40,8 @@ def warn_unless_stable(deployment: Deployment) -> None:
         )
 
 
-def _answering_with_the_highest(settings: Settings) -> list[str]:
-    with running_server(settings) as servers:
+def _answering_with_the_highest(deployment: Deployment) -> list[str]:
+    with deployment.servers.running() as servers:
         if servers is None:
             return []
         labels = servers.each(lambda server: server.default_label())

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from flows.endpoints.own_server import own_server
-from flows.endpoints.servers import Endpoints, running_server
+from flows.endpoints.servers import Endpoints
 from flows.promotion.deployment import Deployment
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def verify(deployment: Deployment, version: int) -> Verified:
     settings, model, repository = deployment.settings, deployment.model, deployment.repository
     started = time.perf_counter()
     with ExitStack() as stack:
-        servers = stack.enter_context(running_server(settings))
+        servers = stack.enter_context(deployment.servers.running())
         if servers is not None:
             servers.each(lambda server: server.reload(repository))
         else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from flows.endpoints.servers import running_server
+from flows.endpoints.servers import Servers
 from flows.endpoints.views import ModelAtServer
 from flows.promotion.history import replay
 from flows.promotion.labels import label_of
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.state import LOADING, Snapshot, take_snapshot
 from flows.settings import Settings
+from serving.repository.store import Repository
 
 _REPAIRED = "`hotswap reconcile` repairs it"
 _WAIT = "wait until it is loaded"
@@ -33,7 +34,7 @@ class Finding:
 
 def find(settings: Settings, model: str) -> list[Finding]:
     """Every disagreement about `model`."""
-    with running_server(settings) as servers:
+    with Servers(settings, Repository(settings.models_repo)).running() as servers:
         return list(compare(take_snapshot(settings, model, servers)))
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from flows.endpoints.servers import Endpoints, running_server
+from flows.endpoints.servers import Endpoints
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.promotion import labelling, recovery
@@ -50,7 +50,7 @@ def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
         repairable = tuple(finding for finding in findings if finding.repairable)
         return Repair(model, repairable, tuple(each for each in findings if not each.repairable), dry_run=True)
     deployment = Deployment(settings, model)
-    with deployment.lock(), running_server(settings) as servers:
+    with deployment.lock(), deployment.servers.running() as servers:
         before, after = _repair_in_passes(deployment, servers)
     remaining = {(finding.model, finding.subject) for finding in after}
     repaired = tuple(finding for finding in before if (finding.model, finding.subject) not in remaining)

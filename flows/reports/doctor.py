@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.endpoints.servers import observed_servers
+from flows.endpoints.servers import Servers
 from flows.journal import BrokenJournal, Journal
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_access import PrefectUnavailable
@@ -39,7 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
         return found
     models = known_models(settings)
     found += [*_prefect(settings), *([] if models else _mlflow())]
-    with observed_servers(settings) as servers:
+    with Servers(settings, repository).observed() as servers:
         if servers is None:
             found += _no_server(settings, repository)
         else:

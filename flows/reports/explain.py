@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.servers import observed_servers
+from flows.endpoints.servers import Servers
 from flows.endpoints.views import NOT_SERVED, state_reported
 from flows.journal import Journal
 from flows.promotion.labels import Labels
@@ -121,7 +121,7 @@ def _problems(version: str, on_disk: str, digests: dict[str, str | None]) -> lis
 
 def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple[str, str | None]:
     """State and digest that the servers tell; of different digests one that is not that of the files."""
-    with observed_servers(settings) as servers:
+    with Servers(settings, Repository(settings.models_repo)).observed() as servers:
         if not servers:
             return NOT_SERVED, None
         digests = set(servers.each_reachable(lambda server: server.digest(model, version))) - {None}

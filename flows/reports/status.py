@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.endpoints.servers import Endpoints, observed_servers
+from flows.endpoints.servers import Endpoints, Servers
 from flows.endpoints.views import state_reported
 from flows.promotion import removal
 from flows.promotion.deployment import Deployment
@@ -76,7 +76,7 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
         known = ", ".join(repository.models()) or "none yet"
         hint = removal.way_back(Deployment(settings, model))
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
-    with observed_servers(settings) as servers:
+    with Servers(settings, repository).observed() as servers:
         models = repository.models() if model is None else [model]
         rows = [row for each in models for row in _rows(repository, take_snapshot(settings, each, servers))]
     home = str(settings.home.absolute())

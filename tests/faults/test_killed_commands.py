@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from flows.endpoints.servers import running_server
 from flows.promotion.history import replay
 from flows.promotion.retirement import retire
 from flows.promotion.rollback import rollback
@@ -65,7 +64,7 @@ def assert_whole(pipeline: Pipeline) -> None:
 
 def wait_loaded(pipeline: Pipeline, versions: list[int]) -> None:
     """Return when the server has exactly these versions available."""
-    with running_server(pipeline.settings) as servers:
+    with pipeline.deployment.servers.running() as servers:
         assert servers is not None
         gone = sorted({1, 2, 3, 4} - {*versions})
         for server in servers:

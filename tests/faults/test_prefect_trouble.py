@@ -139,7 +139,7 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
 FLOWS = (
     ("flows.roll_back:roll_back", "before flows.promotion.rollback:rollback", "'tiny'"),
     ("flows.reconcile:reconcile", "before flows.reconcile:repair", "'tiny'"),
-    ("flows.train_and_promote:train_and_promote", "before flows.train_and_promote:ask_first", ""),
+    ("flows.train_and_promote:train_and_promote", "before flows.endpoints.servers:Servers.ask_first", ""),
 )
 
 

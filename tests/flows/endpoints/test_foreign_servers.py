@@ -16,9 +16,8 @@ import requests
 from clients import GrpcClient, RestClient
 from clients.client import PredictClient
 from flows.cli import run
+from flows.endpoints.agreement import ServersDisagree
 from flows.endpoints.ownership import ForeignServer
-from flows.endpoints.preflight import ServersDisagree, ask_first
-from flows.endpoints.servers import running_server
 from flows.promotion.bake import watch
 from flows.promotion.deployment import Deployment
 from flows.promotion.labelling import remove_label, set_label
@@ -41,7 +40,7 @@ from tests.pipelines import ROWS, Pipeline, with_endpoints
 
 LENIENT = {"allow_version_labels_for_unavailable_models": True}
 COMMANDS: dict[str, Callable[[Settings, str], object]] = {
-    "train, promote": ask_first,
+    "train, promote": lambda settings, model: Deployment(settings, model).servers.ask_first(model),
     "verify": lambda settings, model: verify(Deployment(settings, model), 2),
     "label": lambda settings, model: set_label(Deployment(settings, model), "blue", 2),
     "label --remove": lambda settings, model: remove_label(Deployment(settings, model), "canary"),
@@ -230,7 +229,7 @@ def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, t
     else:
         path = first.repository.root / ".." / first.repository.root.name
     settings = first.settings.model_copy(update={"models_repo": path})
-    ask_first(settings, first.model)
+    Deployment(settings, first.model).servers.ask_first(first.model)
     set_label(Deployment(settings, first.model), "blue", 1)
     assert repair(first.settings, first.model).remaining == ()
     assert find(first.settings, first.model) == []
@@ -244,7 +243,7 @@ def test_a_server_that_sees_the_repository_at_another_place_is_ours(
     elsewhere.symlink_to(first.repository.root)
     server = model_server(model_config_file=elsewhere / "models.config", **LENIENT)
     settings = with_endpoints(first.settings, (server.rest_port, server.grpc_port))
-    with running_server(settings) as servers:
+    with Deployment(settings, first.model).servers.running() as servers:
         assert servers is not None
         servers.each(lambda each: each.reload(first.repository))
     rows = requests.get(f"http://127.0.0.1:{server.rest_port}/hotswap/models", timeout=10).json()["models"]
@@ -358,7 +357,7 @@ def test_what_is_no_model_server_is_named(first: Pipeline, page: Callable[..., i
     for ports in ({"rest_port": port, "grpc_port": port}, {"rest_port": port}):
         settings = first.settings.model_copy(update={**ports, "server_timeout_seconds": 5.0})
         with pytest.raises(ForeignServer, match=rf"127.0.0.1:{port} is no model server"):
-            ask_first(settings, first.model)
+            Deployment(settings, first.model).servers.ask_first(first.model)
 
 
 def test_ports_of_two_servers_are_named(first: Pipeline, second: Settings, model_server: Any) -> None:
@@ -381,7 +380,7 @@ def test_a_server_that_wants_another_token_is_named(offline: Pipeline, model_ser
     ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port}
     settings = offline.settings.model_copy(update=ports)
     with pytest.raises(Unauthenticated, match="HOTSWAP_TOKEN_FILE"):
-        ask_first(settings)
+        Deployment(settings, offline.model).servers.ask_first()
     offline.settings = settings.model_copy(update={"token_file": token})
     assert offline.row(offline.promote(1)).state == "AVAILABLE"
 
@@ -412,8 +411,8 @@ def test_servers_that_disagree_are_named_before_anything_begins(replicas: tuple[
     with GrpcClient(f"127.0.0.1:{forgetful.grpc_port}") as client:
         client.reload([])
     with pytest.raises(ServersDisagree, match=rf"served by 1 of 2: .*:{forgetful.rest_port} has it as"):
-        ask_first(pipeline.settings, pipeline.model)
+        pipeline.deployment.servers.ask_first(pipeline.model)
     assert pipeline.row(version).state == "served by 1 of 2"
     repair(pipeline.settings, pipeline.model)
-    ask_first(pipeline.settings, pipeline.model)
+    pipeline.deployment.servers.ask_first(pipeline.model)
     assert find(pipeline.settings, pipeline.model) == []

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from clients import GrpcClient, RestClient
-from flows.endpoints.servers import running_server
 from flows.journal import Journal
 from flows.local.reconciler import Reconciler
 from flows.promotion import labelling
@@ -129,7 +128,7 @@ def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again
     """It is served, as the directory decides that; no label moves to it."""
     first = pipeline.promote(1)
     pipeline.sources(pipeline.repository.base_path(pipeline.model), first + 6, None)
-    with running_server(pipeline.settings) as servers:
+    with pipeline.deployment.servers.running() as servers:
         assert servers is not None
         servers.each(lambda server: server.wait_available(pipeline.model, first + 6))
     assert f"version {first + 6} is in the directory, but was never published" in told(pipeline)
