@@ -1,8 +1,8 @@
 """
-What was live when, and why?
+The journal of a model: every change of what is live, with who made it, when and why.
 
-One file a model, one JSON object a line, each carrying the hash of the line before it: a line that was changed or
-removed later is found by `Journal.read`. Lines are appended with the model's lock held.
+One file a model, one JSON object a line. Each line carries the hash of the line before it, so that `Journal.read` finds
+a line that was changed or removed later. Lines are appended with the model's lock held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from serving.protocol.redaction import redacted_values
 from serving.repository.store import validate_model_name
 
 START = "0" * 64
-"""what the first line carries as the hash of the line before it"""
+"""the hash that the first line carries in place of a line before it"""
 _NUMBERS = ("version", "previous")
 _ENVELOPE = ("time", "who", "action", "before")
 
@@ -95,7 +95,7 @@ class Journal:
     def _append_line(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
-            # Whoever was killed in the middle of a line never finished the step that it is about.
+            # A process that was killed in the middle of a line never finished the step that the line is about.
             file.truncate(sum(len(whole) + 1 for whole in self._whole_lines()))
             file.write(line.encode() + b"\n")
             file.flush()
@@ -109,7 +109,7 @@ class Journal:
 
 
 def next_record(before: str, action: str, facts: Mapping[str, Any], now: datetime | None = None) -> dict[str, Any]:
-    """The line, made `now` by this user, that follows the one with hash `before`; facts that are None are left out."""
+    """The line by this user that follows the one with hash `before`; facts that are None are left out."""
     record: dict[str, Any] = {
         "time": (now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
         "who": f"{getpass.getuser()}@{socket.gethostname()}",
