@@ -167,13 +167,22 @@ def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
 
 @pytest.fixture
 def replicas(offline: Pipeline, model_server: Any, tmp_path: Path) -> tuple[Pipeline, list[Any]]:
-    """The same with two running servers, both in `HOTSWAP_SERVING_ENDPOINTS`; they begin without any model."""
+    """
+    The same with two running servers, both in `HOTSWAP_SERVING_ENDPOINTS`; they begin without any model.
+
+    Their gRPC is grpcio's, as that of `pipeline`: it stops at once, where pygrpc-native waits for late calls.
+    """
     from tests.pipelines import with_endpoints
 
     config = tmp_path / "models.config"
     config.write_text("model_config_list {}")
     servers = [
-        model_server(model_config_file=config, allow_version_labels_for_unavailable_models=True, max_num_load_retries=0)
+        model_server(
+            model_config_file=config,
+            allow_version_labels_for_unavailable_models=True,
+            max_num_load_retries=0,
+            native_grpc=False,
+        )
         for _ in range(2)
     ]
     offline.settings = with_endpoints(offline.settings, *((each.rest_port, each.grpc_port) for each in servers))
@@ -190,6 +199,7 @@ def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
         allow_version_labels_for_unavailable_models=True,
         max_num_load_retries=0,
         default_version_label="stable",
+        native_grpc=False,
     )
     offline.settings = offline.settings.model_copy(
         update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}

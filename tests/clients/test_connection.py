@@ -159,12 +159,14 @@ def test_an_address_that_is_none() -> None:
 def forwarding_when_retried(port: socket.socket, target: int) -> Iterator[None]:
     """Listen on `port` once a client pauses before another attempt, and pass everything on to the port `target`."""
     threads: list[threading.Thread] = []
+    sockets = [port]
 
     def forward() -> None:
         with suppress(OSError):
             while True:
                 near, _ = port.accept()
                 far = socket.create_connection(("127.0.0.1", target))
+                sockets.extend((near, far))
                 threads.extend(start(pump, *pair) for pair in ((near, far), (far, near)))
 
     class Listen(logging.Handler):
@@ -182,10 +184,11 @@ def forwarding_when_retried(port: socket.socket, target: int) -> Iterator[None]:
     finally:
         retries.log.removeHandler(handler)
         retries.log.setLevel(level)
-        with suppress(OSError):
-            port.shutdown(socket.SHUT_RDWR)
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(10)  # a connection that the server keeps open may outlive the test
+            thread.join()
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:

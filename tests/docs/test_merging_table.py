@@ -19,7 +19,9 @@ from flows.training import fit
 from flows.training.dataset import load_dataset
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
-from tests.serving.inference.test_batching import run_together
+from tests.serving.inference.together import run_together
+
+pytestmark = pytest.mark.xdist_group("merging-table")
 
 PAGE = Path(__file__).parents[2] / "docs" / "merging.md"
 ROWS = re.compile(r"^\| (?P<layers>[^|]+) \| (?P<merges>yes|no)(: `(?P<operation>\w+)`)? \|$", re.MULTILINE)

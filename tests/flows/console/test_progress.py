@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,16 +23,13 @@ FIRST_SECONDS = 3.0
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home and a models repository of the test's own, ports where nobody listens."""
-    before = dict(os.environ)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
     for number, name in enumerate(("REST", "GRPC", "MLFLOW", "PREFECT"), 1):
         monkeypatch.setenv(f"HOTSWAP_{name}_PORT", str(number))
-    yield tmp_path
-    os.environ.clear()
-    os.environ.update(before)
+    return tmp_path
 
 
 def program(body: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,15 @@ import numpy as np
 import pytest
 
 from flows.cli import run
+from flows.settings import Settings
 from serving.repository.stamp import GoldenRows, Stamp
+from serving.server import Server
+from serving.settings import ServerSettings
 
 FEATURES = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def many_signatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel that takes flowers, pairs, pictures, texts, whole numbers, flags, rows of any length, a scalar."""
     import tensorflow as tf
@@ -62,26 +64,29 @@ def many_signatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["rest", "grpc"])
-def ask(
-    request: pytest.FixtureRequest,
-    many_signatures: Path,
-    model_server: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Any]:
-    """Ask a running server over both protocols: exit code, standard output, standard error."""
-    before = dict(os.environ)
-    path = tmp_path / "models" / "flowers" / "1"
+@pytest.fixture(scope="module")
+def settings(many_signatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A running server of that model, published with names and golden rows."""
+    root = tmp_path_factory.mktemp("flowers")
+    path = root / "models" / "flowers" / "1"
     shutil.copytree(many_signatures, path)
     example = np.array([[5.0, 3.0, 1.5, 0.25]], np.float32)
     Stamp(features=tuple(FEATURES), golden=GoldenRows(example, example)).write(path)
-    server = model_server(model_name="flowers", model_base_path=str(path.parent))
-    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HOTSWAP_MODELS_REPO", str(tmp_path / "models"))
-    monkeypatch.setenv("HOTSWAP_REST_PORT", str(server.rest_port))
-    monkeypatch.setenv("HOTSWAP_GRPC_PORT", str(server.grpc_port))
+    with Server(ServerSettings(model_name="flowers", model_base_path=str(path.parent))) as server:
+        ports = {"rest_port": server.rest_port, "grpc_port": server.grpc_port}
+        yield Settings(home=root / "home", models_repo=root / "models", **ports)
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def ask(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Any:
+    """Ask the server over both protocols: exit code, standard output, standard error."""
+    for field in ("home", "models_repo", "rest_port", "grpc_port"):
+        monkeypatch.setenv(f"HOTSWAP_{field.upper()}", str(getattr(settings, field)))
     protocol = ["--grpc"] if request.param == "grpc" else []
 
     def answered(*arguments: str, stdin: str = "", signature: str = "") -> tuple[int, str, str]:
@@ -91,9 +96,7 @@ def ask(
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    yield answered
-    os.environ.clear()
-    os.environ.update(before)
+    return answered
 
 
 def test_single_values_are_one_row_and_the_class_is_named(ask: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from flows.training.evaluation import CannotEvaluate, compare, evaluate, evaluat
 from flows.training.inspection import inspect
 from serving.repository.stamp import Stamp
 from tests.conformance.cases import MODELS
-from tests.serving.runtime.test_op_libraries import save
+from tests.serving.runtime.one_operation import save
 
 NAMES = ("ragged_default", "ragged_in", "ragged_other", "sparse", "two_heads", "no_default")
 ROWS = Rows(np.ones((5, 4), np.float32), np.zeros(5, np.int64))
@@ -64,7 +63,6 @@ def command(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mlflow_home: Path
 ) -> Iterator[Any]:
     """Run a command: exit code and all that it prints."""
-    before = dict(os.environ)
     for field in ("home", "models_repo", "rest_port", "grpc_port"):
         monkeypatch.setenv(f"HOTSWAP_{field.upper()}", str(getattr(settings, field)))
 
@@ -73,9 +71,7 @@ def command(
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
-    yield printed
-    os.environ.clear()
-    os.environ.update(before)
+    return printed
 
 
 @pytest.mark.parametrize("protocol", [[], ["--grpc"]], ids=["rest", "grpc"])

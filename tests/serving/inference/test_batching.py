@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from serving.inference.monitoring import Metrics
 from serving.protocol.errors import GraphError, InvalidRequest
 from serving.protocol.tensors import Array
 from serving.runtime.saved_model import LoadOptions, load
-from serving.runtime.servable import Call, Servable
+from serving.runtime.servable import Servable
 from tests.conftest import TinyModel
+from tests.serving.inference.together import run_together
 
 
 @pytest.fixture
@@ -35,30 +35,6 @@ def rows(*values: float) -> Array:
 def answer(*values: float) -> Array:
     """What version 7 says about `rows`."""
     return np.array([[value + 7, 10 * value + 7, 100 * value + 7] for value in values], dtype=np.float32)
-
-
-def run_together(
-    requests: list[tuple[Call, list[Array]]], merge: bool = True, threads: int = 2
-) -> tuple[list[object], int]:
-    """The results of requests that arrive in one turn of the loop, and how many runs they took."""
-
-    async def main() -> tuple[list[object], int]:
-        merger = Merger(asyncio.get_running_loop(), threads, Metrics(), merge)
-        results: list[object] = [None] * len(requests)
-        left = asyncio.Semaphore(0)
-
-        def done(position: int, result: object) -> None:
-            results[position] = result
-            left.release()
-
-        for position, (call, arrays) in enumerate(requests):
-            merger.submit(call, arrays, partial(done, position))
-        for _ in requests:
-            await left.acquire()
-        merger.close()
-        return results, merger.runs
-
-    return asyncio.run(main())
 
 
 def test_one_turn_is_one_run(servable: Servable) -> None:

@@ -32,6 +32,8 @@ WARM_SECONDS = 60.0
 """Server and clients share one process: with 2,000 rows at a time, grpcio's threads wait long for their turn."""
 PROJECT = Path(__file__).parents[3]
 CLIENTS_EACH = 4
+WARM_ANSWERS = 5
+"""of each client, before the server stops"""
 REST_REFUSALS = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)
 
 
@@ -566,7 +568,7 @@ class AskingUntilRefused(threading.Thread):
         try:
             while (value := self._ask()) == 6.0:
                 self.count += 1
-                if self.count == 20:
+                if self.count == WARM_ANSWERS:
                     self.answered.set()
             self.wrong.append(value)
         except Refused:
