@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from flows.cli import run
 from flows.settings import InvalidSettings, load_settings
 from tests.faults.restartable import free_ports
-from tests.faults.server_process import PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -114,26 +111,3 @@ def test_status_begins_with_home_repository_and_servers(
     told = json.loads(capsys.readouterr().out)
     assert (told["home"], told["repository"]) == (str(home), str(repository))
     assert [server["rest"] for server in told["servers"]] == [f"http://127.0.0.1:{os.environ['HOTSWAP_REST_PORT']}"]
-
-
-def test_a_training_in_a_subdirectory_is_recorded_in_the_project(tmp_path: Path) -> None:
-    """Its runs, its version and its identity are where those of the project are; the subdirectory stays empty."""
-    below = tmp_path / "project" / "src"
-    below.mkdir(parents=True)
-    (tmp_path / "project" / ".hotswap").mkdir()
-    names = ("REST", "GRPC", "PREFECT", "MLFLOW")
-    ports = {f"HOTSWAP_{name}_PORT": str(port) for name, port in zip(names, free_ports(4), strict=True)}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "train", "iris", "--epochs", "25", "--json"],
-        cwd=below,
-        env={**os.environ, **ports, "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["version"] == 1
-    assert list(below.iterdir()) == []
-    assert (tmp_path / "project" / ".hotswap" / "mlflow.db").exists()
-    assert (tmp_path / "project" / "models_repo" / "iris" / "1" / "saved_model.pb").exists()

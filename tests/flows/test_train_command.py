@@ -1,0 +1,94 @@
+"""``hotswap train`` as a whole: what a person sees, what a program reads in a pipe, and where the files are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.restartable import free_ports
+from tests.faults.server_process import PROJECT
+from tests.flows.terminals import on_a_terminal
+
+COMMAND = [sys.executable, "-m", "flows.cli", "train", "iris"]
+# Generous for a machine that others use too; importing TensorFlow alone takes longer.
+FIRST_SECONDS = 3.0
+
+
+def environment(**paths: Path) -> dict[str, str]:
+    """Of a user who has set nothing but these paths; nobody listens on the ports."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
+    ports = zip(("REST", "GRPC", "PREFECT", "MLFLOW"), free_ports(4), strict=True)
+    ours = {f"HOTSWAP_{name}_PORT": str(port) for name, port in ports} | {"PYTHONPATH": str(PROJECT)}
+    return kept | ours | {name: str(path) for name, path in paths.items()}
+
+
+def test_on_a_terminal_it_says_at_once_what_it_does_and_ends_with_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first words come before anything heavy is loaded, each step has its turn, and the result stands alone."""
+    for name, value in environment(HOTSWAP_HOME=tmp_path / "home", HOTSWAP_MODELS_REPO=tmp_path / "models").items():
+        monkeypatch.setenv(name, value)
+    shown = on_a_terminal([*COMMAND, "--epochs", "20"])
+    assert shown.code in (0, 3), shown.text[-2000:]
+    assert shown.first_seconds < FIRST_SECONDS
+    assert "training iris" in shown.text[:200]
+    steps = ("loading TensorFlow", "loading MLflow", "training epoch", "candidate evaluated", "gate decided")
+    places = [shown.text.index(step) for step in steps]
+    assert places == sorted(places)
+    assert not any("loading" in line or "model=" in line for line in shown.lines)
+    assert next(line for line in shown.lines if line).startswith("iris ")
+    assert all(len(line) <= 80 for line in shown.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training in a subdirectory of a project, its output read by a program."""
+
+    project: Path
+    below: Path
+    done: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    directory = tmp_path_factory.mktemp("train")
+    project, below = directory / "project", directory / "project" / "src"
+    below.mkdir(parents=True)
+    (project / ".hotswap").mkdir()
+    done = subprocess.run(
+        [*COMMAND, "--epochs", "25", "--json"],
+        cwd=below,
+        env=environment(HOME=directory / "user"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Trained(project, below, done)
+
+
+@pytest.mark.xdist_group("train-command")
+def test_elsewhere_each_step_is_a_short_line_and_standard_output_has_the_data_only(trained: Trained) -> None:
+    """In a pipe nothing moves; lines of progress fit 80 columns; --json is the only thing on standard output."""
+    assert json.loads(trained.done.stdout)["decision"] == "passed"
+    lines = trained.done.stderr.splitlines()
+    assert lines[0].endswith("starting Prefect")
+    assert any(line.endswith("loading TensorFlow") for line in lines)
+    assert "\x1b" not in trained.done.stderr
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.xdist_group("train-command")
+def test_in_a_subdirectory_it_is_recorded_in_the_project(trained: Trained) -> None:
+    """Its runs, its version and its identity are where those of the project are; the subdirectory stays empty."""
+    assert json.loads(trained.done.stdout)["version"] == 1
+    assert list(trained.below.iterdir()) == []
+    assert (trained.project / ".hotswap" / "mlflow.db").exists()
+    assert (trained.project / "models_repo" / "iris" / "1" / "saved_model.pb").exists()
