@@ -28,21 +28,22 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield client
 
 
-def recorded(protocol: str, native_grpc: bool = True) -> list[object]:
+def recorded(protocol: str, transport: str = "native") -> list[object]:
     """
-    Parameters ``client`` and ``case``.
+    Parameters ``client`` and ``case``; `transport` is the one of gRPC.
 
     Cases of one server follow each other and share one parameter, so that pytest starts it once; in a parallel run
-    they stay with one worker.
+    they stay with one worker. All cases of a protocol belong to one test function: of two functions pytest would put
+    the cases of the same place next to each other, and start a server for each.
     """
     cases = sorted(read_cases(protocol), key=lambda case: case.server)
-    servers = {case.server: (case.server, native_grpc) for case in cases}
+    servers = {case.server: (case.server, transport == "native") for case in cases}
     return [
         pytest.param(
             servers[case.server],
             case,
-            id=case.id,
-            marks=pytest.mark.xdist_group(f"{protocol}-{case.server}-{native_grpc}"),
+            id=f"{case.id}-{transport}" if protocol == "grpc" else case.id,
+            marks=pytest.mark.xdist_group(f"{protocol}-{case.server}-{transport}"),
         )
         for case in cases
     ]

@@ -9,21 +9,12 @@ from tests.conformance.compare import grpc_difference
 from tests.conformance.conftest import recorded
 from tests.conformance.launch import Client
 
+BOTH = recorded("grpc", "native") + recorded("grpc", "grpcio")
 
-@pytest.mark.parametrize(("client", "case"), recorded("grpc"), indirect=["client"], scope="module")
-def test_native_grpc(client: Client, case: Case, strict: bool) -> None:
+
+@pytest.mark.parametrize(("client", "case"), BOTH, indirect=["client"], scope="module")
+def test_grpc(client: Client, case: Case, strict: bool) -> None:
     """The answer is the recorded one."""
-    check(client, case, strict)
-
-
-@pytest.mark.parametrize(("client", "case"), recorded("grpc", native_grpc=False), indirect=["client"], scope="module")
-def test_grpcio(client: Client, case: Case, strict: bool) -> None:
-    """The answer is the recorded one."""
-    check(client, case, strict)
-
-
-def check(client: Client, case: Case, strict: bool) -> None:
-    """Ask, and compare."""
     answer = client.grpc(case.request["method"], content(case.request, "message"), case.timeout)
     found = grpc_difference(case, answer, strict)
     assert not found
