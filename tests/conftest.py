@@ -21,6 +21,29 @@ if TYPE_CHECKING:
 
 set_environment()
 
+TESTS = Path(__file__).parent
+SLOW = (
+    "faults/",
+    "end_to_end/",
+    "conformance/test_lifecycle.py",
+    "docs/test_merging_table.py",
+    "flows/commands/test_secrets.py",
+    "flows/endpoints/",
+    "flows/gate/test_sandbox.py",
+    "flows/local/test_stack.py",
+    "flows/local/test_supervision.py",
+    "flows/promotion/test_bake.py",
+    "flows/promotion/test_canary.py",
+    "flows/promotion/test_removal.py",
+    "flows/promotion/test_unlabelled.py",
+    "flows/registry/",
+    "flows/reports/test_tables.py",
+    "flows/test_train_command.py",
+    "flows/training/test_training.py",
+    "serving/runtime/test_row_independence_property.py",
+)
+"""What the inner loop, ``make quick``, leaves out; other slow tests have the mark themselves."""
+
 
 class TinyModel(Protocol):
     """Puts a version of the tiny model somewhere, by one rename, and returns its directory."""
@@ -34,8 +57,20 @@ class ModelServer(Protocol):
     def __call__(self, **settings: Any) -> Any: ...
 
 
+def server_settings(**fields: Any) -> ServerSettings:
+    """Settings of a server that polls ten times a second, which the flag, of whole seconds, cannot say."""
+    return ServerSettings(**{"file_system_poll_wait_seconds": 0.1, **fields})
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole rooms and files that take long, as measured by ``--durations=0``."""
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +155,7 @@ def model_server() -> Iterator[ModelServer]:
     with ExitStack() as running:
 
         def start(**settings: Any) -> Server:
-            return running.enter_context(Server(ServerSettings(**settings)))
+            return running.enter_context(Server(server_settings(**settings)))
 
         yield start
 

@@ -37,7 +37,7 @@ from serving.runtime.background import NICENESS
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
 from serving.settings import ServerSettings
-from tests.conftest import TinyModel
+from tests.conftest import TinyModel, server_settings
 
 WAIT_SECONDS = 20
 LATEST = ModelSpec("tiny")
@@ -47,7 +47,7 @@ LATEST = ModelSpec("tiny")
 async def serving(*entries: ModelEntry, **settings: Any) -> AsyncIterator[DataPlane]:
     """A data plane that serves these models."""
     defaults = {"max_num_load_retries": 0, "load_retry_interval_micros": 50_000}
-    data_plane = DataPlane(ServerSettings(**{**defaults, **settings}))
+    data_plane = DataPlane(server_settings(**{**defaults, **settings}))
     try:
         await data_plane.models.start(entries)
         yield data_plane
