@@ -61,7 +61,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 @pytest.fixture
 def command(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mlflow_home: Path
-) -> Iterator[Any]:
+) -> Any:
     """Run a command: exit code and all that it prints."""
     for field in ("home", "models_repo", "rest_port", "grpc_port"):
         monkeypatch.setenv(f"HOTSWAP_{field.upper()}", str(getattr(settings, field)))
