@@ -64,6 +64,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    """Modules and tests in a page are where it says."""
+    named = re.findall(r"`((?:clients|flows|serving|tests)/[\w./-]+)`", page.read_text("utf-8"))
+    assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
 def test_every_target_of_make_has_a_line_of_help() -> None:
     """``make`` alone lists every target with what it does."""
     listed = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
