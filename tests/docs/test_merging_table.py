@@ -218,15 +218,15 @@ def _called(model: Any) -> Callable[..., Any]:
     return lambda *inputs: model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
 
 
-def told() -> dict[str, str | None]:
+def documented() -> dict[str, str | None]:
     """What the page says: nothing where a layer merges, else the operation that stands in the way."""
     return {row["layers"]: row["operation"] for row in ROWS.finditer(PAGE.read_text("utf-8"))}
 
 
 def test_the_table_is_what_is_proven(exported: Servable) -> None:
-    """Line by line, the page tells whether requests merge and which operation stands in the way."""
+    """Line by line, the page says whether requests merge and which operation stands in the way."""
     found = [exported.obstacle(exported.signatures[f"line_{number}"]) for number in range(len(LAYERS))]
-    assert told() == {name: each and each.operation for name, each in zip(LAYERS, found, strict=True)}
+    assert documented() == {name: each and each.operation for name, each in zip(LAYERS, found, strict=True)}
 
 
 def request(servable: Servable, name: str, size: int) -> dict[str, Any]:
