@@ -38,7 +38,7 @@ def run(command: Command, directory: Path, environment: Mapping[str, str]) -> st
     if text.startswith("make "):
         text, directory = text.replace("make", "make --dry-run"), PROJECT
     done = subprocess.run(
-        ["bash", "-c", text], cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", text], cwd=directory, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == command.exit_code, f"{command.text}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -53,7 +53,7 @@ def newcomer(directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_tutorial_is_what_happens(tmp_path: Path) -> None:
     """Every command of it ends with its exit code, and prints the lines that the page shows, but for ids and times."""
     environment = newcomer(tmp_path)
