@@ -116,7 +116,7 @@ def test_status_of_the_unknown(client: PredictClient, question: Any) -> None:
 
 @pytest.mark.parametrize(("address", "version"), [({}, 2), ({"version": 1}, 1), ({"label": "stable"}, 1)])
 def test_metadata(client: PredictClient, address: dict[str, Any], version: int) -> None:
-    """The signatures of a version tell the types and shapes of inputs and outputs."""
+    """The signatures of a version give the types and shapes of inputs and outputs."""
     metadata = client.metadata("tiny", **address)
     assert (metadata.model, metadata.version) == ("tiny", version)
     assert set(metadata.signatures) == {"serving_default", "counted"}

@@ -56,7 +56,7 @@ def connect(protocol: str, port: socket.socket, timeout_seconds: float = 10.0) -
 
 
 def test_nobody_listens(protocol: str, port: socket.socket) -> None:
-    """A refused connection is told in one sentence with the address and the next step."""
+    """A refused connection is reported in one sentence with the address and the next step."""
     with connect(protocol, port) as client, pytest.raises(ServerUnavailable) as caught:
         client.status("tiny")
     assert f"127.0.0.1:{port.getsockname()[1]} cannot be reached" in caught.value.message
@@ -142,7 +142,7 @@ def test_http_statuses_without_a_class(status: int, code: str) -> None:
 
 @pytest.mark.parametrize(("status", "body"), [(404, b"<html>"), (200, b"<html>"), (200, b"[]"), (502, b"")])
 def test_something_else_listens(status: int, body: bytes) -> None:
-    """An answer that no model server gives is told with its address."""
+    """An answer that no model server gives is reported with its address."""
     with answering(status, body) as url, RestClient(url) as client:
         with pytest.raises(ServingError, match=url) as caught:
             client.status("tiny")

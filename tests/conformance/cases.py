@@ -16,7 +16,7 @@ MODELS = DATA / "models"
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
     """
-    One request and its recorded answer; ``data/README.md`` tells what the levels and the marks mean.
+    One request and its recorded answer; ``data/README.md`` says what the levels and the marks mean.
 
     Each equals only itself: pytest puts tests with equal parameters next to each other, away from their server.
     """

@@ -174,7 +174,7 @@ def test_what_a_scenario_sees_has_to_be_what_was_seen() -> None:
     ],
 )
 def test_states_at_their_level(level: str, row: list[Any], agrees: bool) -> None:
-    """A level tells which of version, state, code and text have to agree."""
+    """A level says which of version, state, code and text have to agree."""
     step = {"op": "states", "level": level, "expect": ["OK", [[2, "END", "NOT_FOUND", "text"]]]}
     assert bool(step_difference(step, ["OK", [row]])) is not agrees
     assert step_difference(step, ["OK", [row]], strict=True)

@@ -108,6 +108,6 @@ def test_status_begins_with_home_repository_and_servers(
     assert lines[1].split() == ["repository", str(repository)]
     assert lines[2].startswith(f"server      No server runs at http://127.0.0.1:{os.environ['HOTSWAP_REST_PORT']}")
     assert run(["status", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["home"], told["repository"]) == (str(home), str(repository))
-    assert [server["rest"] for server in told["servers"]] == [f"http://127.0.0.1:{os.environ['HOTSWAP_REST_PORT']}"]
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["home"], reported["repository"]) == (str(home), str(repository))
+    assert [server["rest"] for server in reported["servers"]] == [f"http://127.0.0.1:{os.environ['HOTSWAP_REST_PORT']}"]

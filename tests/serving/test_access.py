@@ -135,7 +135,7 @@ def test_grpc_over_a_unix_socket(model_server: Any, tmp_path: Path, base_path: s
 
 
 def test_rest_over_tls(model_server: Any, base_path: str, owner: Identity, authority: Identity) -> None:
-    """A client that knows who signed is answered; one that does not is told."""
+    """A client that knows who signed is answered; one that does not gets an error."""
     server = model_server(
         model_base_path=base_path, rest_ssl_certificate_file=owner.certificate, rest_ssl_key_file=owner.key
     )
@@ -181,7 +181,7 @@ def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, b
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "reported"),
     [
         ("ssl_config_file", "no such field: 1", "Invalid protobuf file"),
         ("ssl_config_file", 'server_key: "k"', "server_cert"),
@@ -193,13 +193,13 @@ def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, b
     ],
 )
 def test_bad_files_are_reported_at_the_start(
-    model_server: Any, tmp_path: Path, base_path: str, name: str, text: str | None, told: str
+    model_server: Any, tmp_path: Path, base_path: str, name: str, text: str | None, reported: str
 ) -> None:
-    """A server that cannot protect what it was told to protect does not start."""
+    """A server that cannot protect what it was asked to protect does not start."""
     path = tmp_path / "file"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=reported):
         model_server(model_base_path=base_path, **{name: path})
 
 

@@ -59,7 +59,7 @@ def test_one_port_for_both_turns_rest_off() -> None:
 
 @pytest.mark.parametrize("argument", ["--no_such_flag=1", "--port", "8500", "--model_name"])
 def test_unknown_arguments_are_reported_and_ignored(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument that is no flag is told together with all that are, and does not stop the server."""
+    """An argument that is no flag is reported together with all that are, and does not stop the server."""
     assert settings(argument) == settings()
     assert capsys.readouterr().err == f"unknown argument: {argument}\n{usage()}\n"
 
@@ -84,7 +84,7 @@ def test_bad_values_end_the_program(argument: str, capsys: pytest.CaptureFixture
 
 
 def test_without_grpc_nothing_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is told in TensorFlow Serving's words."""
+    """It is reported in TensorFlow Serving's words."""
     assert main(["--port=0", "--model_base_path=/models"]) == EXIT_NOT_STARTED
     assert capsys.readouterr().err.splitlines()[-1] == (
         "Failed to start server. Error: INVALID_ARGUMENT: "

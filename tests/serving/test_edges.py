@@ -57,9 +57,9 @@ def test_who_watches_the_health_is_reported_of_the_end_and_delays_it_not(
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        told = time.monotonic()
+        asked = time.monotonic()
         server.stop()
-        assert time.monotonic() - told < server.settings.drain_seconds / 2
+        assert time.monotonic() - asked < server.settings.drain_seconds / 2
         assert {answer.status for answer in iter_until_end(watch)} <= {health_pb2.HealthCheckResponse.NOT_SERVING}
         assert watch.code() is grpc.StatusCode.UNAVAILABLE
 

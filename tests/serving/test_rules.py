@@ -95,7 +95,7 @@ def test_values_are_read(setup: Client, body: str, answer: str) -> None:
     ids=["an object is no half", "bytes for several inputs", "a name twice with two shapes", "bytes twice"],
 )
 def test_values_are_refused(setup: Client, model: str, body: str, error: str) -> None:
-    """The error tells what is wrong with the value itself."""
+    """The error says what is wrong with the value itself."""
     assert ask(setup, f"/v1/models/{model}:predict", body) == (400, error)
 
 
@@ -168,7 +168,7 @@ def test_cors_headers_are_on_what_the_api_answers(setup: Client, method: str, pa
 
 @pytest.mark.parametrize("setup", ["methodcheck"], indirect=True)
 def test_values_are_read_before_the_method_name_is_checked(setup: Client) -> None:
-    """A request that is wrong in both is told about its values."""
+    """A request that is wrong in both hears about its values."""
     path = "/v1/models/classify_regress:predict"
     assert ask(setup, path, '{"signature_name": "odd_method", "instances": []}')[1].endswith("'instances' array")
     status, error = ask(setup, path, '{"signature_name": "odd_method", "instances": [""]}')
@@ -197,7 +197,7 @@ def test_values_are_read_before_the_method_name_is_checked(setup: Client) -> Non
             '{\n    "predictions": ["A", "B", "C", "D", "E"\n    ]\n}',
         ),
     ],
-    ids=["the padding makes an output too short", "errors tell the padded size", "the padding is cut off"],
+    ids=["the padding makes an output too short", "errors give the padded size", "the padding is cut off"],
 )
 def test_batches_are_padded_to_the_next_allowed_size(setup: Client, path: str, body: str, answer: str) -> None:
     """The graph sees 4 or 8 rows, whatever was sent."""
@@ -267,8 +267,8 @@ def test_a_reload_tells_what_was_counted_meanwhile(setup: Client) -> None:
     answer = setup.grpc(
         "tensorflow.serving.ModelService/HandleReloadConfigRequest", request.SerializeToString(), SECONDS
     )
-    told = model_management_pb2.ReloadConfigResponse.FromString(answer.response).metric
-    assert {(each.name, each.int64_value_increase) for each in told} == {(records, 3), (unknown, 0)}
+    reported = model_management_pb2.ReloadConfigResponse.FromString(answer.response).metric
+    assert {(each.name, each.int64_value_increase) for each in reported} == {(records, 3), (unknown, 0)}
 
 
 @main

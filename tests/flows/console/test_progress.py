@@ -72,7 +72,7 @@ def test_warnings_stay_above_the_live_line() -> None:
 
 
 def test_without_a_terminal_steps_of_quick_commands_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A quiet block says nothing in a pipe, and still tells warnings."""
+    """A quiet block says nothing in a pipe, and still shows warnings."""
     with progress.shown("rolling back", logging.WARNING, quiet=True):
         progress.note("asking")
         logging.getLogger("flows.promotion.promotion").warning("old run %s", RUN)

@@ -183,7 +183,7 @@ def changed(**signature: Any) -> Inspection:
 
 
 @pytest.mark.parametrize(
-    ("inspection", "told"),
+    ("inspection", "reported"),
     [
         (changed(outputs={"scores": "float32 [-1, 2]"}), "output 'output' of 'serving_default' is gone"),
         (changed(outputs={"output": "float64 [-1, 2]"}), "is float64 [-1, 2] instead of float32 [-1, 2]"),
@@ -198,19 +198,19 @@ def changed(**signature: Any) -> Inspection:
         (replace(INSPECTION, class_names=()), "classes are [] instead of ['no', 'yes']"),
     ],
 )
-def test_a_breaking_change_must_be_allowed(inspection: Inspection, told: str) -> None:
+def test_a_breaking_change_must_be_allowed(inspection: Inspection, reported: str) -> None:
     """The report shows the difference, whether it is allowed or not."""
     decision = decided(inspection=inspection, live=champion())
     assert (decision.verdict, check(decision, "contract").verdict) == (Verdict.REJECTED, Verdict.REJECTED)
-    assert told in decision.reason
+    assert reported in decision.reason
     assert "--allow-breaking" in decision.reason
     allowed = decided(inspection=inspection, live=champion(), allow_breaking=True)
     assert allowed.verdict is Verdict.PASSED
-    assert told in check(allowed, "contract").why
+    assert reported in check(allowed, "contract").why
 
 
 def test_what_is_only_added_breaks_nobody() -> None:
-    """A new signature, a new output and a new class at the end are told, and pass."""
+    """A new signature, a new output and a new class at the end are reported, and pass."""
     outputs = {**SIGNATURE.outputs, "logits": "float32 [-1, 2]"}
     signatures = {"serving_default": replace(SIGNATURE, outputs=outputs), "embed": SIGNATURE}
     added = replace(INSPECTION, signatures=signatures, class_names=("no", "yes", "perhaps"))
@@ -224,7 +224,7 @@ def golden(classes: list[int]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "reported"),
     [
         (golden([1, 1, 1, 1, 0]), "row 0: class 0 -> 1, row 1: class 0 -> 1, row 2: class 0 -> 1"),
         (np.ones((5, 3), np.float32), "shape [5, 3] instead of [5, 2]"),
@@ -232,18 +232,18 @@ def golden(classes: list[int]) -> NDArray[np.float32]:
     ],
 )
 def test_golden_rows_that_are_answered_differently_must_be_allowed(
-    after: NDArray[np.float32] | None, told: str
+    after: NDArray[np.float32] | None, reported: str
 ) -> None:
     """Classes in another order, another shape, no answer at all."""
     live = champion(golden=GoldenAnswers(golden([0, 0, 0, 1, 0]), after))
     decision = decided(live=live)
     assert decision.verdict is Verdict.REJECTED
-    assert told in decision.reason
+    assert reported in decision.reason
     assert decided(live=live, allow_breaking=True).verdict is Verdict.PASSED
 
 
 def test_a_doubtful_golden_row_may_change() -> None:
-    """Retraining changes one answer of five; it is told."""
+    """Retraining changes one answer of five; it is reported."""
     decision = decided(live=champion(golden=GoldenAnswers(golden([0, 0, 0, 1, 1]), golden([0, 0, 0, 1, 0]))))
     assert decision.verdict is Verdict.PASSED
     assert check(decision, "golden rows").why == "row 4: class 1 -> 0"
@@ -269,7 +269,7 @@ def test_a_breaking_change_is_no_excuse_for_a_bad_model() -> None:
 
 
 def test_the_report_is_one_table_in_every_form() -> None:
-    """Markdown, JSON and rows tell the same; JSON has the numbers and the thresholds besides."""
+    """Markdown, JSON and rows say the same; JSON has the numbers and the thresholds besides."""
     decision = decided(evaluation(2), slices=(Slice("class", "no | yes", 50, 0.9),), live=champion())
     report = json.loads(decision.json)
     assert report["verdict"] == "passed"

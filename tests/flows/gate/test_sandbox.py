@@ -160,7 +160,7 @@ def test_a_champion_that_cannot_be_timed_is_left_out(broken: bool, server: Sandb
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "reported"),
     [
         (not_a_number, "NaN or infinite values in 100.0% of the answers"),
         (infinite, "NaN or infinite values"),
@@ -170,12 +170,12 @@ def test_a_champion_that_cannot_be_timed_is_left_out(broken: bool, server: Sandb
     ],
 )
 def test_a_bad_candidate_is_rejected_with_the_reason(
-    answer: Callable[[Any], Any], told: str, server: SandboxServer, champion: Path, tmp_path: Path
+    answer: Callable[[Any], Any], reported: str, server: SandboxServer, champion: Path, tmp_path: Path
 ) -> None:
     """The report says what was measured, what is required, and ends with the server's last lines of log."""
     decision = tried(server, build(tmp_path / "candidate", answer), answer.__name__, champion)
     assert decision.verdict is Verdict.REJECTED
-    assert re.search(told, decision.reason), decision.markdown
+    assert re.search(reported, decision.reason), decision.markdown
     assert decision.log
     assert decision.log in decision.markdown
 

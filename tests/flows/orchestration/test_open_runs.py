@@ -23,7 +23,7 @@ def offline(offline: Pipeline, tmp_path: Path) -> Pipeline:
 
 @pytest.mark.parametrize(("kept", "status"), [("", "KILLED"), ("FINISHED", "FINISHED"), ("FAILED", "FAILED")])
 def test_a_run_is_closed_as_it_ended(kept: str, status: str, offline: Pipeline) -> None:
-    """While its training runs nothing is told; after that it is closed as the training left word, else as KILLED."""
+    """Not while its training runs; after that with the status that the training left, else as KILLED."""
     with open_runs.tracked_run(offline.settings, offline.model, "flow-run") as path:
         run_id = offline.registry.start_run(offline.model, "run", {}, {FLOW_RUN: "flow-run"})
         path.write_text(kept)

@@ -115,7 +115,7 @@ def test_single_values_are_one_row_and_the_class_is_named(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "signature", "told"),
+    ("arguments", "stdin", "signature", "reported"),
     [
         (["5.1", "3.5", "1.4"], "", "", ["3 single values", "petal_width_cm", "5,3,1.5,0.25"]),
         (["1", "2", "3", "4", "5"], "", "", ["5 single values", "4 values"]),
@@ -156,14 +156,14 @@ def test_single_values_are_one_row_and_the_class_is_named(ask: Any) -> None:
     ],
 )
 def test_rows_that_do_not_fit_are_reported_in_one_sentence(
-    arguments: list[str], stdin: str, signature: str, told: list[str], ask: Any
+    arguments: list[str], stdin: str, signature: str, reported: list[str], ask: Any
 ) -> None:
     """Exit code 1 and one line that names row, feature and the right form; nothing of TensorFlow's own words."""
     code, out, err = ask(*arguments, stdin=stdin, signature=signature)
     assert (code, out) == (1, "")
     assert err.startswith("hotswap: ")
     assert err.count("\n") == 1
-    for words in told:
+    for words in reported:
         assert words in err
     assert "ndarray" not in err
 

@@ -54,13 +54,13 @@ def bake(pipeline: Pipeline, version: int, previous: int | None, seconds: float)
     bake_version(pipeline.deployment, version, previous, seconds)
 
 
-def assert_undone(pipeline: Pipeline, before: Any, version: int, told: str) -> None:
+def assert_undone(pipeline: Pipeline, before: Any, version: int, reported: str) -> None:
     """Label, alias and directory are as before, and the journal says why."""
     assert pipeline.live() == before
     assert pipeline.repository.retired(pipeline.model) == [version]
     entry = pipeline.journal.read()[-1]
     assert (entry.action, entry.version) == ("undo", version)
-    assert told in entry.facts["why"]
+    assert reported in entry.facts["why"]
 
 
 def test_a_good_version_stays(promoted: Pipeline) -> None:
@@ -104,7 +104,7 @@ def test_a_version_that_is_much_slower_is_undone(promoted: Pipeline) -> None:
 
 
 def test_a_version_that_fails_the_requests_of_others_is_undone(promoted: Pipeline) -> None:
-    """The server's own counts by version tell, though the golden rows are answered well."""
+    """The server's own counts by version show it, though the golden rows are answered well."""
     before = promoted.live()
     version = promoted.promote(FRAGILE)
     with GrpcClient(promoted.settings.grpc_target) as client:

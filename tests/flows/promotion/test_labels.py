@@ -35,7 +35,7 @@ def test_a_label_can_be_taken_away(pipeline: Pipeline) -> None:
 
 
 def test_labels_that_cannot_be_taken_away(pipeline: Pipeline) -> None:
-    """``stable`` says what is live and can only move; one that does not exist is told with those that do."""
+    """``stable`` says what is live and can only move; one that does not exist is reported with those that do."""
     pipeline.promote(1)
     with pytest.raises(Protected, match="move it with"):
         remove_label(pipeline.deployment, "stable")

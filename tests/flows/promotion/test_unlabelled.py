@@ -150,13 +150,13 @@ def warned(pipeline: Pipeline, caplog: pytest.LogCaptureFixture, step: Callable[
 def test_commands_say_where_requests_that_name_nothing_get_another_version(
     highest_first: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Restored above the stable one, labelled below the highest, rolled back below a canary: told with the server."""
+    """Restored above the stable one, labelled below the highest, rolled back below a canary: each names the server."""
     pipeline, deployment, model = highest_first, highest_first.deployment, highest_first.model
     for kind in (1, 2, 3):
         pipeline.promote(kind)
     server = pipeline.settings.endpoints[1].rest_url
 
-    def told(highest: int, stable: int) -> str:
+    def reported(highest: int, stable: int) -> str:
         return (
             f"requests for {model} with neither version nor label get version {highest}, the highest, "
             f"and not {stable}, the stable one, at {server}: let clients ask for label stable, "
@@ -164,13 +164,13 @@ def test_commands_say_where_requests_that_name_nothing_get_another_version(
         )
 
     assert warned(pipeline, caplog, lambda: rollback(deployment, to=2)) == ""
-    assert warned(pipeline, caplog, lambda: restore(deployment, 3)) == told(3, 2)
+    assert warned(pipeline, caplog, lambda: restore(deployment, 3)) == reported(3, 2)
     assert warned(pipeline, caplog, lambda: set_label(deployment, STABLE, 3)) == ""
     assert warned(pipeline, caplog, lambda: set_label(deployment, "canary", 2)) == ""
-    assert warned(pipeline, caplog, lambda: set_label(deployment, STABLE, 1)) == told(3, 1)
+    assert warned(pipeline, caplog, lambda: set_label(deployment, STABLE, 1)) == reported(3, 1)
     set_label(deployment, STABLE, 2)
     set_label(deployment, "canary", 3)
-    assert warned(pipeline, caplog, lambda: rollback(deployment)) == told(3, 1)
+    assert warned(pipeline, caplog, lambda: rollback(deployment)) == reported(3, 1)
 
 
 def test_a_server_that_follows_the_label_needs_no_warning(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Quick handlers answer what they take, the usual ones the rest; this is also what tells when pygrpc-native changes."""
+"""Quick handlers answer what they take, the usual ones the rest; this also notices when pygrpc-native changes."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_each_request_is_answered_by_the_handler_that_takes_it() -> None:
             assert dict(await call.trailing_metadata()) == dict(VERSION)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await ask(b"qx")
-            told = caught.value
-            assert (told.code(), told.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
-            assert dict(told.trailing_metadata()) == dict(VERSION)
+            reported = caught.value
+            assert (reported.code(), reported.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
+            assert dict(reported.trailing_metadata()) == dict(VERSION)
             assert not server.open_quick_calls
 
     asyncio.run(main())

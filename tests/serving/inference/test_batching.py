@@ -146,8 +146,10 @@ def test_a_proof_that_turns_out_wrong_ends_merging(servable: Servable, caplog: p
             assert isinstance(result, list)
             np.testing.assert_array_equal(result[0], answer(expected))
     assert not call.mergeable
-    told = [each.getMessage() for each in caplog.records if "merging ends" in each.message]
-    assert told == ["merging ends, outputs have other rows than inputs model=tiny version=7 signature=serving_default"]
+    logged = [each.getMessage() for each in caplog.records if "merging ends" in each.message]
+    assert logged == [
+        "merging ends, outputs have other rows than inputs model=tiny version=7 signature=serving_default"
+    ]
 
 
 def test_runs_with_side_effects_are_not_merged(servable: Servable) -> None:
@@ -181,7 +183,7 @@ def test_unmeasured_slow_and_large_runs_go_to_a_thread(servable: Servable) -> No
     """Only a run that is known to be quick may hold up the event loop."""
     call, arrays = servable.bind(servable.signatures["serving_default"], {"input": rows(1)})
     assert not call.is_short(arrays)
-    for seconds in (1.0, 0.5, 0.0001):  # the first runs prepare the graph and tell nothing
+    for seconds in (1.0, 0.5, 0.0001):  # the first runs prepare the graph and say nothing
         call.measured(arrays, seconds)
     assert call.is_short(arrays)
     many, flat = np.zeros((100, 4), dtype=np.float32), np.zeros(4, dtype=np.float32)

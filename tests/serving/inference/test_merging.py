@@ -1,4 +1,4 @@
-"""One client's rows never change another client's answer, and it is told what merges."""
+"""One client's rows never change another client's answer, and what merges is reported."""
 
 from __future__ import annotations
 

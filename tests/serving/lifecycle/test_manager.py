@@ -56,7 +56,7 @@ async def serving(*entries: ModelEntry, **settings: Any) -> AsyncIterator[DataPl
 
 
 async def ask(data_plane: DataPlane, spec: ModelSpec = LATEST) -> int:
-    """The version that answers, as its answer tells."""
+    """The version that answers, as its answer shows."""
     with data_plane.models.acquire(spec) as handle:
         signature = handle.servable.signatures["serving_default"]
         outputs = await data_plane.run(handle.servable, signature, {"input": np.zeros((1, 4), dtype=np.float32)})

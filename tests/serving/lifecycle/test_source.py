@@ -177,7 +177,7 @@ def test_a_base_path_without_versions_is_reported_once(tmp_path: Path, caplog: p
 
 
 def test_another_directory_in_a_versions_place_is_another_version(tmp_path: Path) -> None:
-    """Its identity tells it from the one before."""
+    """Its identity distinguishes it from the one before."""
     watched = Watched(tmp_path, Latest())
     (tmp_path / "1").mkdir()
     before = list_versions(watched)

@@ -19,9 +19,9 @@ from serving.repository.store import Repository
 def served(server: Any) -> Served:
     """What the server says of itself."""
     with RestClient(f"http://127.0.0.1:{server.rest_port}") as client:
-        told = client.served()
-    assert told is not None
-    return told
+        reported = client.served()
+    assert reported is not None
+    return reported
 
 
 def repository(root: Path, tiny_model: Any, *models: str) -> Repository:
@@ -49,8 +49,8 @@ def test_a_server_tells_the_repository_of_its_config(
 ) -> None:
     """Also with an empty ``models.config``."""
     own = repository(tmp_path / "own", tiny_model, *models)
-    told = served(model_server(model_config_file=own.config_path))
-    assert (told.repository, told.repository_id) == (str(own.root), own.identity())
+    reported = served(model_server(model_config_file=own.config_path))
+    assert (reported.repository, reported.repository_id) == (str(own.root), own.identity())
     assert own.identity()
 
 
@@ -59,8 +59,8 @@ def test_a_server_of_one_base_path_tells_the_repository_around_it(
 ) -> None:
     """``--model_base_path`` needs no config file."""
     own = repository(tmp_path / "own", tiny_model, "iris")
-    told = served(model_server(model_name="iris", model_base_path=str(own.base_path("iris"))))
-    assert (told.repository, told.repository_id) == (str(own.root), own.identity())
+    reported = served(model_server(model_name="iris", model_base_path=str(own.base_path("iris"))))
+    assert (reported.repository, reported.repository_id) == (str(own.root), own.identity())
 
 
 def test_a_repository_that_is_made_or_replaced_later_is_reported_as_it_is(
@@ -106,14 +106,14 @@ def test_both_ports_of_a_server_tell_the_same(
 ) -> None:
     """And those of another server something else."""
     own = repository(tmp_path / "own", tiny_model, "no_such_model")
-    told = []
+    reported = []
     for config in (own.config_path, repository(tmp_path / "other", tiny_model).config_path):
         server = model_server(model_config_file=config, native_grpc=native_grpc)
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
             assert served(server).server == client.server()
-            told.append(client.server())
-    assert None not in told
-    assert len(set(told)) == 2
+            reported.append(client.server())
+    assert None not in reported
+    assert len(set(reported)) == 2
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"id": 5}'])
@@ -139,7 +139,7 @@ def test_the_first_write_makes_the_identity_and_no_later_one_changes_it(tmp_path
 
 
 def test_the_page_of_a_server_that_tells_no_repository_is_read(tmp_path: Path, tiny_model: Any) -> None:
-    """Before the page told the repository it was the list of versions; what is neither is no page of ours."""
+    """Before the page gave the repository it was the list of versions; what is neither is no page of ours."""
     from clients.rest_client import _served
 
     row = {"model": "iris", "version": 1, "state": "AVAILABLE", "labels": [], "digest": None}

@@ -132,7 +132,7 @@ def test_incomplete_saved_model(repository: Repository, saved_model: Path, missi
 
 
 def test_a_missing_shard_is_noticed(saved_model: Path) -> None:
-    """The name of one shard of the variables tells how many there must be."""
+    """The name of one shard of the variables says how many there must be."""
     data = saved_model / "variables" / "variables.data-00000-of-00001"
     data.rename(data.with_name("variables.data-00000-of-00002"))
     with pytest.raises(IncompleteSavedModel, match="00001-of-00002"):

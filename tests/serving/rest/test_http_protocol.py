@@ -348,7 +348,7 @@ def test_an_upgrade_is_not_granted_and_the_request_is_answered(client: Client, i
 
 
 def test_http_2_without_asking_is_refused(client: Client) -> None:
-    """A client that takes HTTP/2 for granted is told at once."""
+    """A client that takes HTTP/2 for granted is refused at once."""
     client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     assert client.answer().status >= 400
     assert client.is_told_nothing_more()
@@ -384,8 +384,8 @@ def test_nothing_is_answered_after_connection_close(
 def test_head_has_the_headers_and_no_body(client: Client) -> None:
     """The length is that of the answer which is left out, and the next answer follows the headers."""
     client.send(head(method="HEAD", target="/v1/models/tiny"), post(1.0))
-    told = client.answer(with_body=False)
-    assert int(told.headers["content-length"]) > 0
+    reported = client.answer(with_body=False)
+    assert int(reported.headers["content-length"]) > 0
     assert client.answer().value == 2.0
 
 
@@ -499,7 +499,7 @@ def test_a_client_that_reads_late_gets_everything(start: Callable[..., Server]) 
 
 
 def test_what_was_sent_before_the_end_was_known_is_answered(start: Callable[..., Server]) -> None:
-    """A server that is told to stop answers all that still arrives, pipelined requests included, and then closes."""
+    """A server that is asked to stop answers all that still arrives, pipelined requests included, and then closes."""
     server = start()
     with Client(server.rest_port) as begun, Client(server.rest_port) as pipelining:
         begun.send(post(4.0)[:-5])

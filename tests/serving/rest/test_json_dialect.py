@@ -80,7 +80,7 @@ def test_the_dialect_is_rapidjsons(body: bytes, value: Any) -> None:
     ],
 )
 def test_what_is_no_json_is_refused_where_it_ends(body: bytes, message: str) -> None:
-    """The error tells what is missing and at which byte of the body."""
+    """The error says what is missing and at which byte of the body."""
     with pytest.raises(InvalidRequest) as caught:
         parse(body)
     assert caught.value.message == f"JSON Parse error: {message}"

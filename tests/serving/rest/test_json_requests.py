@@ -80,7 +80,7 @@ def test_plain_rows_are_known(content: bytes, is_plain: bool) -> None:
     [b"", b"[1]", b'{"signature_name": 1}', b'{"instances": [[1, 2], [3]]}', b'{"inputs": "a", "instances": []}'],
 )
 def test_errors_are_the_same(content: bytes) -> None:
-    """The text of an error does not tell where it was found."""
+    """The text of an error does not say where it was found."""
     with pytest.raises(InvalidRequest) as here:
         read_predict(content, read_body(content)[0], SIGNATURE, False)
     with pytest.raises(InvalidRequest) as there:

@@ -60,10 +60,10 @@ def test_what_is_missing_and_what_to_do_is_reported(
     (tmp_path / "new" / "2").rename(tmp_path / "text" / "2")
     row = _ended(url_of(server), 2)
     status = requests.get(f"{url_of(server)}/v1/models/default/versions/2", timeout=5).json()["model_version_status"][0]
-    told = status["status"]["error_message"]
-    assert told.startswith(f"Op type not registered '{operation}' in binary")
-    assert next_step not in told
-    assert row["error"].startswith(told)
+    reported = status["status"]["error_message"]
+    assert reported.startswith(f"Op type not registered '{operation}' in binary")
+    assert next_step not in reported
+    assert row["error"].startswith(reported)
     assert next_step in row["error"]
 
 

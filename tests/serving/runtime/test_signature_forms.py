@@ -149,17 +149,17 @@ def test_what_cannot_be_fetched_is_refused(
 @pytest.mark.parametrize("over", ["rows", "columns", "grpc"])
 def test_more_dimensions_than_an_array_has_are_refused(server: Any, over: str, dimensions: int) -> None:
     """In one sentence with the name of the input, whether the values are empty or not."""
-    told = f"Input 'x' has {dimensions} dimensions, and no more than 64 are supported"
+    reported = f"Input 'x' has {dimensions} dimensions, and no more than 64 are supported"
     if over == "grpc":
         shape = {"dim": [{"size": 1}] * dimensions}
         with pytest.raises(grpc.RpcError) as caught:
             predict(server, "serving_default", {**ROW, "tensor_shape": shape})
         refused: Any = caught.value
-        assert (refused.code(), refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, told)
+        assert (refused.code(), refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, reported)
         return
     key = "instances" if over == "rows" else "inputs"
     for value in ("1.5", ""):
         body = f'{{"{key}": {"[" * dimensions}{value}{"]" * dimensions}}}'
         url = f"http://127.0.0.1:{server.rest_port}/v1/models/default:predict"
         response = requests.post(url, data=body, timeout=20)
-        assert (response.status_code, response.json()) == (400, {"error": told})
+        assert (response.status_code, response.json()) == (400, {"error": reported})

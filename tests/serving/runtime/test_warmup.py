@@ -61,7 +61,7 @@ def test_the_tasks_of_a_multi_inference_are_run_together(servable: Servable) -> 
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "reported"),
     [
         (several(task("none", CLASSIFY)), "Requested signature not found in model graph: none"),
         (several(task("regress_it", REGRESS), task("regress_it", REGRESS)), "Duplicate evaluation of signature"),
@@ -75,11 +75,11 @@ def test_the_tasks_of_a_multi_inference_are_run_together(servable: Servable) -> 
         (single("regress_log", "regress_it", input_pb2.Input()), "Input is empty."),
     ],
 )
-def test_a_record_that_the_server_would_refuse_fails_the_load(record: Any, told: str, servable: Servable) -> None:
+def test_a_record_that_the_server_would_refuse_fails_the_load(record: Any, reported: str, servable: Servable) -> None:
     """With the text of the answer to such a request."""
     with pytest.raises(GraphError) as caught:
         warmed(servable, record)
-    assert told in caught.value.message
+    assert reported in caught.value.message
 
 
 @pytest.mark.parametrize(("kind", "signature"), [("classify_log", "classify_it"), ("regress_log", "regress_it")])
