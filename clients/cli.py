@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from clients.client import Credentials, ModelMetadata, PredictClient, Prediction, TensorInfo, VersionStatus
+from clients.client import Credentials, ModelMetadata, PredictClient, Prediction
 from serving.protocol.errors import HotswapError, InvalidRequest
+from serving.protocol.signature import TensorInfo
+from serving.protocol.version_status import VersionStatus
 
 SAMPLE_ROWS = [[5.1, 3.5, 1.4, 0.2], [5.9, 3.0, 4.2, 1.5], [6.9, 3.1, 5.4, 2.1]]
 CLASS_SIGNATURE = "classify_class"

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import grpc
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serving.protocol import errors
 from serving.protocol.errors import DeadlineExceeded, InvalidRequest, ServerUnavailable, ServingError
 from serving.protocol.model_spec import ModelSpec
+from serving.protocol.signature import INIT_SIGNATURE, Signature, choose_signature, read_signature
 from serving.protocol.unknown_operations import explained
+from serving.protocol.version_status import VersionStatus
 from serving.repository.version_policy import INT64_MAX
-
-DEFAULT_SIGNATURE = "serving_default"
-INITIALIZER_SIGNATURE = "__saved_model_init_op"  # stands among the signatures, but nobody can ask for it
 
 _NOT_ONE_TENSOR = "Tensor :0, specified in either feed_devices or fetch_devices was not found in the Graph"
 
@@ -57,16 +54,6 @@ class Credentials:
 NO_CREDENTIALS = Credentials()
 
 
-class State(IntEnum):
-    """Where a version is in its life on the server."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One array per signature output, and the version that answered where the server tells it."""
@@ -76,40 +63,18 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """The state of one version; `code` and `message` say why a version could not be loaded."""
-
-    version: int
-    state: State
-    code: grpc.StatusCode
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One input or output: the graph's name for it, its type if an array can hold it, and its shape (-1: any size)."""
-
-    name: str
-    """empty for a sparse, ragged or other composite one, which no client can send or receive"""
-    dtype: np.dtype[Any] | None
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The inputs and outputs of one way to ask a model."""
-
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """The signatures of one version of a model."""
+    """The signatures of one version of a model that clients can ask for."""
 
     model: str
     version: int
     signatures: Mapping[str, Signature]
+
+    @classmethod
+    def of(cls, model: str, version: int, definitions: Mapping[str, Any]) -> Self:
+        """From the ``SignatureDef`` messages that a server gives."""
+        signatures = {name: read_signature(name, each) for name, each in definitions.items() if name != INIT_SIGNATURE}
+        return cls(model, version, signatures)
 
     def signature(self, name: str) -> Signature:
         """
@@ -118,13 +83,13 @@ class ModelMetadata:
         Raises:
             InvalidRequest: There is none.
         """
-        found = self.signatures.get(name or DEFAULT_SIGNATURE)
-        if found is None:
-            raise InvalidRequest(
-                f"Version {self.version} of {self.model!r} has no signature {name or DEFAULT_SIGNATURE!r}; "
-                f"it has {', '.join(sorted(self.signatures))}"
-            )
-        return found
+        return choose_signature(self.signatures, name, self._no_signature)
+
+    def _no_signature(self, name: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"Version {self.version} of {self.model!r} has no signature {name!r}; "
+            f"it has {', '.join(sorted(self.signatures))}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

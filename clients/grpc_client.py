@@ -18,17 +18,12 @@ from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
 from clients.client import (
-    INITIALIZER_SIGNATURE,
     NO_CREDENTIALS,
     Credentials,
     Inputs,
     ModelMetadata,
     PredictClient,
     Prediction,
-    Signature,
-    State,
-    TensorInfo,
-    VersionStatus,
     error_of,
     model_spec,
     too_late,
@@ -39,7 +34,9 @@ from clients.retries import call_with_retries
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.errors import FailedPrecondition, InvalidRequest, ServingError, Unsupported
 from serving.protocol.model_spec import ModelSpec
-from serving.protocol.tensors import decode, dtype_of, encode
+from serving.protocol.signature import TensorInfo
+from serving.protocol.tensors import decode, encode
+from serving.protocol.version_status import State, VersionStatus
 from serving.repository.model_config import ModelEntry, to_message
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -111,11 +108,7 @@ class GrpcClient(PredictClient):
         request = wire.GetModelMetadataRequest(model_spec=_spec_message(spec), metadata_field=["signature_def"])
         response = self._call(_METADATA, request, wire.GetModelMetadataResponse)
         signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
-        found = ModelMetadata(
-            response.model_spec.name,
-            response.model_spec.version.value,
-            {name: _signature(each) for name, each in signatures.items() if name != INITIALIZER_SIGNATURE},
-        )
+        found = ModelMetadata.of(response.model_spec.name, response.model_spec.version.value, signatures)
         self._metadata[spec] = found
         return found
 
@@ -258,20 +251,6 @@ def _as_strings(value: ArrayLike) -> NDArray[Any]:
     if not all(isinstance(each, (str, bytes)) for each in strings.flat):
         raise ValueError("expected strings")
     return strings
-
-
-def _signature(signature: wire.SignatureDef) -> Signature:
-    return Signature(_tensor_infos(signature.inputs), _tensor_infos(signature.outputs))
-
-
-def _tensor_infos(infos: Mapping[str, wire.TensorInfo]) -> dict[str, TensorInfo]:
-    return {name: _tensor_info(each) for name, each in infos.items()}
-
-
-def _tensor_info(info: wire.TensorInfo) -> TensorInfo:
-    has_shape = info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank
-    shape = tuple(dim.size for dim in info.tensor_shape.dim) if has_shape else None
-    return TensorInfo(info.name, dtype_of(info.dtype), shape)
 
 
 if __name__ == "__main__":

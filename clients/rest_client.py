@@ -17,10 +17,10 @@ from urllib.parse import quote, urlsplit
 import grpc
 import numpy as np
 import requests
+from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from clients.client import (
-    INITIALIZER_SIGNATURE,
     NO_CREDENTIALS,
     Credentials,
     Inputs,
@@ -28,10 +28,6 @@ from clients.client import (
     PredictClient,
     Prediction,
     Served,
-    Signature,
-    State,
-    TensorInfo,
-    VersionStatus,
     error_of,
     model_spec,
     too_late,
@@ -39,6 +35,7 @@ from clients.client import (
 )
 from clients.proxies import is_loopback
 from clients.retries import call_with_retries
+from serving.protocol import wire_pb2 as wire
 from serving.protocol.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -49,7 +46,8 @@ from serving.protocol.errors import (
 )
 from serving.protocol.model_spec import ModelSpec
 from serving.protocol.redaction import redacted
-from serving.protocol.tensors import data_type_named, dtype_of
+from serving.protocol.signature import Signature, TensorInfo
+from serving.protocol.version_status import State, VersionStatus
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -127,12 +125,10 @@ class RestClient(PredictClient):
     def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
         spec = model_spec(model, version, label)
         answer = _json(self._call("GET", f"{_path(spec)}/metadata"))
-        signatures = answer["metadata"]["signature_def"]["signature_def"]
-        found = ModelMetadata(
-            answer["model_spec"]["name"],
-            int(answer["model_spec"]["version"]),
-            {name: _signature(each) for name, each in signatures.items() if name != INITIALIZER_SIGNATURE},
-        )
+        signatures = wire.SignatureDefMap()
+        json_format.ParseDict(answer["metadata"]["signature_def"], signatures, ignore_unknown_fields=True)
+        model, version = answer["model_spec"]["name"], int(answer["model_spec"]["version"])
+        found = ModelMetadata.of(model, version, signatures.signature_def)
         self._metadata[spec] = self._metadata[ModelSpec(model, found.version)] = found
         return found
 
@@ -248,20 +244,6 @@ def _as_bytes(value: Any) -> Any:
     if isinstance(value, dict):
         return base64.b64decode(value["b64"])
     return value.encode("utf-8", "surrogateescape")
-
-
-def _signature(signature: Mapping[str, Any]) -> Signature:
-    return Signature(_tensor_infos(signature["inputs"]), _tensor_infos(signature["outputs"]))
-
-
-def _tensor_infos(infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    return {name: _tensor_info(each) for name, each in infos.items()}
-
-
-def _tensor_info(info: Mapping[str, Any]) -> TensorInfo:
-    shape = info.get("tensor_shape")  # a composite tensor has none, and like a sparse one no name
-    dims = None if shape is None or shape["unknown_rank"] else tuple(int(dim["size"]) for dim in shape["dim"])
-    return TensorInfo(info.get("name", ""), dtype_of(data_type_named(info["dtype"])), dims)
 
 
 if __name__ == "__main__":

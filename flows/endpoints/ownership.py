@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from clients.client import PredictClient, Served, State
+from clients.client import PredictClient, Served
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.journal import BrokenJournal, Journal
@@ -27,6 +27,7 @@ from serving.protocol.errors import (
     Unauthenticated,
 )
 from serving.protocol.redaction import redacted
+from serving.protocol.version_status import State
 from serving.repository.model_config import parse
 from serving.repository.store import Repository
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clients.client import DEFAULT_SIGNATURE, ModelMetadata, PredictClient, Signature
+from clients.client import ModelMetadata, PredictClient
 from flows.endpoints.connections import assigned_label, grpc_client, rest_client
 from flows.endpoints.ownership import check_is_ours
 from flows.prediction.rows import Expected, check_readable, from_arguments, from_json, plain, written
 from flows.promotion.labels import STABLE
 from flows.settings import Settings
 from serving.protocol.errors import InvalidRequest, ServableNotFound, ServingError
+from serving.protocol.signature import DEFAULT_SIGNATURE, Signature
 from serving.repository.store import Repository
 
 STANDARD_INPUT = "-"

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.client import TensorInfo
 from serving.protocol.errors import InvalidRequest
+from serving.protocol.signature import TensorInfo
 from serving.repository.stamp import GoldenRows
 
 _MAX_EXAMPLE = 40

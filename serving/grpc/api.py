@@ -42,10 +42,12 @@ from serving.inference.replies import signature_map, status_response
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.errors import FailedPrecondition, InvalidRequest, ServingError
 from serving.protocol.model_spec import ModelSpec
+from serving.protocol.signature import DEFAULT_SIGNATURE, Signature, choose_signature
 from serving.protocol.tensors import Array, data_type_of, encode, varint
+from serving.runtime.call import Call
 from serving.runtime.example_tasks import CLASSIFY
-from serving.runtime.servable import Call, Servable, ServableHandle
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
+from serving.runtime.requested import decode_inputs
+from serving.runtime.servable import Servable, ServableHandle
 from serving.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -284,11 +286,13 @@ class _PredictionService:
         return servable
 
     def _predict_signature(self, servable: Servable, name: str) -> Signature:
-        signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
-        if signature is None:
-            raise FailedPrecondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+        signature = choose_signature(servable.signatures, name, _no_signature)
         self._data_plane.check_predict_method(signature)
         return signature
+
+
+def _no_signature(name: str) -> FailedPrecondition:
+    return FailedPrecondition(f'Serving signature key "{name}" not found.')
 
 
 class _ModelService:

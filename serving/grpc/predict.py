@@ -20,7 +20,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.tensors import Array, decode, is_packed
-from serving.runtime.servable import Call
+from serving.runtime.call import Call
 
 MAX_KEPT_BYTES = 2**20
 """Larger requests leave nothing behind, and can be read in any thread."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from serving.inference.monitoring import Metrics
 from serving.protocol.tensors import Array
-from serving.runtime.servable import Call
+from serving.runtime.call import Call
 
 MAX_MERGED_ROWS = 1024
 

@@ -18,9 +18,10 @@ from serving.inference.merging import Merging, merging_of
 from serving.inference.monitoring import Metrics, read_metrics_path
 from serving.lifecycle.served_models import ServedModels
 from serving.protocol.errors import DeadlineExceeded, ServingError
+from serving.protocol.signature import Signature
 from serving.protocol.tensors import Array
-from serving.runtime.servable import Call, Servable
-from serving.runtime.signature import Signature
+from serving.runtime.call import Call
+from serving.runtime.servable import Servable
 from serving.settings import NEVER, ServerSettings
 
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")

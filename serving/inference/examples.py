@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.inference.data_plane import DataPlane
+from serving.protocol.signature import Signature
 from serving.protocol.tensors import Array
 from serving.runtime.example_tasks import (
     Aliases,
@@ -30,7 +31,6 @@ from serving.runtime.example_tasks import (
     together,
 )
 from serving.runtime.servable import ServableHandle
-from serving.runtime.signature import Signature
 
 
 async def classify(

@@ -1,12 +1,13 @@
-"""Which signatures of a version have requests that arrive together run as one, and where not, why?"""
+"""Says which signatures have requests that arrive together run as one, and what stands in the way of the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serving.protocol.signature import INIT_SIGNATURE
 from serving.runtime.row_independence.analysis import INPUT, OUTPUT
 from serving.runtime.row_independence.values import Origin
-from serving.runtime.servable import INIT_SIGNATURE, Servable
+from serving.runtime.servable import Servable
 from serving.settings import NEVER
 
 

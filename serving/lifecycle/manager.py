@@ -1,5 +1,5 @@
 """
-In which state is every version, and what happens to it next?
+Takes every version through its states, from its start to its end.
 
 The source says which versions are aspired; the manager loads and unloads until that is what is served. A new version is
 loaded and warmed up beside the old one, becomes the served one by one assignment, and only then the old one is retired:
@@ -12,7 +12,6 @@ Every version goes its own way: one that cannot be loaded, or waits for its next
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import os
 import time
@@ -27,31 +26,12 @@ from typing import Any
 import grpc
 
 from serving.protocol.errors import GraphError
+from serving.protocol.version_status import State, VersionStatus
 from serving.runtime.servable import Servable
 
 log = logging.getLogger(__name__)
 
 Loader = Callable[[str, int, Path], Servable]
-
-
-class State(enum.IntEnum):
-    """What a version is going through; the numbers are those of ``ModelVersionStatus.State``."""
-
-    START = 10  # known, not yet begun
-    LOADING = 20  # being loaded or warmed up, or waiting for the next try
-    AVAILABLE = 30  # answering
-    UNLOADING = 40  # no new requests; the last ones are being answered
-    END = 50  # gone, or never came to be
-
-
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """The state of one version, with the error that ended it."""
-
-    version: int
-    state: State
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from serving.lifecycle.manager import Manager, RetryPolicy, VersionStatus
+from serving.lifecycle.manager import Manager, RetryPolicy
 from serving.lifecycle.model_configs import check_entries, check_logging, check_platforms, listed_entries, watched
 from serving.lifecycle.source import Source
 from serving.lifecycle.version_loader import ObserveWarmup, VersionLoader
@@ -26,6 +26,7 @@ from serving.protocol.errors import (
     ServerUnavailable,
 )
 from serving.protocol.model_spec import ModelSpec
+from serving.protocol.version_status import VersionStatus
 from serving.repository.identity import Identity, served_repository
 from serving.repository.model_config import ModelEntry
 from serving.repository.version_policy import Specific

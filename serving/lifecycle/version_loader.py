@@ -79,7 +79,7 @@ class VersionLoader:
             self._warm_up(servable)
         if replaced:
             servable.prepare(replaced.prepared)
-        servable.native = at_once
+        servable.session.native = at_once
         return servable
 
     def _warm_up(self, servable: Servable) -> None:

@@ -94,7 +94,6 @@ _TYPE_NAMES = {
     31: "int2",
     32: "uint2",
 }
-_NUMBERS_BY_NAME = {f"DT_{_TYPE_NAMES[number].upper()}": number for number in _DTYPES}
 # The field that holds the values of a type, and how they stand in it.
 _FIELDS: dict[int, tuple[str, np.dtype[Any]]] = {
     1: ("float_val", np.dtype(np.float32)),
@@ -175,11 +174,6 @@ def type_name(data_type: int) -> str:
     if data_type > _REFERENCE:
         return f"{type_name(data_type - _REFERENCE)}_ref"
     return _TYPE_NAMES.get(data_type, f"unknown dtype enum ({data_type})")
-
-
-def data_type_named(name: str) -> int:
-    """The ``DataType`` number for a name such as ``DT_FLOAT``; 0 (``DT_INVALID``) for one that no array can hold."""
-    return _NUMBERS_BY_NAME.get(name, 0)
 
 
 def decode(proto: Any) -> Array:

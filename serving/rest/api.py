@@ -37,9 +37,9 @@ from serving.inference import examples
 from serving.inference.batching import Result
 from serving.inference.data_plane import DataPlane
 from serving.inference.replies import signature_map, status_response
-from serving.lifecycle.manager import State
 from serving.protocol.errors import InvalidRequest, ServingError
 from serving.protocol.model_spec import ModelSpec
+from serving.protocol.signature import Signature, choose_signature
 from serving.protocol.tensors import Array
 from serving.protocol.unknown_operations import explained
 from serving.repository.identity import is_same_directory
@@ -56,9 +56,9 @@ from serving.rest.json_requests import (
     read_predict,
 )
 from serving.rest.json_tensors import float_texts, write_columns, write_few_rows, write_rows
+from serving.runtime.call import Call
 from serving.runtime.example_tasks import Classifications, Regressions
-from serving.runtime.servable import Call, Servable, ServableHandle
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature
+from serving.runtime.servable import Servable, ServableHandle
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -331,10 +331,7 @@ class RestApi:
 
     @staticmethod
     def _signature(servable: Servable, name: str) -> Signature:
-        signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
-        if signature is None:
-            raise InvalidRequest(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-        return signature
+        return choose_signature(servable.signatures, name, _no_signature)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._large, function, *arguments)
@@ -392,7 +389,7 @@ class RestApi:
                 {
                     "model": model,
                     "version": status.version,
-                    "state": State(status.state).name,
+                    "state": status.state.name,
                     "error": explained(status.message) or self._data_plane.models.problem(model),
                     "labels": sorted(label for label, version in labels.items() if version == status.version),
                     "digest": stamp.digest,
@@ -404,6 +401,10 @@ class RestApi:
                 }
             )
         return rows
+
+
+def _no_signature(name: str) -> InvalidRequest:
+    return InvalidRequest(f'Serving signature name: "{name}" not found in signature def')
 
 
 def _refusal(token: BearerToken, head: Head) -> Response | None:

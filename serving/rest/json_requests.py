@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 
 from serving.protocol.errors import Exhausted, InvalidRequest
+from serving.protocol.signature import DEFAULT_SIGNATURE, Signature
 from serving.protocol.tensors import Array
 from serving.rest.json_dialect import dump, parse
 from serving.rest.json_tensors import read_inputs
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from serving.protocol.errors import InvalidRequest, ServingError, Unsupported
+from serving.protocol.signature import Signature, TensorInfo
 from serving.protocol.tensors import MAX_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
 from serving.protocol.tensors import type_name as tensor_type_name
 from serving.rest.json_dialect import array as laid_out_array
 from serving.rest.json_dialect import dump, mapping, members, quoted, type_name
-from serving.runtime.signature import Signature, TensorInfo, unreadable
+from serving.runtime.requested import unreadable
 
 _FLOATS = {1, 2}
 _INTEGERS = {
@@ -256,10 +257,10 @@ def _read_rows(body: Mapping[str, Any], infos: Mapping[str, TensorInfo], quick: 
         )
     if not _is_named(rows[0]):
         name, info = next(iter(infos.items()))
-        array = quick(rows, info.dtype)
-        return {name: array if array is not None else _read_plain_rows(rows, name, info.dtype)}
+        array = quick(rows, info.data_type)
+        return {name: array if array is not None else _read_plain_rows(rows, name, info.data_type)}
     if all(type(row) is dict and row.keys() == infos.keys() for row in rows):
-        arrays = {name: quick([row[name] for row in rows], info.dtype) for name, info in infos.items()}
+        arrays = {name: quick([row[name] for row in rows], info.data_type) for name, info in infos.items()}
         if all(array is not None for array in arrays.values()):
             return {name: array for name, array in arrays.items() if array is not None}
     return _read_named_rows(rows, infos)
@@ -281,7 +282,7 @@ def _read_plain_rows(rows: Sequence[Any], name: str, data_type: int) -> Array:
 
 
 def _read_named_rows(rows: Sequence[Any], infos: Mapping[str, TensorInfo]) -> dict[str, Array]:
-    columns = {name: _Column(name, info.dtype) for name, info in infos.items()}
+    columns = {name: _Column(name, info.data_type) for name, info in infos.items()}
     for position, row in enumerate(rows):
         if not _is_named(row):
             raise InvalidRequest(f"Expecting object but got list at item {position} of input list")
@@ -311,12 +312,12 @@ def _read_columns(value: Any, infos: Mapping[str, TensorInfo], quick: _Quick) ->
                 "tensorinfo_map"
             )
         ((name, info),) = infos.items()
-        return {name: _read_value(value, name, info.dtype, quick)}
+        return {name: _read_value(value, name, info.data_type, quick)}
     arrays = {}
     for name, info in infos.items():
         if name not in value:
             raise InvalidRequest(f"Missing named input: {name} in 'inputs' object.")
-        arrays[name] = _read_value(value[name], name, info.dtype, quick)
+        arrays[name] = _read_value(value[name], name, info.data_type, quick)
     return arrays
 
 

@@ -1,5 +1,5 @@
 """
-What does a request over ``tf.Example`` records need of a signature, and what do its outputs mean?
+Checks what a request over ``tf.Example`` records needs of a signature, and reads what its outputs mean.
 
 The checks and their texts are TensorFlow Serving's.
 
@@ -16,9 +16,9 @@ from google.protobuf import text_format
 from tensorflow.core.framework import types_pb2
 
 from serving.protocol.errors import InvalidRequest, Unsupported
+from serving.protocol.signature import Signature, choose_signature
 from serving.protocol.tensors import Array, as_bytes, data_type_of
 from serving.runtime.servable import Servable
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature
 
 Classifications = list[list[tuple[bytes, float]]]
 """Per example, the classes: label and score."""
@@ -30,8 +30,6 @@ Aliases = tuple[str, ...]
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 
-_NO_SIGNATURE = "No signature was found with the name: {name}"
-_NO_SIGNATURE_FOR_TASK = "Requested signature not found in model graph: {name}"
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 
@@ -60,11 +58,15 @@ def find_signature(servable: Servable, name: str) -> Signature:
     Raises:
         InvalidRequest: The model has none of that name.
     """
-    name = name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise InvalidRequest(_NO_SIGNATURE.format(name=name))
-    return signature
+    return choose_signature(servable.signatures, name, _no_signature)
+
+
+def _no_signature(name: str) -> InvalidRequest:
+    return InvalidRequest(f"No signature was found with the name: {name}")
+
+
+def _no_signature_for_task(name: str) -> InvalidRequest:
+    return InvalidRequest(f"Requested signature not found in model graph: {name}")
 
 
 def asked_of(servable: Servable, tasks: Sequence[Any], check_methods: bool = False) -> list[tuple[Signature, Aliases]]:
@@ -75,12 +77,10 @@ def asked_of(servable: Servable, tasks: Sequence[Any], check_methods: bool = Fal
             raise InvalidRequest("Found ModelSpec with an empty model name.")
         if task.model_spec.name != tasks[0].model_spec.name:
             raise InvalidRequest("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
-        if name not in servable.signatures:
-            raise InvalidRequest(_NO_SIGNATURE_FOR_TASK.format(name=name))
+        signature = choose_signature(servable.signatures, task.model_spec.signature_name, _no_signature_for_task)
+        name = signature.name
         if name in found:
             raise InvalidRequest(f"Duplicate evaluation of signature: {name}")
-        signature = servable.signatures[name]
         if task.method_name == CLASSIFY:
             found[name] = signature, checked_classify(servable, signature, check_methods)
         elif task.method_name == REGRESS:

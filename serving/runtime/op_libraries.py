@@ -1,5 +1,5 @@
 """
-Where do the operations of a model come from that TensorFlow itself does not have?
+Loads the operations of a model that TensorFlow itself does not have.
 
 Those of TensorFlow Text and of Decision Forests are part of TensorFlow Serving's binary. Here they are in packages of
 their own, an extra of this one. Only the libraries that a model needs are loaded, and only once there is such a model:
@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorflow.python.client import pywrap_tf_session as c_api
-from tensorflow.python.framework import errors_impl, op_def_registry
-
+from serving.protocol.errors import GraphError
 from serving.protocol.unknown_operations import next_step
+from serving.runtime.tf_session import load_operations, operation_definition
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,8 @@ def load_missing(graph_def: Any) -> None:
         if not any(name.encode() in library.read_bytes() for name in missing):
             continue
         try:
-            c_api.TF_LoadLibrary(str(library))
-        except errors_impl.OpError as exc:
+            load_operations(library)
+        except GraphError as exc:
             log.warning("operations cannot be loaded library=%s: %s", library, exc.message)
             continue
         log.info("operations loaded library=%s", library)
@@ -56,7 +55,7 @@ def _operations(graph_def: Any) -> set[str]:
 
 
 def _missing(names: set[str]) -> set[str]:
-    return {name for name in names if op_def_registry.get(name) is None}
+    return {name for name in names if operation_definition(name) is None}
 
 
 def _installed() -> Iterator[Path]:

@@ -1,5 +1,5 @@
 """
-How does a SavedModel become a servable?
+Makes a servable of a SavedModel: reads its graph, restores its variables, initialises its tables.
 
 Source: tensorflow/cc/saved_model/loader.cc
 """
@@ -15,18 +15,16 @@ import grpc
 import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2, saved_model_pb2
-from tensorflow.python.client import pywrap_tf_session as c_api
-from tensorflow.python.client import session as tf_session
-from tensorflow.python.framework import c_api_util, errors_impl, importer, ops
-from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.protocol.errors import GraphError
+from serving.protocol.signature import INIT_SIGNATURE
 from serving.protocol.tensors import Array
 from serving.runtime.background import Native, at_once
 from serving.runtime.op_libraries import load_missing
 from serving.runtime.operations import node_name
-from serving.runtime.servable import INIT_SIGNATURE, Servable, graph_error
+from serving.runtime.servable import Servable
+from serving.runtime.tf_session import Session, unreadable_reason
 
 _VARIABLE_OPS = {"VarHandleOp", "VariableV2", "Variable"}
 _NO_SAVED_MODEL = (
@@ -62,7 +60,7 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     _remove_saving(meta_graph)
     load_missing(meta_graph.graph_def)
     try:
-        servable = _unrestored(model, version, path, options, meta_graph, native)
+        servable = unrestored(model, version, path, options, meta_graph, native)
         try:
             assets = _asset_feeds(path, meta_graph)
             _restore(servable, path, meta_graph, assets)
@@ -70,8 +68,6 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
         except BaseException:
             servable.close()
             raise
-    except errors_impl.OpError as exc:
-        raise graph_error(exc) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, str(exc)) from exc
     for signature in servable.signatures.values():
@@ -79,45 +75,16 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
     return servable
 
 
-def _unrestored(
-    model: str, version: int, path: Path, options: LoadOptions, meta_graph: Any, native: Native
+def unrestored(
+    model: str, version: int, path: Path, options: LoadOptions, meta_graph: Any, native: Native = at_once
 ) -> Servable:
-    graph = ops.Graph()
+    """A servable whose variables and tables have no values yet."""
+    session = Session(meta_graph, options.intra_op_threads, options.inter_op_threads, native)
     try:
-        _import(graph, meta_graph)
-        session = tf_session.Session(graph=graph, config=_session_config(options))
-        return Servable(model, version, path, session, meta_graph, native)
+        return Servable(model, version, path, session, meta_graph)
     except BaseException:
-        ops.dismantle_graph(graph)
+        session.close()
         raise
-
-
-def _session_config(options: LoadOptions) -> Any:
-    return config_pb2.ConfigProto(
-        allow_soft_placement=True,
-        intra_op_parallelism_threads=options.intra_op_threads,
-        inter_op_parallelism_threads=options.inter_op_threads,
-    )
-
-
-def _import(graph: Any, meta_graph: Any) -> None:
-    """
-    Put the nodes and functions of a meta graph into an empty graph.
-
-    ``importer.import_graph_def`` makes Python objects for all of them too. Nobody asks for these, and while they are
-    made, which takes longer than the rest, requests wait for Python's lock.
-    """
-    graph_def = meta_graph.graph_def
-    importer._RemoveDefaultAttrs(meta_graph.meta_info_def.stripped_op_list, graph_def)
-    options = c_api_util.ScopedTFImportGraphDefOptions()
-    c_api.TF_ImportGraphDefOptionsSetUniquifyNames(options.options, True)
-    content = c_api.TF_NewBufferFromString(graph_def.SerializeToString())
-    try:
-        with graph._c_graph.get() as c_graph:
-            results = c_api.TF_GraphImportGraphDefWithResults(c_graph, content, options.options)
-    finally:
-        c_api.TF_DeleteBuffer(content)
-    c_api.TF_DeleteImportGraphDefResults(results)
 
 
 def _remove_saving(meta_graph: Any) -> None:
@@ -154,23 +121,13 @@ def read_meta_graph(path: Path, tags: frozenset[str] = frozenset({"serve"})) -> 
     except OSError as exc:
         raise GraphError(grpc.StatusCode.UNKNOWN, f"{exc.filename}; {exc.strerror}") from exc
     except DecodeError as exc:
-        raise _unreadable(path) from exc
+        raise GraphError(*unreadable_reason(path)) from exc
     except (text_format.ParseError, UnicodeDecodeError) as exc:
         raise GraphError(grpc.StatusCode.DATA_LOSS, f"Can't parse {text_file} as text proto") from exc
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == tags:
             return meta_graph
     raise GraphError(grpc.StatusCode.NOT_FOUND, _NO_META_GRAPH.format(tags=" ".join(sorted(tags))))
-
-
-def _unreadable(path: Path) -> GraphError:
-    """What TensorFlow's own reader has against a ``saved_model.pb``: that it ends too early, or is something else."""
-    code, text = grpc.StatusCode.DATA_LOSS.name, f"Can't parse {path}/saved_model.pb as binary proto"
-    try:
-        fingerprinting.CreateFingerprintDef(str(path))
-    except fingerprinting.FingerprintException as exc:
-        code, _, text = str(exc).splitlines()[-1].partition(": ")
-    return GraphError(grpc.StatusCode[code], text)
 
 
 def _asset_feeds(path: Path, meta_graph: Any) -> dict[str, Array]:
@@ -198,7 +155,9 @@ def _restore(servable: Servable, path: Path, meta_graph: Any, assets: Mapping[st
         return
     saver = meta_graph.saver_def
     if saver.restore_op_name:
-        servable.run_operation(saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)})
+        servable.session.run_operation(
+            saver.restore_op_name, {**assets, saver.filename_tensor_name: _string(variables)}
+        )
 
 
 def _has_variables(graph_def: Any) -> bool:
@@ -209,9 +168,9 @@ def _initialise(servable: Servable, meta_graph: Any, assets: Mapping[str, Array]
     if INIT_SIGNATURE in meta_graph.signature_def:
         for output in meta_graph.signature_def[INIT_SIGNATURE].outputs.values():
             if not servable.operations.does_nothing(node_name(output.name)):
-                servable.run_operation(node_name(output.name), assets)
+                servable.session.run_operation(node_name(output.name), assets)
         return
     for collection in ("saved_model_main_op", "legacy_init_op"):
         for name in meta_graph.collection_def[collection].node_list.value:
-            servable.run_operation(node_name(name), assets)
+            servable.session.run_operation(node_name(name), assets)
             return

@@ -1,5 +1,5 @@
 """
-How does a process of ours get at TensorFlow's session, without importing all of TensorFlow?
+Imports TensorFlow's session without all of TensorFlow.
 
 ``import tensorflow`` brings Keras, the data pipeline and the distribution strategies; a server needs the session. With
 a bare module named ``tensorflow`` in place, whose ``__path__`` is the package's folder, the submodules that a server
@@ -18,13 +18,6 @@ import sys
 import types
 
 log = logging.getLogger(__name__)
-
-NEEDED = (
-    "tensorflow.python.client.session",
-    "tensorflow.python.framework.importer",
-    "tensorflow.python.framework.tensor_util",
-    "tensorflow.python.lib.io._pywrap_record_io",
-)
 
 
 def set_environment() -> None:
@@ -54,8 +47,7 @@ def prepare() -> bool:
     bare.__spec__ = spec
     sys.modules["tensorflow"] = bare
     try:
-        for name in NEEDED:
-            importlib.import_module(name)
+        importlib.import_module("serving.runtime.tf_session")
     except Exception as exc:  # private modules may change in any way
         log.warning("TensorFlow is imported whole: %s", exc)
         del sys.modules["tensorflow"]

@@ -1,9 +1,8 @@
 """
-Which requests does a model want answered before it goes live?
+Runs the requests that a SavedModel wants answered before it goes live.
 
-A SavedModel may carry recorded requests in ``assets.extra/tf_serving_warmup_requests``. They run once after loading, so
-that the first real request finds everything prepared, each as the server runs such a request; one that fails fails the
-load.
+They are in ``assets.extra/tf_serving_warmup_requests``, and run once after loading, so that the first real request
+finds everything prepared, each as the server runs such a request; one that fails fails the load.
 
 Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc
 """
@@ -17,11 +16,10 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from tensorflow.python.framework import errors_impl
-from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.protocol.errors import GraphError, InvalidRequest, Unsupported
+from serving.protocol.signature import Signature, choose_signature
 from serving.protocol.tensors import Array
 from serving.runtime.example_tasks import (
     Aliases,
@@ -36,8 +34,9 @@ from serving.runtime.example_tasks import (
     serialized_examples,
     together,
 )
-from serving.runtime.servable import Servable, graph_error
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature, decode_inputs
+from serving.runtime.requested import decode_inputs
+from serving.runtime.servable import Servable
+from serving.runtime.tf_session import read_records
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +74,13 @@ def warm_up(servable: Servable, iterations: int = 1) -> int:
 
 def _records(path: Path) -> Iterator[Any]:
     try:
-        for content in _pywrap_record_io.RecordIterator(str(path), ""):
+        for content in read_records(path):
             yield _parsed(content, path)
-    except errors_impl.DataLossError as exc:
-        error = graph_error(exc)
-        text = f"{error.message}. Please verify your warmup data is in TFRecord format."
-        raise GraphError(error.code, text) from exc
+    except GraphError as exc:
+        if exc.code is not grpc.StatusCode.DATA_LOSS:
+            raise
+        text = f"{exc.message}. Please verify your warmup data is in TFRecord format."
+        raise GraphError(exc.code, text) from exc
 
 
 def _parsed(content: bytes, path: Path) -> Any:
@@ -134,7 +134,7 @@ def _run(
 
 
 def _signature(servable: Servable, name: str) -> Signature:
-    name = name or DEFAULT_SIGNATURE
-    if name not in servable.signatures:
-        raise GraphError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    return servable.signatures[name]
+    def missing(name: str) -> GraphError:
+        return GraphError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+
+    return choose_signature(servable.signatures, name, missing)

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.client import ModelMetadata, PredictClient, State, TensorInfo, VersionStatus
+from clients.client import ModelMetadata, PredictClient
 from clients.rest_client import RestClient
 from serving.protocol.errors import InvalidRequest, ServableNotFound, ServingError
+from serving.protocol.signature import TensorInfo
+from serving.protocol.version_status import State, VersionStatus
 from tests.conftest import ModelServer, TinyModel, wait_available
 
 ROWS = np.array([[1, 2, 3, 4], [0.5, 0, 0, 0]], np.float32)
@@ -121,7 +123,7 @@ def test_metadata(client: PredictClient, address: dict[str, Any], version: int) 
     assert (metadata.model, metadata.version) == ("tiny", version)
     assert set(metadata.signatures) == {"serving_default", "counted"}
     signature = metadata.signatures["serving_default"]
-    assert signature.inputs == {"input": TensorInfo("serving_default_input:0", np.dtype(np.float32), (-1, 4))}
+    assert signature.inputs == {"input": TensorInfo("serving_default_input:0", 1, (-1, 4))}
     assert [(info.dtype, info.shape) for info in signature.outputs.values()] == [(np.dtype(np.float32), (-1, 3))]
 
 

@@ -29,12 +29,12 @@ with atheris.instrument_imports(include=["serving"]):
     from serving.grpc.predict import PredictRequests
     from serving.protocol import wire_pb2 as wire
     from serving.protocol.errors import ServingError
+    from serving.protocol.signature import Signature, TensorInfo
     from serving.protocol.tensors import MAX_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
     from serving.rest.json_dialect import parse
     from serving.rest.json_examples import read_examples
     from serving.rest.json_requests import read_body, read_plain_rows, read_predict
     from serving.rest.json_tensors import write_columns, write_rows
-    from serving.runtime.signature import Signature, TensorInfo
 
 from tests.conformance.cases import content, read_cases
 

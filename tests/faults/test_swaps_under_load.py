@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from clients.client import State
 from clients.grpc_client import GrpcClient
+from serving.protocol.version_status import State
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.version_policy import All
 from tests.conftest import TinyModel

@@ -1,5 +1,5 @@
 """
-Does row i of every output depend on row i of every input alone?
+Proves that row i of every output depends on row i of every input alone, or says which operation stands in the way.
 
 The graph is run once with what is known of its tensors instead of tensors: see `values`. What no rule proves is
 coupled, and so is all that is made of it. Nothing here asks how likely it is that rows meet.
@@ -15,13 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from tensorflow.python.framework import op_def_registry
-
 from serving.runtime.row_independence import elementwise, holding, layers, reducing, selecting, shaping
 from serving.runtime.row_independence.dims import BATCH, NotProven, size_of
 from serving.runtime.row_independence.flow import FLOW, Stopped
 from serving.runtime.row_independence.rules import RULES, TAKING_COUPLED, TOTAL, Node, Outputs, Result
 from serving.runtime.row_independence.values import Coupled, Fixed, Origin, Rows, Value, is_fixed, is_scalar
+from serving.runtime.tf_session import operation_definition
 
 ROOMS = (elementwise, holding, layers, reducing, selecting, shaping)
 """the modules with rules"""
@@ -282,9 +281,7 @@ def _length(definition: Any, argument: Any) -> int:
     return len(definition.attr[argument.type_list_attr].list.type) if argument.type_list_attr else 1
 
 
-@lru_cache(1024)
-def _definition(operation: str) -> Any:
-    return op_def_registry.get(operation)
+_definition = lru_cache(1024)(operation_definition)
 
 
 @lru_cache(1024)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tensorflow.python.framework import dtypes
+import numpy as np
 
+from serving.protocol.tensors import dtype_of
 from serving.runtime.row_independence.dims import Dim, NotProven, dim, has_batch, number, product, quotient
 from serving.runtime.row_independence.rules import Node, Outputs, rule
 from serving.runtime.row_independence.values import (
@@ -78,10 +79,11 @@ def _identities(node: Node, inputs: Sequence[Value]) -> Outputs:
 @rule("Cast", takes_coupled=True, is_total=True)
 def _cast(node: Node, inputs: Sequence[Value]) -> Outputs:
     value = inputs[0]
+    target = dtype_of(node.data_type("DstT"))
     if isinstance(value, Coupled):
-        is_integer = dtypes.as_dtype(node.data_type("DstT")).is_integer
+        is_integer = target is not None and target.kind in "iu"
         return replace(value, holds_for_all=False) if is_integer else Coupled(value.origin, value.is_scalar)
-    if isinstance(value, Sizes) and dtypes.as_dtype(node.data_type("DstT")) in (dtypes.int32, dtypes.int64):
+    if isinstance(value, Sizes) and target in (np.int32, np.int64):
         return value
     found = tensor(value)
     return found if isinstance(found, Rows) else Fixed(found.shape)

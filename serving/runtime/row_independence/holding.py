@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensorflow.python.framework import tensor_util
-
+from serving.protocol.tensors import decode
 from serving.runtime.row_independence.dims import Dim, NotProven, Shape, dim, has_batch, size_of
 from serving.runtime.row_independence.rules import Node, Outputs, rule
 from serving.runtime.row_independence.shaping import refuse_batch
@@ -37,7 +36,7 @@ def _constant(node: Node, inputs: Sequence[Value]) -> Outputs:
     sizes = [each.size for each in proto.tensor_shape.dim]
     if proto.ByteSize() > _MAX_CONSTANT_BYTES or any(size > _MAX_CONSTANT_BYTES for size in sizes):
         return Fixed(tuple(dim(size) for size in sizes))
-    return constant(tensor_util.MakeNdarray(proto))
+    return constant(decode(proto))
 
 
 @rule("NoOp")

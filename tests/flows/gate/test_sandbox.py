@@ -251,8 +251,8 @@ def test_another_server_can_be_the_sandbox(champion: Path, tmp_path: Path) -> No
 
 def test_a_candidate_that_crashes_the_server_is_rejected(tmp_path: Path) -> None:
     """A server that dies while it answers takes nothing along but the candidate's chances."""
-    dying = "import os, sys; from serving import cli; from serving.runtime import servable; "
-    dying += "servable.Call.__call__ = lambda *_: os.abort(); sys.exit(cli.main())"
+    dying = "import os, sys; from serving import cli; from serving.runtime import call; "
+    dying += "call.Call.__call__ = lambda *_: os.abort(); sys.exit(cli.main())"
     binary = program(tmp_path / "tensorflow_model_server", f"exec {sys.executable} -c '{dying}' \"$@\"")
     with SandboxServer(settings(sandbox_server=binary)) as server:
         decision = tried(server, build(tmp_path / "candidate", good), "crashing")

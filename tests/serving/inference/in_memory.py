@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.runtime.background import at_once
-from serving.runtime.saved_model import LoadOptions, _unrestored
+from serving.runtime.saved_model import LoadOptions, unrestored
 from serving.runtime.servable import Servable
 
 
@@ -27,7 +26,7 @@ def servable_of(function: Callable[..., Any], *specs: Any) -> Servable:
     signature = meta_graph.signature_def["serving_default"]
     _describe(signature.inputs, "x", concrete.inputs)
     _describe(signature.outputs, "y", concrete.outputs)
-    return _unrestored("in_memory", 1, Path(), LoadOptions(), meta_graph, at_once)
+    return unrestored("in_memory", 1, Path(), LoadOptions(), meta_graph)
 
 
 def _describe(infos: Any, letter: str, tensors: Sequence[Any]) -> None:

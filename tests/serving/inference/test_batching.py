@@ -13,6 +13,7 @@ from serving.inference.batching import Merger
 from serving.inference.monitoring import Metrics
 from serving.protocol.errors import GraphError, InvalidRequest
 from serving.protocol.tensors import Array
+from serving.runtime.call import Call
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
 from tests.conftest import TinyModel
@@ -121,10 +122,10 @@ def test_a_failed_merged_run_is_taken_apart(servable: Servable) -> None:
     call, arrays = servable.bind(signature, {"input": rows(1)})
     graph = call._graph
 
-    def refuse_many(arrays: Sequence[Array], metadata: None) -> list[Array]:
+    def refuse_many(arrays: Sequence[Array]) -> list[Array]:
         if len(arrays[0]) > 1:
-            raise ValueError("too many rows")
-        return graph(arrays, metadata)
+            raise InvalidRequest("too many rows")
+        return graph(arrays)
 
     call._graph = refuse_many
     results, _ = run_together([(call, arrays), (call, [rows(2, 3)]), (call, [rows(4)])])
@@ -139,7 +140,7 @@ def test_a_proof_that_turns_out_wrong_ends_merging(servable: Servable, caplog: p
     signature = servable.signatures["serving_default"]
     call, _ = servable.bind(signature, {"input": rows(1)})
     graph = call._graph
-    call._graph = lambda arrays, metadata: [graph(arrays, metadata)[0][:2]]
+    call._graph = lambda arrays: [graph(arrays)[0][:2]]
     for _ in range(2):
         results, _ = run_together([(call, [rows(each)]) for each in (1, 2, 3)])
         for result, expected in zip(results, (1, 2, 3), strict=True):

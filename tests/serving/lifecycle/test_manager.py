@@ -19,7 +19,7 @@ import pytest
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.inference.data_plane import DataPlane
-from serving.lifecycle.manager import Manager, RetryPolicy, State
+from serving.lifecycle.manager import Manager, RetryPolicy
 from serving.lifecycle.source import Source, Watched, list_versions
 from serving.protocol.errors import (
     FailedPrecondition,
@@ -31,6 +31,7 @@ from serving.protocol.errors import (
     ServingError,
 )
 from serving.protocol.model_spec import ModelSpec
+from serving.protocol.version_status import State
 from serving.repository.model_config import ModelEntry
 from serving.repository.version_policy import All, Latest, Specific, VersionPolicy
 from serving.runtime.background import NICENESS

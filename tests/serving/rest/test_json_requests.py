@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import input_pb2
 
 from serving.protocol.errors import InvalidRequest
+from serving.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
 from serving.rest.json_examples import read_examples
 from serving.rest.json_requests import read_body, read_huge_examples, read_huge_predict, read_plain_rows, read_predict
-from serving.runtime.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 SIGNATURE = Signature(
     DEFAULT_SIGNATURE, {"x": TensorInfo("x:0", 1, (-1, 2))}, {"y": TensorInfo("y:0", 1, (-1,))}, "predict", {}

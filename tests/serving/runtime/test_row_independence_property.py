@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from serving.inference.batching import Merger
 from serving.inference.monitoring import Metrics
 from serving.protocol.tensors import Array
-from serving.runtime.servable import Call
+from serving.runtime.call import Call
 from tests.serving.inference.in_memory import servable_of
 from tests.serving.runtime import graph_grammar
 

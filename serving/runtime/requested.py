@@ -1,5 +1,5 @@
 """
-What can a model be asked for, and does a request ask for that?
+Checks that a request asks for what a signature offers.
 
 Source: tensorflow_serving/servables/tensorflow/predict_util.cc, tensorflow/cc/saved_model/util.cc
 """
@@ -7,42 +7,15 @@ Source: tensorflow_serving/servables/tensorflow/predict_util.cc, tensorflow/cc/s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from serving.protocol.errors import InvalidRequest
+from serving.protocol.signature import Signature
 from serving.protocol.tensors import Array, TooManyDimensions, decode
 
-DEFAULT_SIGNATURE = "serving_default"
 _NOTHING: Array = np.empty(0)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One input or output of a signature: the graph's tensor, its ``DataType`` number and its shape (-1: any size)."""
-
-    name: str
-    """empty for a sparse, ragged or other composite one, which is several tensors: nobody can feed or fetch it"""
-    dtype: int
-    shape: tuple[int, ...] | None
-
-    @property
-    def has_rows(self) -> bool:
-        """Does its first dimension count something?"""
-        return self.shape is not None and self.shape[:1] == (-1,)
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a model offers under one name."""
-
-    name: str
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
-    method_name: str
-    defaults: Mapping[str, Array]
 
 
 def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, Array]:
