@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving.protocol.errors import GraphError, IncompleteSavedModel
+from serving.protocol.signature import INIT_SIGNATURE
 from serving.protocol.tensors import type_name
+from serving.runtime.operations import Operations
 
-_INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 _MARKERS = (
@@ -140,7 +141,7 @@ def inspect(saved_model: Path) -> Inspection:
 def describe(meta_graph: Any) -> dict[str, Signature]:
     """The signatures of a graph that clients can see."""
     found = sorted(meta_graph.signature_def.items())
-    return {name: _signature(each) for name, each in found if name != _INIT_SIGNATURE}
+    return {name: _signature(each) for name, each in found if name != INIT_SIGNATURE}
 
 
 def is_dense(described: str) -> bool:
@@ -200,8 +201,9 @@ def _unsafe_ops(graph: Any) -> frozenset[str]:
     outputs = [info for each in graph.signature_def.values() for info in each.outputs.values()]
     requests = [name for info in outputs for name in _tensor_names(info)]
     start = [name for key in _INIT_COLLECTIONS for name in graph.collection_def[key].node_list.value]
-    called = {node.op for node in _called(graph, [*requests, *start]) if _is_unsafe(node)}
-    restoring = {node.op for node in _called(graph, [graph.saver_def.restore_op_name]) if _is_unsafe(node)}
+    operations = Operations(graph.graph_def)
+    called = {node.op for node in operations.nodes([*requests, *start]) if _is_unsafe(node)}
+    restoring = {node.op for node in operations.nodes([graph.saver_def.restore_op_name]) if _is_unsafe(node)}
     return frozenset(called | (restoring - _RESTORE_OPS))
 
 
@@ -211,45 +213,9 @@ def _is_unsafe(node: Any) -> bool:
     return node.op in UNSAFE_OPS or node.op.startswith(_MARKERS)
 
 
-def _called(graph: Any, tensors: Iterable[str]) -> Iterator[Any]:
-    """The nodes that run for these tensors, and all nodes of the functions that those call."""
-    nodes = {node.name: node for node in graph.graph_def.node}
-    functions = {function.signature.name: function for function in graph.graph_def.library.function}
-    waiting, seen = [nodes[name] for name in map(_node_name, tensors) if name in nodes], set()
-    called: set[str] = set()
-    while waiting:
-        node = waiting.pop()
-        if node.name in seen:
-            continue
-        seen.add(node.name)
-        yield node
-        called.update(_functions_of(node))
-        waiting += [nodes[name] for name in map(_node_name, node.input) if name in nodes]
-    entered: set[str] = set()
-    while called - entered:
-        name = (called - entered).pop()
-        entered.add(name)
-        # A function may run a node with an effect although nothing asks for its value, so all of them count.
-        for node in functions[name].node_def if name in functions else ():
-            yield node
-            called.update(_functions_of(node))
-
-
-def _functions_of(node: Any) -> Iterator[str]:
-    """The functions that a node may call: by its op, which can be a function's name, or by an attribute."""
-    yield node.op
-    for value in node.attr.values():
-        yield from (function.name for function in (value.func, *value.list.func) if function.name)
-
-
 def _tensor_names(info: Any) -> Iterator[str]:
     """The tensors of a dense, a sparse or a composite output."""
     sparse = info.coo_sparse
     yield from (info.name, sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name)
     for component in info.composite_tensor.components:
         yield from _tensor_names(component)
-
-
-def _node_name(tensor: str) -> str:
-    """``^name``, ``name`` and ``name:1`` are all of the node `name`."""
-    return tensor.removeprefix("^").partition(":")[0]

@@ -1,11 +1,11 @@
-"""Finds the operations behind the tensors of a graph, those in functions included."""
+"""Walks a graph: finds the nodes behind its tensors, and those of the functions that they call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-AS_LONG_AS_VALUES_SAY = {
+TIME_DEPENDS_ON_VALUES = {
     *("While", "StatelessWhile", "Enter", "RefEnter", "For", "MapDefun", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
     *("Fill", "Range", "LinSpace", "Tile", "BroadcastTo", "ReadFile"),
 }
@@ -24,44 +24,46 @@ class Operations:
         self._nodes.clear()
         self._functions.clear()
 
-    def behind(self, fetches: Iterable[str]) -> set[str]:
-        """The names of all operations that computing these tensors may run, those in functions included."""
-        found: set[str] = set()
-        seen: set[str] = set()
-        called: set[str] = set()
-        pending = [self._nodes.get(node_name(fetch)) for fetch in fetches]
-        while pending:
-            node = pending.pop()
-            if node is None or (node.name and node.name in seen):
+    def nodes(self, tensors: Iterable[str]) -> Iterator[Any]:
+        """The nodes that computing these tensors may run, with all nodes of the functions that they call."""
+        waiting, seen = list(map(node_name, tensors)), set()
+        called: dict[str, None] = {}
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in self._nodes:
                 continue
-            seen.add(node.name)
-            found.add(node.op)
-            pending += [self._nodes.get(node_name(name)) for name in node.input]
-            called.update(_called_functions(node))
+            seen.add(name)
+            node = self._nodes[name]
+            yield node
+            waiting += map(node_name, node.input)
+            called |= dict.fromkeys(_called_functions(node))
         functions = list(called)
-        while functions:
-            for node in self._functions.get(functions.pop(), ()):
-                found.add(node.op)
-                new = set(_called_functions(node)) - called
-                called |= new
+        for function in functions:
+            # A function may run a node with an effect although nothing asks for its value, so all of them count.
+            for node in self._functions.get(function, ()):
+                yield node
+                new = [each for each in _called_functions(node) if each not in called]
+                called |= dict.fromkeys(new)
                 functions += new
-        return found - self._functions.keys()
+
+    def behind(self, tensors: Iterable[str]) -> set[str]:
+        """The names of the operations that computing these tensors may run."""
+        return {node.op for node in self.nodes(tensors)} - self._functions.keys()
 
     def does_nothing(self, operation: str) -> bool:
-        """Is it there, and has neither work nor inputs of its own?"""
+        """Whether it is there, and has neither work nor inputs of its own."""
         node = self._nodes.get(operation)
         return node is not None and node.op == "NoOp" and not node.input
 
 
 def node_name(tensor: str) -> str:
+    """``^name``, ``name`` and ``name:1`` are all of the node `name`."""
     return tensor.lstrip("^").partition(":")[0]
 
 
 def _called_functions(node: Any) -> list[str]:
+    """The functions that a node may call: by its operation, which can be a function's name, or by an attribute."""
     called = [node.op]
     for attribute in node.attr.values():
-        if attribute.WhichOneof("value") == "func":
-            called.append(attribute.func.name)
-        elif attribute.WhichOneof("value") == "list":
-            called += [function.name for function in attribute.list.func]
+        called += [function.name for function in (attribute.func, *attribute.list.func) if function.name]
     return called
