@@ -1,4 +1,4 @@
-"""What was measured, and is it good enough?"""
+"""Keeps what was measured beside its targets, and shows it as tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = ("measured", "value", "target", "", "besides")
+COLUMNS = ("measured", "value", "target", "", "TensorFlow Serving 2.20", "besides")
 
 _SETTING = (
     "The load comes from wrk and h2load (Debian's packages `wrk` and `nghttp2-client`). The empty handler answers on "
     "the same transport without looking at the request. `mlflow models serve` answers the same model, and a TensorFlow "
     "Serving takes part where `TENSORFLOW_MODEL_SERVER=/path` names one."
+)
+_BESIDE_THE_REAL_ONE = (
+    "The column of TensorFlow Serving 2.20 gives what was measured beside the real server in one run on two cores."
 )
 
 
@@ -29,6 +32,8 @@ class Measurement:
     at_most: float | None = None
     at_least: float | None = None
     besides: str = ""
+    beside_tensorflow_serving: str = ""
+    """how this compares with the real server, where that was measured"""
 
     @property
     def verdict(self) -> str:
@@ -40,12 +45,13 @@ class Measurement:
         return "missed" if too_much or too_little else "reached"
 
     @property
-    def cells(self) -> tuple[str, str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str, str, str]:
         """The row of a table, in the order of `COLUMNS`."""
         targets = [f"at most {number(self.at_most)}"] if self.at_most is not None else []
         targets += [f"at least {number(self.at_least)}"] if self.at_least is not None else []
         target = f"{', '.join(targets)} {self.unit}" if targets else ""
-        return self.what, f"{number(self.value)} {self.unit}", target, self.verdict, self.besides
+        value = f"{number(self.value)} {self.unit}"
+        return self.what, value, target, self.verdict, self.beside_tensorflow_serving, self.besides
 
 
 def number(value: float) -> str:
@@ -54,7 +60,7 @@ def number(value: float) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Between what the rounds were whose median is told."""
+    """Least and most of the rounds whose median is given."""
     return f"from {number(min(values))} to {number(max(values))} in {len(values)} rounds"
 
 
@@ -63,7 +69,10 @@ def show(part: str, measurements: Sequence[Measurement]) -> None:
     table = Table(*COLUMNS, box=None, title=part)
     for each in measurements:
         table.add_row(*each.cells, style="red" if each.verdict == "missed" else None)
-    Console(width=180).print(table)
+    console = Console(width=200)
+    console.print(table)
+    if any(each.beside_tensorflow_serving for each in measurements):
+        console.print(_BESIDE_THE_REAL_ONE)
 
 
 def write_markdown(parts: Mapping[str, Sequence[Measurement]], path: Path) -> None:
@@ -76,6 +85,7 @@ def _markdown(parts: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
     yield ""
     yield f"Made by `make bench` on {os.cpu_count()} cores of a {_processor()}, load generators and servers together."
     yield _SETTING
+    yield _BESIDE_THE_REAL_ONE
     yield ""
     yield "![Requests per second by concurrency](benchmark.svg)"
     for part, measurements in parts.items():

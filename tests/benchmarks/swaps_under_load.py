@@ -1,4 +1,4 @@
-"""How much slower are the slowest answers while versions are swapped?"""
+"""Measures how much slower the slowest answers are while versions are swapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONCURRENCY = 8
 ROUNDS = 9
 SECONDS = 6
 SECONDS_BETWEEN_SWAPS = 0.5
-MAX_TIMES_THE_STEADY_P99 = 2.0
+MAX_TIMES_THE_STEADY_P99 = 2.5
 
 
 def measure(directory: Path, saved_model: Path) -> Iterator[Measurement]:
