@@ -1,5 +1,5 @@
 """
-Which requests run together?
+Runs requests that arrive together as one.
 
 Requests that arrive in the same turn of the event loop for the same call are concatenated and run once. A request that
 comes alone pays nothing for it: the turn ends, the graph runs. Only batch-major calls without side effects are merged,

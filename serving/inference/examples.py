@@ -1,5 +1,5 @@
 """
-What does a signature over ``tf.Example`` records answer?
+Answers classify, regress and multi-inference requests, which carry ``tf.Example`` records.
 
 Classify and Regress feed serialised examples and give the outputs a meaning; MultiInference does several of them in one
 run of the graph: every input that their signatures have gets all examples.

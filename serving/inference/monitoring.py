@@ -1,5 +1,5 @@
 """
-What has the server done so far?
+Counts what the server does, and writes the Prometheus page.
 
 The page is TensorFlow Serving's: its metric names (with colons), labels, buckets and text layout, which the usual
 client libraries refuse to write.

@@ -36,7 +36,7 @@ Loader = Callable[[str, int, Path], Servable]
 
 @dataclass(frozen=True, slots=True)
 class AspiredVersion:
-    """A version that should be served; `identity` tells a directory from another one put in its place."""
+    """A version that should be served; `identity` differs for another directory put in its place."""
 
     path: Path
     identity: tuple[int, int] = (0, 0)
@@ -148,13 +148,13 @@ class Manager:
         return [model.versions[number].status for number in sorted(model.versions, reverse=True)] if model else []
 
     def is_loading(self, name: str, version: int) -> bool:
-        """Is this version to be served, and neither available nor given up yet?"""
+        """Whether this version should be served, and is neither available nor given up yet."""
         model = self._models.get(name)
         found = model.versions.get(version) if model else None
         return found is not None and found.aspired is not None and found.state in (State.START, State.LOADING)
 
     def is_emptied(self, name: str) -> bool:
-        """Has this model had versions, and is none of them aspired any more?"""
+        """Whether this model has had versions, of which none is aspired any more."""
         model = self._models.get(name)
         if model is None or not model.versions:
             return False

@@ -1,5 +1,5 @@
 """
-Which versions are on disk?
+Finds the versions on disk that should be served.
 
 Every base path is listed at once, then once per poll interval, and what is there at that moment decides, as in
 TensorFlow Serving. On top, the base paths are watched, so that a version that was renamed in is known within
@@ -228,7 +228,7 @@ def was_put_in_place_whole(path: Path) -> bool:
     Has a SavedModel got its name when all of its files were there already, as by a rename or a link?
 
     Then nothing in it has changed since the directory itself did. In one that is being copied, files are younger than
-    the directory; and until it has variables, it cannot be told whether it is to have some.
+    the directory; and until it has variables, it is not known whether it should have some.
     """
     try:
         placed = max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns)

@@ -48,7 +48,7 @@ class ServingError(HotswapError):
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
 
-    # It goes to whoever asked and may quote all of a large request, so it is what it was made of.
+    # It is sent to the client and may quote all of a large request, so it is not redacted.
     __str__ = Exception.__str__
 
 
@@ -81,7 +81,7 @@ class Unsupported(ServingError):
 
 
 class Unauthenticated(ServingError):
-    """The server does not know who asks."""
+    """The server does not know the client."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 

@@ -1,4 +1,4 @@
-"""Which servable does a request ask for?"""
+"""Names the servable that a request is for."""
 
 from __future__ import annotations
 

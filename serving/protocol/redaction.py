@@ -1,5 +1,5 @@
 """
-What of a text may be shown?
+Removes secrets from texts before they are shown or kept.
 
 Addresses carry passwords (``postgresql://user:password@host/db?sslpassword=…``), the errors of libraries quote
 addresses, and secrets stand in environment variables. So texts are redacted where they leave a process rather than
@@ -126,7 +126,7 @@ def _record(*arguments: Any, **named: Any) -> logging.LogRecord:
     record = logging.LogRecord(*arguments, **named)
     try:
         message = record.getMessage()
-    except (TypeError, ValueError):  # the handler tells whose message and arguments do not fit
+    except (TypeError, ValueError):  # the handler reports whose message and arguments do not fit
         return record
     if (shown := redacted(message)) != message:
         record.msg, record.args = shown, ()

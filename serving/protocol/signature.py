@@ -16,7 +16,7 @@ from serving.protocol.tensors import Array, dtype_of
 
 DEFAULT_SIGNATURE = "serving_default"
 INIT_SIGNATURE = "__saved_model_init_op"
-"""stands among the signatures, but nobody can ask for it"""
+"""is among the signatures, but no request can use it"""
 _NO_DEFAULTS: Mapping[str, Array] = {}
 
 
@@ -25,7 +25,7 @@ class TensorInfo:
     """One input or output of a signature."""
 
     name: str
-    """the graph's; empty for a sparse, ragged or other composite tensor, which nobody can send or receive"""
+    """the graph's; empty for a sparse, ragged or other composite tensor, which cannot be sent or received"""
     data_type: int
     """a number of ``DataType``"""
     shape: tuple[int, ...] | None

@@ -1,5 +1,5 @@
 """
-How do arrays travel in a ``TensorProto``?
+Reads and writes arrays as ``TensorProto`` messages.
 
 Works on TensorFlow's own message class and on any other with the same fields. Strings are object arrays of bytes.
 
@@ -165,7 +165,7 @@ def data_type_of(dtype: np.dtype[Any]) -> int:
 
 
 def is_quantized(data_type: int) -> bool:
-    """Is this a type of integers that stand for fractions?"""
+    """Whether this is a type of integers that stand for fractions."""
     return data_type in _QUANTIZED
 
 
@@ -204,7 +204,7 @@ def decode(proto: Any) -> Array:
 
 
 def is_packed(proto: wire.PackedTensorProto) -> bool:
-    """Has nothing been lost by reading this tensor as a packed one? Else it was written value by value, or is none."""
+    """Whether nothing was lost by reading this tensor as a packed one: it may have been written value by value."""
     return not (
         len(UnknownFieldSet(proto))
         or _is_cut_off(proto.float_val, 4)

@@ -1,4 +1,4 @@
-"""How is a configuration file in protobuf's text format read?"""
+"""Reads configuration files in protobuf's text format."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-What can be done about a model that needs operations which TensorFlow itself does not have?
+Says what to do about a model that needs operations which TensorFlow itself does not have.
 
-Free of TensorFlow: whoever shows why a version was not loaded adds this. The server itself keeps to TensorFlow's words.
+Free of TensorFlow: this is added wherever a failed load is shown. The server itself keeps to TensorFlow's words.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Describes where a version is in its life on a server, as server and clients tell it."""
+"""Describes where a version is in its life on a server, for server and clients alike."""
 
 from __future__ import annotations
 

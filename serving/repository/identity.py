@@ -1,8 +1,8 @@
 """
-Which repository does a server serve?
+Says which repository a server serves.
 
-Several repositories may be on one machine, and ports do not tell whose server listens on them. So every repository has
-an identity in a file of its own, and the server says which one it serves. It is looked up at each question: the file
+Several repositories may be on one machine, and a port does not say whose server listens on it. So every repository has
+an identity in a file of its own, and the server says which one it serves. It is looked up for each request: the file
 may be made, and the directory replaced, after the server has started.
 """
 
@@ -33,13 +33,13 @@ def identity_of(repository: Repository) -> Identity:
 
 def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -> Identity | None:
     """
-    The repository that a server is for, whatever it has been told to load since.
+    The repository that a server is for, whatever it was configured to load since.
 
     That of the config file's directory, else that of the base paths; None when there is none, or several.
 
     Args:
         settings: The server's.
-        entries: The first models that it was told to serve.
+        entries: The models that it was started with.
     """
     config = [] if settings.model_config_file is None else [settings.model_config_file.absolute().parent]
     parents = {Path(entry.base_path.removeprefix("file://")).parent for entry in entries}
@@ -52,7 +52,7 @@ def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -
 
 
 def is_same_directory(one: Path, other: Path) -> bool:
-    """Are they the same, however they are written?"""
+    """Whether they are the same, however they are written."""
     try:
         return one == other or one.samefile(other)
     except OSError:  # one of them is not there, so they are not the same

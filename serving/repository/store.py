@@ -1,5 +1,5 @@
 """
-What is in the models repository, and how does a version get in and out of it?
+Keeps the models repository on disk: stages, publishes, retires, restores and archives versions.
 
 ::
 
@@ -8,7 +8,7 @@ What is in the models repository, and how does a version get in and out of it?
       .staging/iris/4/        being copied in
       .retired/iris/2/        taken out, restorable
       .removed/iris-…/1/      archived with the whole model, restorable
-      .locks/iris.lock        held by whoever changes iris; the kernel frees it when that process ends
+      .locks/iris.lock        held while iris is changed; the kernel frees it when that process ends
       models.config           which models and labels the server knows
       .repository.json        which repository this is, made by the first write
 
@@ -117,7 +117,7 @@ class Repository:
         return self._locked(".models.config.lock", "models.config", timeout_seconds)
 
     def identity(self) -> str | None:
-        """What tells this repository from every other; None where nothing has been written to it yet."""
+        """The unique name of this repository; None where nothing has been written to it yet."""
         try:
             content = json.loads(self._identity_path.read_text("utf-8"))
         except (OSError, ValueError):
@@ -427,7 +427,7 @@ def _numbers(directory: Path) -> list[int]:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    # shutil.copytree would go on after the first error and gather them all.
+    # shutil.copytree would continue after the first error and collect them all.
     target.mkdir(parents=True)
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)

@@ -1,4 +1,4 @@
-"""Which of the versions on disk should be served?"""
+"""Chooses which of the versions on disk should be served."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-How is a version prepared without holding up the threads that answer requests?
+Prepares versions in threads of a lower priority, so that those that answer requests are not held up.
 
-TensorFlow prepares a graph in C++, for tens of milliseconds, without Python's lock. That is done by threads of a lower
-priority. The Python around it is not: on a busy machine a thread of low priority may be set aside for long, and if it
+TensorFlow prepares a graph in C++, for tens of milliseconds, without Python's lock. That is done by these
+threads. The Python around it is not: on a busy machine a thread of low priority may be suspended for long, and if it
 held the lock meanwhile, every request would wait for it.
 """
 
@@ -32,7 +32,7 @@ def at_once(function: Callable[..., T], *arguments: Any) -> T:
 
 
 class Background:
-    """A few threads of a lower priority, on systems that can tell threads apart."""
+    """A few threads of a lower priority, where the system gives each thread a priority of its own."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=_lower_priority)

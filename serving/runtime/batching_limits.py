@@ -1,5 +1,5 @@
 """
-What must a request keep to where TensorFlow Serving's batching is asked for?
+Holds requests to the limits of TensorFlow Serving's batching, where it is turned on.
 
 Requests are merged with or without it, see serving/inference/batching.py; the limits are what clients see of it.
 

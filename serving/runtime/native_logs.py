@@ -1,5 +1,5 @@
 """
-How does TensorFlow start without a page of notes about the processor and the graphics card?
+Starts TensorFlow without a page of notes about the processor and the graphics card.
 
 Its C++ code writes them to standard error whatever ``TF_CPP_MIN_LOG_LEVEL`` says. While it is imported, standard error
 is held back; afterwards everything that is no such note is written out.

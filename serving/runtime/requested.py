@@ -23,7 +23,7 @@ def decode_inputs(signature: Signature, protos: Mapping[str, Any]) -> dict[str, 
     The arrays in the ``TensorProto`` messages of a predict, by alias.
 
     Raises:
-        InvalidRequest: One of the signature's holds no tensor, or, what is told first, there are too few or too many.
+        InvalidRequest: There are too few or too many, which is checked first, or one of the signature's is no tensor.
     """
     inputs: dict[str, Array] = {}
     for alias, proto in protos.items():

@@ -52,7 +52,7 @@ class Servable:
         )
         """the tensors that go into and come out of each signature"""
         self.limits: BatchingLimits | None = None
-        """what batching asks of requests"""
+        """what batching requires of requests"""
         self.usage = Usage()
         self.operations = Operations(meta_graph.graph_def)
         self._analysis = Analysis(meta_graph.graph_def)
@@ -131,7 +131,7 @@ class Servable:
             self._free()
 
     def retire(self, free: Callable[[], None]) -> None:
-        """Call `free` once nobody uses this servable any more: now, or at the last `release`."""
+        """Call `free` once this servable is no longer used: now, or at the last `release`."""
         self._free = free
         if self._users == 0:
             free()

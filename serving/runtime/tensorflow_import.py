@@ -4,7 +4,7 @@ Imports TensorFlow's session without all of TensorFlow.
 ``import tensorflow`` brings Keras, the data pipeline and the distribution strategies; a server needs the session. With
 a bare module named ``tensorflow`` in place, whose ``__path__`` is the package's folder, the submodules that a server
 needs import in less than half the time. Only a process that does nothing but serve may do this: `prepare` is called by
-the command line and by nobody else. Where it does not work, TensorFlow is imported as usual.
+the command line alone. Where it does not work, TensorFlow is imported as usual.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 def set_environment() -> None:
     """
-    What TensorFlow shall read when it is imported; what the user has set stays.
+    Set what TensorFlow reads when it is imported; what the user has set stays.
 
     By default oneDNN takes part on processors with AVX-512 alone. It decides which operations are run as one, and so
-    the last digits of an answer, what infinities become, and which node an error names. A model shall answer the same
+    the last digits of an answer, what infinities become, and which node an error names. A model must answer the same
     on every x86-64 processor. Its memory comes from the system: with an allocator of its own, a run that asks for more
     than there is would hold up all others for ten seconds.
     """

@@ -1,5 +1,5 @@
 """
-Which graphs may be run for several requests at once?
+Proves which graphs may be run for several requests at once.
 
 Row i of every output must depend on row i of every input alone. That is proven, for each signature, from its
 operations, their attributes, axes and constant operands; what is not proven is not merged. `analysis` walks the graph,

@@ -2,7 +2,7 @@
 Proves that row i of every output depends on row i of every input alone, or says which operation stands in the way.
 
 The graph is run once with what is known of its tensors instead of tensors: see `values`. What no rule proves is
-coupled, and so is all that is made of it. Nothing here asks how likely it is that rows meet.
+coupled, and so is all that is made of it. How likely it is that rows meet does not matter here.
 
 A run may also fail where the requests in it would not, and then each of them runs by itself; but it must not succeed
 where one of them would have failed. So whatever is executed must be proven, whether its result is fetched or not,
@@ -33,7 +33,7 @@ _MAX_DEPTH = 40
 _CYCLIC = {"Merge", "RefMerge", "NextIteration", "RefNextIteration"}
 _NOT_SAID_TO_BE_STATEFUL = {"PyFuncStateless", "Batch", "Unbatch", "BatchFunction"}
 _SCALAR_WISE = set(elementwise.UNARY) | set(elementwise.BINARY) - elementwise.REFUSING_NUMBERS
-# What a rule stumbles over in a graph that was made by nobody's tools.
+# What a rule raises in a graph that none of TensorFlow's tools has made.
 _MALFORMED = (NotProven, ArithmeticError, LookupError, ValueError, TypeError, AttributeError)
 
 
@@ -65,7 +65,7 @@ class Analysis:
         return {fetch: scope.obstacle(_canonical(fetch)) if fetch else Origin(fetch, OUTPUT) for fetch in fetches}
 
     def _is_of_one_size(self, fed: str) -> bool:
-        """Does the graph say that this batch has one size? Then TensorFlow may make a constant of it."""
+        """Whether the graph says that this batch has one size; then TensorFlow may make a constant of it."""
         definition = self._nodes.get(_node(fed))
         if definition is None or "shape" not in definition.attr:
             return False
@@ -126,7 +126,7 @@ class Analysis:
         return Result(outputs, scope.refusal)
 
     def asserts(self, name: str, argument: int) -> bool:
-        """Does a function fail where this argument is false?"""
+        """Whether a function fails where this argument is false."""
         function = self._functions[name]
         condition = function.signature.input_arg[argument].name
         return any(node.op == "Assert" and node.input[0] == condition for node in function.node_def)
@@ -291,7 +291,7 @@ def _is_stateful(operation: str) -> bool:
 
 
 def _is_function_of_inputs(operation: str) -> bool:
-    """Is it sure to give the same for the same inputs? What calls functions is not, as these may be anything."""
+    """Whether it surely gives the same for the same inputs; what calls functions does not, as these may be anything."""
     if _is_stateful(operation) or operation in _NOT_SAID_TO_BE_STATEFUL:
         return False
     return not any("func" in attribute.type for attribute in _definition(operation).attr)

@@ -72,7 +72,7 @@ def number(size: Dim) -> int | None:
 
 
 def equal(one: Dim, other: Dim) -> bool:
-    """Are these always the same? Where the batch is a factor, in the same order too."""
+    """Whether these are always the same; where the batch is a factor, in the same order too."""
     if has_batch(one) or has_batch(other):
         return one == other
     return same_product(one, other)

@@ -19,7 +19,7 @@ class Functions(Protocol):
         """What a function makes of its arguments, as a list."""
 
     def asserts(self, name: str, argument: int) -> bool:
-        """Does a function fail where this argument is false?"""
+        """Whether a function fails where this argument is false."""
 
 
 Flow = Callable[[Functions, Node, Sequence[Value]], Result]
@@ -42,7 +42,7 @@ def _if(functions: Functions, node: Node, inputs: Sequence[Value]) -> Result:
 
 
 def _is_guard(functions: Functions, node: Node, condition: Value, otherwise: str) -> bool:
-    """Does it go on only where something holds for every row, and else fail? So TensorFlow writes its assertions."""
+    """Whether it fails unless something holds for every row, which is how TensorFlow writes its assertions."""
     if not (isinstance(condition, Coupled) and condition.holds_for_all):
         return False
     places = [place for place, name in enumerate(node.inputs[1:]) if name == node.inputs[0]]
@@ -97,7 +97,7 @@ def _check_fixed(condition: Value) -> None:
 
 
 class Stopped(NotProven):
-    """Another operation than the one that asks is why."""
+    """The reason is another operation than the one being looked at."""
 
     def __init__(self, origin: Origin) -> None:
         super().__init__()

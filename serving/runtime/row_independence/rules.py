@@ -1,5 +1,5 @@
 """
-What makes the rows of an operation's outputs independent of one another?
+The rules by which the rows of an operation's outputs are independent of one another.
 
 A rule takes a node and what is known of its inputs, and gives what is known of its outputs: a list, or one value for
 all of them. It raises `NotProven` where its attributes, axes or constant operands do not rule out that rows meet.

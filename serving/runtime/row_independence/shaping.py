@@ -1,4 +1,4 @@
-"""Operations that move elements, or tell how many there are."""
+"""Operations that move elements, or count them."""
 
 from __future__ import annotations
 

@@ -369,7 +369,7 @@ def length_of(value: Value) -> Dim:
 
 
 def is_scalar(value: Value) -> bool:
-    """Is it known to be one element, without any dimension?"""
+    """Whether it is known to be one element, without any dimension."""
     if isinstance(value, (Coupled, Sizes)):
         return value.is_scalar
     return isinstance(value, Fixed) and value.shape == ()
