@@ -20,7 +20,7 @@ from typing import Any
 
 from serving.protocol.errors import RepositoryError
 from serving.protocol.redaction import redacted_values
-from serving.repository.store import validate_model_name
+from serving.repository.names import validate_model_name
 
 START = "0" * 64
 """the hash that the first line carries in place of a line before it"""

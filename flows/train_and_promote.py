@@ -49,8 +49,8 @@ from flows.training.evaluation import evaluate as evaluate_saved_model
 from flows.training.inspection import inspect
 from serving.protocol.errors import DeadlineExceeded, IncompleteSavedModel, ServerUnavailable
 from serving.protocol.redaction import redacted
+from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, GoldenRows, Stamp
-from serving.repository.store import check_complete, digest
 
 log = logging.getLogger(__name__)
 

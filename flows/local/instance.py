@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted_values
-from serving.repository.store import write_atomically
+from serving.repository.files import write_atomically
 
 
 class AlreadyUp(HotswapError):

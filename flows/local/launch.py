@@ -20,7 +20,7 @@ from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
-from serving.repository.store import check_complete
+from serving.repository.saved_model_files import check_complete
 from serving.runtime.native_logs import without_start_up_notes
 
 if TYPE_CHECKING:

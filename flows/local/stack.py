@@ -31,8 +31,9 @@ from flows.machine.processes import STOP_SECONDS
 from flows.promotion.labels import STABLE
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
+from serving.repository.files import write_atomically
 from serving.repository.model_config import render
-from serving.repository.store import Repository, write_atomically
+from serving.repository.store import Repository
 
 STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
 """Nobody gets a version that is not verified without asking for it."""

@@ -20,7 +20,7 @@ from flows.promotion.attempt import attempt
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from serving.protocol.errors import FailedPrecondition, VersionNotFound
-from serving.repository.store import archive_name
+from serving.repository.names import archive_name
 
 if TYPE_CHECKING:
     from flows.registry.mlflow_registry import Registry

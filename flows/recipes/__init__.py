@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flows.user_code import RecipeFailed, of_recipe
 from serving.protocol.errors import HotswapError
-from serving.repository.store import validate_model_name
+from serving.repository.names import validate_model_name
 
 if TYPE_CHECKING:
     import keras

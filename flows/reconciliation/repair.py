@@ -19,8 +19,8 @@ from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
 from flows.settings import Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
+from serving.repository.saved_model_files import digest
 from serving.repository.stamp import STAMP_FILE, Stamp
-from serving.repository.store import digest
 
 log = logging.getLogger(__name__)
 

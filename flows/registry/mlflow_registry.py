@@ -28,8 +28,8 @@ from flows.registry.mlflow_errors import RegistryError
 from flows.training.dataset import Dataset, Rows
 from flows.training.evaluation import Evaluation
 from serving.protocol.redaction import redacted
+from serving.repository.saved_model_files import digest
 from serving.repository.stamp import GoldenRows
-from serving.repository.store import digest
 
 if TYPE_CHECKING:
     from flows.gate.sandbox import SandboxDecision

@@ -19,8 +19,9 @@ from flows.settings import Settings
 from serving.protocol.errors import IncompleteSavedModel, InvalidRequest
 from serving.protocol.redaction import redacted
 from serving.repository.model_config import parse
+from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE
-from serving.repository.store import Repository, check_complete, digest
+from serving.repository.store import Repository
 
 _NEARLY_FULL_BYTES = 1 << 30
 _NEARLY_FULL_SHARE = 0.02

@@ -11,7 +11,8 @@ from flows.promotion.labels import Labels
 from flows.registry.reader import read_run_tags, read_version_tags
 from flows.settings import Settings
 from serving.protocol.errors import VersionNotFound
-from serving.repository.store import Repository, digest
+from serving.repository.saved_model_files import digest
+from serving.repository.store import Repository
 
 _UNKNOWN = "not known"
 

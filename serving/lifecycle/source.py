@@ -24,7 +24,7 @@ from stat import S_ISDIR
 import watchfiles
 
 from serving.lifecycle.manager import AspiredVersion
-from serving.repository.store import variables_files
+from serving.repository.saved_model_files import variables_files
 from serving.repository.version_policy import All, VersionPolicy, aspired_versions, parse_version
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ A version appears and disappears by one `rename` on one file system. Everything 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -29,22 +28,25 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from serving.protocol.errors import HotswapError, IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
-from serving.repository.stamp import STAMP_FILE, Stamp
+from serving.protocol.errors import IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
+from serving.repository.files import (
+    copy_tree,
+    directory_names,
+    fsync,
+    fsync_tree,
+    remove_empty,
+    version_directories,
+    write_atomically,
+)
+from serving.repository.names import MODEL_NAME, validate_model_name
+from serving.repository.saved_model_files import check_complete, digest
+from serving.repository.stamp import Stamp
 
 log = logging.getLogger(__name__)
-
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SHARD = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
-
-
-class InvalidModelName(HotswapError):
-    """A model name is letters, digits, '.', '_' and '-', and starts with a letter or a digit."""
 
 
 class Repository:
@@ -57,26 +59,26 @@ class Repository:
 
     def models(self) -> list[str]:
         """The models that have a directory or a retired version, by name."""
-        names = _names(self.root) | _names(self.root / ".retired")
-        return sorted(name for name in names if _MODEL_NAME.fullmatch(name))
+        names = directory_names(self.root) | directory_names(self.root / ".retired")
+        return sorted(name for name in names if MODEL_NAME.fullmatch(name))
 
     def versions(self, model: str) -> list[int]:
         """The published versions, lowest first."""
-        return _numbers(self.base_path(model))
+        return version_directories(self.base_path(model))
 
     def retired(self, model: str) -> list[int]:
         """The versions that `restore` can bring back, lowest first."""
-        return _numbers(self.root / ".retired" / validate_model_name(model))
+        return version_directories(self.root / ".retired" / validate_model_name(model))
 
     def highest_version_seen(self, model: str) -> int:
         """The highest version number on disk, retired and half-staged ones included; 0 for none."""
-        return max([*self.versions(model), *self.retired(model), *_numbers(self._staging(model))], default=0)
+        return max([*self.versions(model), *self.retired(model), *version_directories(self._staging(model))], default=0)
 
     def archived(self, model: str) -> dict[int, Path]:
         """Where each version is that was archived with its whole model, lowest first."""
         found: dict[int, Path] = {}
         for archive in sorted(self._archives(model)):
-            found |= {version: archive / str(version) for version in _numbers(archive)}
+            found |= {version: archive / str(version) for version in version_directories(archive)}
         return dict(sorted(found.items()))
 
     def base_path(self, model: str) -> Path:
@@ -160,9 +162,9 @@ class Repository:
             with self._writing():
                 # Whoever staged here before held the lock and is gone.
                 shutil.rmtree(staged.parent, ignore_errors=True)
-                _copy_tree(source, staged)
+                copy_tree(source, staged)
                 stamp.write(staged)
-                _fsync_tree(staged)
+                fsync_tree(staged)
             if (copied := digest(staged)) != (wanted := digest(source)):
                 raise IncompleteSavedModel(
                     f"The copy in {staged} has digest {copied}, its source {source} has {wanted}"
@@ -182,7 +184,7 @@ class Repository:
         if version in self.versions(model) or version in self.retired(model):
             raise VersionExists(f"Version {version} of {model!r} exists already: version numbers are never used twice")
         path = self._move(staged, self.path(model, version))
-        _remove_empty(staged.parent)
+        remove_empty(staged.parent)
         log.info("version published model=%s version=%d", model, version)
         return path
 
@@ -239,7 +241,7 @@ class Repository:
                 (self.base_path(model), "others"),
                 (self.root / ".retired" / model, "others_retired"),
             ):
-                _remove_empty(directory)
+                remove_empty(directory)
                 if directory.exists():
                     directory.rename(archive / kept)
         log.info("model archived model=%s archive=%s", model, archive)
@@ -252,7 +254,7 @@ class Repository:
     def _archives(self, model: str) -> list[Path]:
         name = re.compile(rf"{re.escape(validate_model_name(model))}-\d{{8}}T\d{{6}}")
         root = self.root / ".removed"
-        return [root / each for each in _names(root) if name.fullmatch(each)]
+        return [root / each for each in directory_names(root) if name.fullmatch(each)]
 
     def check_files(self, model: str, version: int) -> None:
         """
@@ -326,8 +328,8 @@ class Repository:
             if target.exists():
                 raise VersionExists(f"{target} exists already")
             source.rename(target)
-            _fsync(target.parent)
-            _fsync(source.parent)
+            fsync(target.parent)
+            fsync(source.parent)
         return target
 
     @contextmanager
@@ -336,125 +338,6 @@ class Repository:
             yield
         except OSError as exc:
             raise RepositoryError(_explain(self.root, exc)) from exc
-
-
-def validate_model_name(name: str) -> str:
-    """
-    `name`, when it can be a model's directory and address.
-
-    Raises:
-        InvalidModelName: It cannot.
-    """
-    if not _MODEL_NAME.fullmatch(name):
-        raise InvalidModelName(
-            f"{name!r} cannot be a model's name: use letters, digits, '.', '_' and '-', the first a letter or a digit"
-        )
-    return name
-
-
-def archive_name(model: str) -> str:
-    """What the archive of a model is called that is removed now."""
-    return f"{validate_model_name(model)}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-
-
-def digest(path: Path) -> str:
-    """
-    SHA-256 of a SavedModel: over its sorted paths and file hashes, leaving out the stamp that publish writes.
-
-    The same as ``find * -type f ! -path assets.extra/hotswap.json | LC_ALL=C sort | xargs sha256sum | sha256sum``.
-    """
-    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    files.pop(STAMP_FILE.as_posix(), None)
-    whole = hashlib.sha256()
-    for name in sorted(files, key=str.encode):
-        with files[name].open("rb") as file:
-            whole.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n".encode())
-    return whole.hexdigest()
-
-
-def check_complete(path: Path) -> None:
-    """
-    Raises:
-        IncompleteSavedModel: A file that every SavedModel has is missing from `path`, or is empty.
-    """
-    if not path.is_dir():
-        raise IncompleteSavedModel(f"{path} is not a directory with a SavedModel")
-    has_text = (path / "saved_model.pbtxt").is_file() and not (path / "saved_model.pb").exists()
-    for name in ("saved_model.pbtxt" if has_text else "saved_model.pb", *variables_files(path)):
-        if not (path / name).is_file() or not (path / name).stat().st_size:
-            raise IncompleteSavedModel(f"{path} is not a complete SavedModel: {name} is missing or empty")
-
-
-def variables_files(path: Path) -> list[str]:
-    """The files that the variables of a SavedModel consist of, by the names of those that are there."""
-    variables = path / "variables"
-    if not variables.is_dir():
-        return []
-    counts = {int(match[1]) for each in variables.iterdir() if (match := _SHARD.fullmatch(each.name))} or {1}
-    shards = [f"variables/variables.data-{i:05d}-of-{count:05d}" for count in counts for i in range(count)]
-    return ["variables/variables.index", *shards]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` so that it holds the old text or the new, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105  (a str from mkstemp)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
-        raise
-    _fsync(path.parent)
-
-
-def _names(directory: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(directory) if entry.is_dir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-
-
-def _numbers(directory: Path) -> list[int]:
-    # int() alone would take '1_000', '+7' and other scripts' digits; we only ever write plain ones.
-    names = (name for name in _names(directory) if name.isascii() and name.isdecimal())
-    return sorted(int(name) for name in names if name == str(int(name)))
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    # shutil.copytree would continue after the first error and collect them all.
-    target.mkdir(parents=True)
-    for path in sorted(source.rglob("*")):
-        copy = target / path.relative_to(source)
-        if path.is_dir():
-            copy.mkdir()
-        else:
-            shutil.copyfile(path, copy)
-
-
-def _fsync_tree(root: Path) -> None:
-    for directory, _, files in os.walk(root, topdown=False):
-        for name in files:
-            _fsync(Path(directory, name))
-        _fsync(Path(directory))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_empty(directory: Path) -> None:
-    with suppress(OSError):
-        directory.rmdir()
 
 
 def _explain(root: Path, exc: OSError) -> str:

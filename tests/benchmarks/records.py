@@ -16,8 +16,9 @@ from pathlib import Path
 from flows.journal import START, next_record
 from flows.settings import Settings, apply_environment
 from serving.repository.model_config import ModelEntry, render
+from serving.repository.saved_model_files import digest
 from serving.repository.stamp import Stamp
-from serving.repository.store import Repository, digest
+from serving.repository.store import Repository
 from serving.repository.version_policy import All
 from tests.benchmarks.report import Measurement
 from tests.conftest import build_tiny_model

@@ -25,7 +25,8 @@ from flows.reconciliation.repair import repair
 from flows.reports.status import VersionRow, status
 from flows.settings import Settings, apply_environment
 from serving.protocol.errors import HotswapError
-from serving.repository.store import Repository, digest
+from serving.repository.saved_model_files import digest
+from serving.repository.store import Repository
 from tests.conftest import wait_available
 from tests.faults.server_process import PROJECT
 from tests.pipelines import examine_without_server

@@ -13,7 +13,7 @@ from flows.promotion.retirement import retire
 from flows.promotion.rollback import rollback
 from flows.reconciliation.findings import find
 from flows.reports.doctor import examine
-from serving.repository.store import check_complete, digest
+from serving.repository.saved_model_files import check_complete, digest
 from tests.faults.bystander import ROW, Bystander
 from tests.faults.points import bake, command, finish, killed_at, promote, start
 from tests.pipelines import Pipeline, answered, change_golden_answer

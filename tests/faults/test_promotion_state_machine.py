@@ -33,7 +33,7 @@ from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
 from serving.repository.model_config import ModelEntry
-from serving.repository.store import check_complete, digest
+from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.version_policy import All
 from tests.pipelines import ROWS, Pipeline
 

@@ -17,8 +17,8 @@ from flows.promotion.labelling import set_label
 from flows.promotion.retention import tidy
 from flows.reports.doctor import examine
 from serving.protocol.errors import ServingError
+from serving.repository.files import write_atomically
 from serving.repository.model_config import ModelEntry
-from serving.repository.store import write_atomically
 from tests.pipelines import Pipeline, examine_without_server
 
 

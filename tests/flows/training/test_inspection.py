@@ -10,7 +10,7 @@ import pytest
 
 from flows.training.inspection import UNSAFE_OPS, inspect
 from serving.protocol.errors import IncompleteSavedModel
-from serving.repository.store import check_complete
+from serving.repository.saved_model_files import check_complete
 from tests.conformance.cases import MODELS
 
 

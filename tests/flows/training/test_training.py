@@ -22,7 +22,8 @@ from flows.promotion import labelling
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import Labels
 from flows.settings import Settings, apply_environment
-from serving.repository.store import Repository, digest
+from serving.repository.saved_model_files import digest
+from serving.repository.store import Repository
 
 pytestmark = pytest.mark.xdist_group("training")  # one worker trains, once for all of these
 

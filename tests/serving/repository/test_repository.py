@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from serving.protocol.errors import HotswapError, IncompleteSavedModel, RepositoryError, VersionExists, VersionNotFound
+from serving.repository.names import validate_model_name
+from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, Stamp
-from serving.repository.store import Repository, check_complete, digest, validate_model_name
+from serving.repository.store import Repository
 
 PROJECT = Path(__file__).parents[3]
 
