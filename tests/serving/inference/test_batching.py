@@ -13,7 +13,6 @@ from serving.inference.batching import Merger
 from serving.inference.monitoring import Metrics
 from serving.protocol.errors import GraphError, InvalidRequest
 from serving.protocol.tensors import Array
-from serving.runtime.call import Call
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
 from tests.conftest import TinyModel

@@ -8,7 +8,7 @@ from functools import partial
 from serving.inference.batching import Merger
 from serving.inference.monitoring import Metrics
 from serving.protocol.tensors import Array
-from serving.runtime.servable import Call
+from serving.runtime.call import Call
 
 
 def run_together(
