@@ -1,10 +1,9 @@
 """
-How does one connection speak HTTP/1.1?
+Speaks HTTP/1.1 on each connection.
 
 httptools parses what arrives; the requests of a connection are answered one after the other, in their order. Between
-the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. A client mostly
-sends the same head again and again, so a head that was parsed before is known byte for byte, and not parsed again. What
-a client may send, and how long it may take, is bounded by `HttpLimits`.
+the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. What a client may
+send, and how long it may take, is bounded by `HttpLimits`.
 """
 
 from __future__ import annotations
@@ -33,12 +32,8 @@ _LINGER_SECONDS = 5.0
 _QUIET_SECONDS = 0.25
 _SWEEP_SECONDS = 1.0
 _DRAIN_STEP_SECONDS = 0.02
-_HEAD_END = b"\r\n\r\n"
-_MAX_KNOWN_HEAD = 2048
-_MAX_KNOWN_HEADS = 256
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _METHOD = re.compile(rb"([A-Za-z]+) (?P<relative>[\w%.-]+(/[\w%.:/-]*)?(\?\S*)? HTTP/1\.)?")
-_HEADERS_FOR_THE_PARSER = {b"expect", b"transfer-encoding", b"upgrade"}
 _METHODS_WITH_BODY = {b"POST", b"PUT", b"PATCH"}
 _STATUS_LINES = {int(status): f"{status} {status.phrase}".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"499 Client Closed Request"
@@ -59,7 +54,7 @@ class HttpLimits:
 @dataclass(frozen=True, slots=True)
 class Head:
     """
-    What a request says before its body; the requests of a client often share one.
+    What a request says before its body.
 
     `target` is what stands in the request line, header names are in lower case.
     """
@@ -105,8 +100,6 @@ class HttpServer:
         self.connections: set[HttpConnection] = set()
         self.draining = False
         self.buffered_bytes = 0
-        self.known_heads: dict[tuple[bytes, int], Head] = {}
-        """what was parsed before, by the bytes of the head and how many there are of the body"""
         self.loop = asyncio.get_running_loop()
         self._listening: asyncio.Server | None = None
         self._sweep()
@@ -141,17 +134,6 @@ class HttpServer:
             connection.transport.abort()
         self._timer.cancel()
 
-    def remember(self, data: bytes, head: Head, body: bytes) -> None:
-        """Know the head of this request from now on, if `data` is nothing but this request."""
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end > _MAX_KNOWN_HEAD or data[end:] != body or not head.keep_alive:
-            return
-        if any(name in _HEADERS_FOR_THE_PARSER for name, _ in head.headers):
-            return
-        if len(self.known_heads) >= _MAX_KNOWN_HEADS:
-            self.known_heads.clear()
-        self.known_heads[data[:end], len(body)] = head
-
     def _sweep(self) -> None:
         """Once a second: what time it is, and who has taken too long."""
         self.now = self.loop.time()
@@ -185,8 +167,6 @@ class HttpConnection(asyncio.Protocol):
         self._is_write_paused = False
         self._unsent_bytes = 0
         self._received_bytes = 0
-        self._first_data = b""
-        """what arrived with the beginning of this message"""
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body_parts: list[bytes] = []
@@ -206,26 +186,15 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._read_closed:
             return
-        server = self._server
-        if not self._is_receiving:
-            self._first_data = data
-            end = data.find(_HEAD_END) + len(_HEAD_END)
-            body_bytes = len(data) - end
-            head = server.known_heads.get((data[:end], body_bytes))
-            if head is not None and server.buffered_bytes + body_bytes <= server.limits.buffered_bytes:
-                server.buffered_bytes += body_bytes
-                self.since = server.now
-                self._take(head, data[end:])
-                return
         if self._is_in_head:
             self._received_bytes += len(data)
         else:
-            self.since = server.now
+            self.since = self._server.now
         try:
             self._parse(data)
         except httptools.HttpParserError:
             self._refuse(_status_of_unreadable(data))
-        if self._is_in_head and self._received_bytes > server.limits.head_bytes:
+        if self._is_in_head and self._received_bytes > self._server.limits.head_bytes:
             self._refuse_head()
 
     def eof_received(self) -> bool:
@@ -301,8 +270,6 @@ class HttpConnection(asyncio.Protocol):
         method, is_old = parser.get_method().decode(), parser.get_http_version() == "1.0"
         encoding = next((value for name, value in self._headers if name == b"content-encoding"), b"")
         head = Head(method, self._target, self._headers, parser.should_keep_alive(), is_old, encoding)
-        self._server.remember(self._first_data, head, body)
-        self._first_data = b""
         self._take(head, body)
 
     def _take(self, head: Head, body: bytes) -> None:

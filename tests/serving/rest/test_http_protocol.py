@@ -170,8 +170,8 @@ def one_by_one(client: Client, *requests: bytes) -> list[Answer]:
     return answers
 
 
-def test_a_head_that_is_sent_again_means_what_it_meant(client: Client) -> None:
-    """However much of its body comes with it, and whatever comes behind; a head that differs means something else."""
+def test_requests_of_one_connection_are_told_apart(client: Client) -> None:
+    """However much of a body comes with its head, and whatever comes behind."""
     answers = one_by_one(client, post(1.0), post(2.0), GET_HEALTH, post(3.0), GET_HEALTH, post(4.0, "X-Other: 1"))
     assert [answer.value for answer in answers if answer.body != b"ok\n"] == [2.0, 3.0, 4.0, 5.0]
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -184,24 +184,8 @@ def test_a_head_that_is_sent_again_means_what_it_meant(client: Client) -> None:
     assert refused.status == 404
 
 
-@pytest.mark.parametrize(
-    ("request_", "statuses"),
-    [
-        (head("Content-Length: 2", "Expect: 100-continue") + b"{}", [100, 400]),
-        (head("Transfer-Encoding: chunked") + b"0\r\n\r\n", [400]),
-        (head("Content-Length: 2", "Upgrade: h2c", "Connection: Upgrade") + b"{}", [400]),
-    ],
-    ids=["expect", "chunked", "upgrade"],
-)
-def test_a_head_that_the_parser_must_see_is_parsed_again(client: Client, request_: bytes, statuses: list[int]) -> None:
-    """It means more than what can be remembered of it."""
-    for _ in range(3):
-        client.send(request_)
-        assert [client.answer().status for _ in statuses] == statuses
-
-
 def test_a_connection_that_is_to_end_ends_whatever_was_sent_before(client: Client) -> None:
-    """What follows the last request is not read, though its head is well known."""
+    """What follows the last request is not read."""
     last = post(2.0, "Connection: close")
     one_by_one(client, post(1.0), post(1.0))
     client.send(last)
