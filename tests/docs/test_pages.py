@@ -71,6 +71,17 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
     assert [path for path in named if not (PROJECT / path).exists()] == []
 
 
+def test_every_room_has_a_sentence() -> None:
+    """The table of rooms names every package of the code."""
+    named = re.findall(r"`((?:clients|flows|serving)[\w/]*)`", (PROJECT / "CONTRIBUTING.md").read_text("utf-8"))
+    rooms = {
+        str(path.parent.relative_to(PROJECT))
+        for room in ("flows", "serving")
+        for path in PROJECT.glob(f"{room}/*/__init__.py")
+    }
+    assert rooms | {"clients"} <= set(named)
+
+
 def test_every_target_of_make_has_a_line_of_help() -> None:
     """``make`` alone lists every target with what it does."""
     listed = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
