@@ -29,7 +29,7 @@ from flows.gate.sandbox_answers import Candidate, chosen_rows
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_records import followed, keep_markdown, keep_table, without_secrets
-from flows.promotion import promotion, recovery, retention
+from flows.promotion import promotion, recovery, retention, verification
 from flows.promotion.bake import bake as bake_version
 from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
@@ -37,7 +37,6 @@ from flows.promotion.labels import STABLE
 from flows.promotion.undo import kept_on_failure, undone_on_failure
 from flows.promotion.unlabelled import warn_unless_stable
 from flows.promotion.verification import Verified
-from flows.promotion.verification import verify as verify_version
 from flows.recipes import Recipe, Thresholds, find_recipe
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.mlflow_registry import FLOW_RUN, Registered, Registry
@@ -578,7 +577,7 @@ def publish(deployment: Deployment, registered: Registered, stamp: Stamp) -> Pat
 @without_secrets
 def verify(deployment: Deployment, version: int) -> Verified:
     """Wait until the version answers by number, and as it was judged."""
-    return verify_version(deployment, version)
+    return verification.verify(deployment, version)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1, retry_condition_fn=_server_was_away)

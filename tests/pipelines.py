@@ -13,12 +13,11 @@ import numpy as np
 
 from clients import GrpcClient, RestClient
 from flows.journal import Journal
-from flows.promotion import promotion
+from flows.promotion import promotion, verification
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.promotion.recovery import recover
 from flows.promotion.undo import kept_on_failure, undone_on_failure
-from flows.promotion.verification import verify
 from flows.reconciliation.findings import Finding
 from flows.reconciliation.repair import Repair, repair
 from flows.registry.mlflow_registry import Registered, Registry
@@ -38,7 +37,7 @@ def go_live(deployment: Deployment, registered: Registered, stamp: Stamp, label:
     version = registered.version
     with undone_on_failure(deployment, version):
         promotion.publish(deployment, version, registered.saved_model, stamp)
-        verify(deployment, version)
+        verification.verify(deployment, version)
         promotion.assign_label(deployment, version, label)
 
 
@@ -46,7 +45,7 @@ def make_stable(deployment: Deployment, version: int) -> None:
     """Verify a published version and make it the stable one; the model's lock is held."""
     with kept_on_failure(deployment, version, "a run"):
         promotion.check_promotable(deployment, version)
-        verify(deployment, version)
+        verification.verify(deployment, version)
         promotion.make_stable(deployment, version, "a run")
 
 

@@ -23,17 +23,16 @@ class Change:
     dry_run: bool = False
     """whether this is only what would change"""
 
-
-def record(deployment: Deployment, change: Change, why: str | None = None) -> None:
-    """Append `change` to the journal, with the run and the digest of its version."""
-    stamp = deployment.stamp(change.version)
-    deployment.journal.append(
-        change.action,
-        version=change.version,
-        label=change.label,
-        previous=change.previous,
-        retired=list(change.retired) or None,
-        run_id=stamp.run_id,
-        digest=stamp.digest,
-        why=why,
-    )
+    def record(self, deployment: Deployment, why: str | None = None) -> None:
+        """Append it to the journal, with the run and the digest of its version."""
+        stamp = deployment.stamp(self.version)
+        deployment.journal.append(
+            self.action,
+            version=self.version,
+            label=self.label,
+            previous=self.previous,
+            retired=list(self.retired) or None,
+            run_id=stamp.run_id,
+            digest=stamp.digest,
+            why=why,
+        )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from flows.promotion import aliases
 from flows.promotion.attempt import attempt
-from flows.promotion.change import Change, record
+from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, Protected, validate_label
 from flows.promotion.unlabelled import warn_unless_stable
@@ -37,7 +37,7 @@ def set_label(deployment: Deployment, label: str, version: int, reason: str | No
             change = move(deployment, label, version)
             aliases.point(deployment, label, version)
             deployment.registry.mark_present(deployment.model)
-            record(deployment, change, reason)
+            change.record(deployment, reason)
     warn_unless_stable(deployment)
     return change
 
@@ -66,7 +66,7 @@ def remove_label(deployment: Deployment, label: str, dry_run: bool = False, reas
             server = apply(deployment, labels)
             aliases.take_away(deployment.registry, model, (label,))
             change = Change("unlabel", model, version, label, version, server=server)
-            record(deployment, change, reason)
+            change.record(deployment, reason)
     return change
 
 

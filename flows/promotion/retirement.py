@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flows.promotion import aliases, labelling
-from flows.promotion.change import Change, record
+from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import Protected
 from flows.promotion.unlabelled import warn_unless_stable
@@ -41,7 +41,7 @@ def retire(
         deployment.repository.retire(model, version)
         server = deployment.servers.each_running(lambda server: server.wait_gone(model, [version]))
         change = Change("retire", model, version, retired=(version,), server=server)
-        record(deployment, change, force or reason)
+        change.record(deployment, force or reason)
     return change
 
 
@@ -64,7 +64,7 @@ def restore(deployment: Deployment, version: int, reason: str | None = None) -> 
             repository.retire(model, version)
             raise
         change = Change("restore", model, version, server=server)
-        record(deployment, change, reason)
+        change.record(deployment, reason)
     warn_unless_stable(deployment)
     return change
 

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from flows.journal import Entry
-from flows.promotion import aliases, history, labelling
-from flows.promotion.change import Change, record
+from flows.promotion import aliases, history, labelling, verification
+from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, Protected
 from flows.promotion.undo import PromotionUndone
 from flows.promotion.unlabelled import warn_unless_stable
-from flows.promotion.verification import verify
 from serving.protocol.errors import HotswapError, VersionNotFound
 
 log = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ def _carry_out(deployment: Deployment, planned: Change, reason: str | None) -> C
     target = planned.version
     with _published(deployment, target):
         deployment.repository.check_files(deployment.model, target)
-        verify(deployment, target)
+        verification.verify(deployment, target)
         announce(deployment, target, planned.previous, planned.retired, reason)
         moved = labelling.move(deployment, STABLE, target)
     change = replace(planned, server=moved.server, dry_run=False)
@@ -173,7 +172,7 @@ def _retire_newer(deployment: Deployment, change: Change, reason: str | None) ->
     for version in sorted({*change.retired}.intersection(deployment.versions)):
         deployment.repository.retire(model, version)
     deployment.servers.each_running(lambda server: server.wait_gone(model, list(change.retired)))
-    record(deployment, change, reason)
+    change.record(deployment, reason)
     _sync_registry(deployment, change)
 
 

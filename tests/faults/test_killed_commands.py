@@ -19,7 +19,7 @@ from tests.faults.points import bake, command, finish, killed_at, promote, start
 from tests.pipelines import Pipeline, answered, change_golden_answer
 
 REPOSITORY = "serving.repository.store:Repository"
-JOURNALED = "flows.promotion.change:record"
+JOURNALED = "flows.promotion.change:Change.record"
 WRITE_LABELS = "flows.promotion.labels:Labels.write"
 ROLLBACK_POINTS = {
     "verified": "after flows.promotion.verification:verify",
