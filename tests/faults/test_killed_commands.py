@@ -94,7 +94,7 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param("before serving.repository.store:_fsync_tree", 1, 1, id="half-staged"),
+        pytest.param("before serving.repository.store:fsync_tree", 1, 1, id="half-staged"),
         pytest.param(f"after {REPOSITORY}.stage", 1, 1, id="staged"),
         pytest.param(f"before {REPOSITORY}.publish", 1, 1, id="announced"),
         pytest.param(f"after {REPOSITORY}.publish", 1, 1, id="published"),
