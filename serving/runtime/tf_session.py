@@ -1,10 +1,10 @@
 """
 Runs a graph in TensorFlow, and is the only place that knows TensorFlow's private parts.
 
-A session callable (``TF_SessionRunCallable`` of TensorFlow's C API) runs a small graph in about 25 µs, an eager
-signature function in 150 µs. The graph is imported through the C API as well: ``importer.import_graph_def`` makes
-Python objects for all nodes and functions too, which takes longer than the rest, while requests wait for Python's lock.
-pyproject.toml pins the TensorFlow whose parts these are; tests/serving/runtime/test_tf_session.py names them all.
+A session callable runs a small graph in about 25 µs, an eager signature function in 150 µs. The graph is imported
+through TensorFlow's C API: ``importer.import_graph_def`` makes Python objects for all nodes and functions too, which
+takes longer than the rest, while requests wait for Python's lock. pyproject.toml pins the TensorFlow whose parts these
+are; tests/serving/runtime/test_tf_session.py names them all.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Session:
         options.run_options.inter_op_thread_pool = threads
         options.run_options.timeout_in_ms = timeout_milliseconds
         with _translated():
-            run_callable = self.native(_make_callable, self._session, options)
+            run_callable = self.native(self._session._make_callable_from_options, options)
         if len(distinct) == len(fetches):
             return partial(_run, run_callable)
         positions = [distinct.index(name) for name in fetches]
@@ -97,7 +97,7 @@ class Session:
         """
         options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
         with _translated():
-            self.native(_run_once, self._session, options, list(feeds.values()))
+            self.native(self._session._make_callable_from_options(options), *feeds.values())
 
     def close(self) -> None:
         """Give the memory back."""
@@ -169,23 +169,9 @@ def _import(graph: Any, meta_graph: Any) -> None:
     c_api.TF_DeleteImportGraphDefResults(results)
 
 
-def _make_callable(session: Any, options: Any) -> Callable[..., list[Any]]:
-    session._extend_graph()  # it takes the nodes only now
-    content = c_api.TF_NewBufferFromString(options.SerializeToString())
-    try:
-        handle = c_api.TF_SessionMakeCallable(session._session, content)
-    finally:
-        c_api.TF_DeleteBuffer(content)
-    return partial(c_api.TF_SessionRunCallable, session._session, handle)
-
-
-def _run_once(session: Any, options: Any, arrays: Sequence[Array]) -> None:
-    session._make_callable_from_options(options)(*arrays)
-
-
 def _run(run_callable: Callable[..., list[Any]], arrays: Sequence[Array]) -> list[Array]:
     try:
-        results = run_callable(arrays, None)
+        results = run_callable(*arrays)
     except errors_impl.OpError as exc:
         raise _graph_error(exc) from exc
     except (TypeError, ValueError, RuntimeError) as exc:

@@ -11,8 +11,8 @@ import pytest
 
 PRIVATE_PARTS = {
     "runs a graph": (
-        "tensorflow.python.client.pywrap_tf_session",
-        ["TF_SessionMakeCallable", "TF_SessionRunCallable", "TF_NewBufferFromString", "TF_DeleteBuffer"],
+        "tensorflow.python.client.session",
+        ["Session", "BaseSession._make_callable_from_options", "BaseSession._Callable.__call__"],
     ),
     "imports a graph": (
         "tensorflow.python.client.pywrap_tf_session",
@@ -20,13 +20,11 @@ PRIVATE_PARTS = {
             "TF_GraphImportGraphDefWithResults",
             "TF_ImportGraphDefOptionsSetUniquifyNames",
             "TF_DeleteImportGraphDefResults",
+            "TF_NewBufferFromString",
+            "TF_DeleteBuffer",
         ],
     ),
     "loads libraries of operations": ("tensorflow.python.client.pywrap_tf_session", ["TF_LoadLibrary"]),
-    "holds a session": (
-        "tensorflow.python.client.session",
-        ["Session", "BaseSession._extend_graph", "BaseSession._make_callable_from_options"],
-    ),
     "leaves out default attributes": ("tensorflow.python.framework.importer", ["_RemoveDefaultAttrs"]),
     "says how to import": ("tensorflow.python.framework.c_api_util", ["ScopedTFImportGraphDefOptions"]),
     "frees a graph": ("tensorflow.python.framework.ops", ["Graph", "Graph._c_graph", "dismantle_graph"]),
