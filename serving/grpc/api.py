@@ -191,7 +191,7 @@ class _PredictionService:
                 quick.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", trailer)
             else:
                 quick.succeed(response, trailer)
-                metrics.answers.append((model, "Predict", "GRPC", time.perf_counter() - started))
+                metrics.count_answer(model, "Predict", "GRPC", time.perf_counter() - started)
 
         self._data_plane.submit(call, arrays, done)
         return True
@@ -376,7 +376,6 @@ def _cut(text: str) -> str:
     return content[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
 
 
-@lru_cache(1024)
 def _trailer(version: int) -> tuple[tuple[str, str], ...]:
     return (("model-version", str(version)),)
 
@@ -432,13 +431,10 @@ def _named_spec(request: Any) -> ModelSpec:
 def _spec(proto: Any) -> ModelSpec:
     choice = proto.WhichOneof("version_choice")
     if choice == "version":
-        return _model_spec(proto.name, proto.version.value)
+        return ModelSpec(proto.name, proto.version.value)
     if choice == "version_label":
-        return _model_spec(proto.name, None, proto.version_label)
-    return _model_spec(proto.name)
-
-
-_model_spec = lru_cache(ModelSpec)
+        return ModelSpec(proto.name, None, proto.version_label)
+    return ModelSpec(proto.name)
 
 
 def _fill_spec(spec: Any, servable: Servable, signature_name: str) -> None:

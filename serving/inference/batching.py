@@ -48,8 +48,7 @@ class Merger:
     Runs calls for one event loop, merging those of one turn.
 
     The first call of a turn runs at once if the turn before had no other: it is likely to be alone again. What comes
-    after it waits for the end of the turn. Nothing needs to be known of turns while all calls come from one caller who
-    asks again when it has its answer.
+    after it waits for the end of the turn.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, metrics: Metrics, merge: bool = True) -> None:
@@ -61,7 +60,6 @@ class Merger:
         self._waiting: list[_Request] = []
         self._expects_one = False
         self._has_run_one = False
-        self._last_caller: object = None
 
     def submit(
         self,
@@ -69,7 +67,6 @@ class Merger:
         arrays: list[Array],
         done: Done,
         api: str = "Predict",
-        caller: object = None,
     ) -> None:
         """
         Run `call` in this turn of the loop; the servable is kept until the run has ended.
@@ -78,13 +75,11 @@ class Merger:
 
         Args:
             api: Which kind of inference the metrics count this as.
-            caller: Who waits for the answer before it asks again; None if that is not known.
         """
         started = time.perf_counter()
         call.servable.usage.requests += 1
-        runs_at_once = caller is not None and caller == self._last_caller
-        self._last_caller = caller
-        if not (runs_at_once or self._waiting or self._has_run_one):
+        runs_at_once = False
+        if not (self._waiting or self._has_run_one):
             self._loop.call_soon(self._end_turn)
             runs_at_once = self._has_run_one = self._expects_one
         if runs_at_once and call.is_short(arrays):
@@ -97,9 +92,8 @@ class Merger:
             else:
                 seconds = time.perf_counter() - started
                 done(outputs)
-                # The answer has been sent: nobody waits while it is noted.
                 call.measured(arrays, seconds)
-                self._metrics.note_run(call.servable.usage, call.servable.model, api, seconds)
+                self._metrics.count_run(call.servable.usage, call.servable.model, api, seconds)
             return
         call.servable.acquire()
         request = _Request(call, arrays, done, api, started)
@@ -137,7 +131,7 @@ class Merger:
             servable.usage.errors += isinstance(result, Exception)
             request.done(result)
             if not isinstance(result, Exception):
-                self._metrics.note_run(servable.usage, servable.model, request.api, seconds)
+                self._metrics.count_run(servable.usage, servable.model, request.api, seconds)
 
 
 def _groups(waiting: Sequence[_Request]) -> list[list[_Request]]:

@@ -79,7 +79,6 @@ class DataPlane:
         done: Done,
         api: str = "Predict",
         timeout_seconds: float | None = None,
-        caller: object = None,
     ) -> None:
         """
         Run what `bind` gave, together with what else arrives in this turn of the loop.
@@ -89,13 +88,12 @@ class DataPlane:
                 ``call.outputs``, or with the error; must not raise.
             api: Which kind of inference the metrics count this as.
             timeout_seconds: After which `done` gets `DeadlineExceeded` from a run that is not short.
-            caller: Who waits for the answer before it asks again; None if that is not known.
         """
         if timeout_seconds is not None and not call.is_short(arrays):
             done = self._within(timeout_seconds, done)
         limits = call.servable.limits
         if limits is None or not call.is_declared:
-            self._merger.submit(call, arrays, done, api, caller)
+            self._merger.submit(call, arrays, done, api)
             return
         padded = limits.padded(arrays) if arrays else arrays
         if arrays:
@@ -104,7 +102,7 @@ class DataPlane:
         def check(result: Result) -> None:
             done(result if isinstance(result, Exception) else limits.checked_outputs(arrays, padded, result))
 
-        self._merger.submit(call, padded, check, api, caller)
+        self._merger.submit(call, padded, check, api)
 
     async def run(
         self,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from serving.inference.merging import Merging
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-_MAX_NOTES = 256
 MAX_REFUSED = 1000
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
 
@@ -68,17 +67,9 @@ def read_metrics_path(config_file: Path) -> str | None:
 
 
 class Metrics:
-    """
-    The counters and histograms of one server.
-
-    What happens all the time is only noted, and counted when many notes have come together or somebody looks. One right
-    after a run of TensorFlow, which empties the processor's caches, takes several times as long as each of many.
-    """
+    """The counters and histograms of one server."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[str, str, str, float]] = []
-        """notes of what `count_answer` is to count"""
-        self._runs: list[tuple[Usage, str, str, float]] = []
         self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in COUNTERS}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
             name: defaultdict(Histogram) for name in HISTOGRAMS
@@ -118,25 +109,13 @@ class Metrics:
         self._counters["model_warmup_records_read"][path, status] += records
         self._histograms["model_warmup_latency"][path, status].observe(seconds * 1e6)
 
-    def note_run(self, usage: Usage, model: str, api: str, seconds: float) -> None:
+    def count_run(self, usage: Usage, model: str, api: str, seconds: float) -> None:
         """One request to this model (``Predict``, ``Classify`` …) spent this long in the graph and waiting for it."""
-        self._runs.append((usage, model, api, seconds))
-        if len(self._runs) >= _MAX_NOTES:
-            self.count_notes()
-
-    def count_notes(self) -> None:
-        """Count what has been noted."""
-        for answer in self.answers:
-            self.count_answer(*answer)
-        for usage, model, api, seconds in self._runs:
-            usage.latency.observe(seconds * 1e6)
-            self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
-        self.answers.clear()
-        self._runs.clear()
+        usage.latency.observe(seconds * 1e6)
+        self._histograms["runtime_latency"][model, api, "TF1"].observe(seconds * 1e6)
 
     def counted(self, name: str) -> int:
         """What the counter ``/tensorflow/serving/…`` stands at, over all labels; 0 where there is none."""
-        self.count_notes()
         counts = self._counters.get(name.removeprefix("/tensorflow/serving/").replace("/", ":"), {})
         return sum(counts.values())
 
@@ -152,7 +131,6 @@ class Metrics:
             usages: By model and version.
             merging: By model and version, and by signature, whether requests that arrive together run as one.
         """
-        self.count_notes()
         by_version = {(model, str(version)): usage for (model, version), usage in usages.items()}
         self._counters["version_request_count"] = {key: usage.requests for key, usage in by_version.items()}
         self._counters["version_error_count"] = {key: usage.errors for key, usage in by_version.items()}

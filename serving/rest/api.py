@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -225,9 +224,9 @@ class RestApi:
             else:
                 respond(answer)
                 seconds = time.perf_counter() - started
-                self._data_plane.metrics.answers.append((route.name, route.verb, "REST", seconds))
+                self._data_plane.metrics.count_answer(route.name, route.verb, "REST", seconds)
 
-        self._data_plane.submit(call, arrays, done, caller=respond)
+        self._data_plane.submit(call, arrays, done)
         return None
 
     def _bound(self, route: _Route, content: bytes) -> tuple[Call, list[Array], bool]:
@@ -473,7 +472,6 @@ def _inferred(key: str, value: str, version: int) -> Response:
     return Response(_OK, body, JSON, _version_header(version))
 
 
-@lru_cache(1024)
 def _version_header(version: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"Model-Version", b"%d" % version),)
 

@@ -77,30 +77,6 @@ def test_who_comes_alone_is_answered_at_once(servable: Servable) -> None:
     asyncio.run(main())
 
 
-def test_a_caller_alone_is_answered_at_once(servable: Servable) -> None:
-    """Who asks again when it has its answer need not wait for a turn to end; with a second caller turns count again."""
-    call, one = servable.bind(servable.signatures["serving_default"], {"input": rows(1)})
-    while call.seconds == float("inf"):
-        call.measured(one, 1e-5)
-
-    async def main() -> None:
-        merger = Merger(asyncio.get_running_loop(), 2, Metrics())
-        results: list[object] = []
-        merger.submit(call, one, results.append, caller="a")
-        await asyncio.sleep(0)
-        for answered in (2, 3, 4):
-            merger.submit(call, one, results.append, caller="a")
-            assert (len(results), merger.runs) == (answered, answered)
-        for caller in "bcd":
-            merger.submit(call, one, results.append, caller=caller)
-        assert (len(results), merger.runs) == (5, 5)
-        await asyncio.sleep(0)
-        assert (len(results), merger.runs) == (7, 6)
-        merger.close()
-
-    asyncio.run(main())
-
-
 def test_a_bad_request_spoils_no_neighbour(servable: Servable) -> None:
     """A request that the graph refuses gets the graph's error; the others of its turn get their answers."""
     signature = servable.signatures["serving_default"]
