@@ -342,7 +342,7 @@ def _ports(server: Process, ports_file: Path) -> dict[str, int]:
     deadline = time.monotonic() + _START_SECONDS
     while not ports_file.exists():
         if server.ended or time.monotonic() > deadline:
-            raise DemoFailed(server.told("did not start"))
+            raise DemoFailed(server.failure_message("did not start"))
         time.sleep(0.05)
     ports: dict[str, int] = json.loads(ports_file.read_text())
     return ports

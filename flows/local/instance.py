@@ -1,8 +1,8 @@
 """
-Is `hotswap up` running here already?
+Lets only one `hotswap up` run in a home.
 
-A lock on a file says so, which the kernel frees with the process that holds it; the number of a process would not, as
-it is given to another one later. What a running `up` writes beside the lock is only for those who ask.
+It holds a lock on a file, which the kernel frees with the process; a process id would not do, as it is given to another
+process later. The file beside the lock describes the running `up`, for messages only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AlreadyUp(HotswapError):
 @contextmanager
 def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
     """
-    Be the only `hotswap up` of this home for the block; `facts` is what another one says about this one.
+    Be the only `hotswap up` of this home for the block; `facts` is what another one reports about this one.
 
     Yields:
         Whether the one before was killed, so that its processes may still be ending.

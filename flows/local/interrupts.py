@@ -1,5 +1,5 @@
 """
-Where may Ctrl-C fall?
+Defers Ctrl-C to where it does no harm.
 
 Python raises KeyboardInterrupt wherever the main thread is. Between taking a lock and the block that gives it back,
 that lock is held for ever: the next thread that hands Prefect a line of its log waits for it, and the command never
@@ -25,8 +25,8 @@ def defer_sigint() -> Iterator[None]:
     """
     For the block, Ctrl-C is raised where the main thread holds no lock that would stay locked, and in no finalizer.
 
-    A thread that is in such code for half a second waits there for something, and is interrupted. Where Ctrl-C is
-    ignored or handled otherwise, it stays so.
+    A main thread that stays in such code for half a second waits there for something, and is interrupted. Where Ctrl-C
+    is ignored or has another handler, nothing changes.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -1,4 +1,4 @@
-"""Can a process listen on its ports, and if not, who does?"""
+"""Checks that the ports are free, and names who listens where one is not."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def check_ports(settings: Settings, ports: Mapping[str, Mapping[str, int]], pati
     Open every port at once, so that two settings with the same one are found too.
 
     Args:
-        settings: The address, and where the model server is asked whose it is.
-        ports: By the name of each process, its ports by the setting that changes them.
+        settings: The address, and where a model server is asked for its repository.
+        ports: By the name of each process, its ports by the setting that changes each.
         patience_seconds: How long to wait for a port to become free.
 
     Raises:

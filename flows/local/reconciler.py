@@ -1,9 +1,10 @@
 """
-Who follows what was changed by hand while `hotswap up` runs?
+Follows what is changed by hand while `hotswap up` runs.
 
-This process looks every few seconds (``HOTSWAP_RECONCILE_SECONDS``). A turn that finds nothing reads a few small files
-and asks the server once; only a turn that repairs something is a Prefect run, where a Prefect server answers. What
-cannot be repaired is said once, on the terminal of `hotswap up`, and tried ever more rarely until something changes.
+This process compares all sides every few seconds (``HOTSWAP_RECONCILE_SECONDS``). A turn that finds nothing reads a few
+small files and asks the server once; only a turn that repairs something is a Prefect run, where a Prefect server
+answers. What cannot be repaired is announced once, on the terminal of `hotswap up`, and tried less and less often until
+something changes.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _MAX_PAUSE_SECONDS = 300.0
 
 @dataclass
 class _Model:
-    """What earlier turns came to."""
+    """The results of earlier turns."""
 
     found: Sequence[Finding] = ()
-    """in the turn before"""
+    """by the turn before"""
     remaining: Sequence[Finding] | None = None
     """after the last repair; it is not tried again for the same"""
     failures: int = 0
@@ -49,13 +50,13 @@ class Reconciler:
     """Remembers what could not be repaired, so that it is not tried again at every turn."""
 
     def __init__(self, settings: Settings, announce: Callable[[str], None] = log.warning) -> None:
-        """`announce` is given each sentence about what cannot be repaired once."""
+        """`announce` gets each sentence about what cannot be repaired, once."""
         self._settings = settings
         self._announce = announce
         self._known: dict[str, _Model] = {}
 
     def run(self, stop_requested: threading.Event) -> None:
-        """Take turns until told to stop."""
+        """Take turns until a stop is requested."""
         while not stop_requested.wait(self._settings.reconcile_seconds):
             self.turn()
 
@@ -69,8 +70,8 @@ class Reconciler:
                 if self._turn(name, model):
                     tried.append(name)
             except Exception as exc:
-                # Whatever went wrong with one model, the others go on.
-                self._tell(model, [f"{name} cannot be reconciled: {exc}"])
+                # Whatever went wrong with one model, the others come next.
+                self._announce_new(model, [f"{name} cannot be reconciled: {exc}"])
         return tried
 
     def _models(self) -> list[str]:
@@ -95,7 +96,7 @@ class Reconciler:
             model.failures = 0
             return True
         if found == before:
-            self._tell(model, [f"{name}: {finding.what}; {finding.next_step}" for finding in found])
+            self._announce_new(model, [f"{name}: {finding.what}; {finding.next_step}" for finding in found])
         return False
 
     def _should_try(self, model: _Model, before: Sequence[Finding]) -> bool:
@@ -115,7 +116,7 @@ class Reconciler:
             self._announce(f"{name}: everything agrees again")
         self._known[name] = _Model()
 
-    def _tell(self, model: _Model, sentences: Sequence[str]) -> None:
+    def _announce_new(self, model: _Model, sentences: Sequence[str]) -> None:
         for sentence in sentences:
             if sentence not in model.announced:
                 self._announce(redacted(sentence))

@@ -1,10 +1,9 @@
 """
-What runs on one machine, and is it up?
+Runs model server, MLflow page and Prefect server on one machine.
 
-`up` starts the model server, the MLflow page and the Prefect server, waits until each answers, and keeps each of them
-running until it is told to stop. Only a model server that cannot start at all ends it; a page that cannot is shown as
-not ready, and tried again. Services that the user has elsewhere (``MLFLOW_TRACKING_URI`` or ``PREFECT_API_URL`` with an
-address) are left alone and only shown.
+`up` starts them, waits until each answers, and keeps each of them running until SIGINT or SIGTERM. Only a model server
+that cannot start at all ends it; a page that cannot is shown as not ready, and tried again. Services that the user runs
+elsewhere (``MLFLOW_TRACKING_URI`` or ``PREFECT_API_URL`` with an address) are only shown.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ from serving.repository.model_config import render
 from serving.repository.store import Repository
 
 STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
-"""Nobody gets a version that is not verified without asking for it."""
+"""No client gets an unverified version without asking for it."""
 _WHATEVER_LOADS = "--require_all_models=false"
-"""A model that has come to grief does not keep the others from being served again."""
+"""A model that cannot be loaded does not keep the others from being served."""
 _MODEL_SERVER = "model server"
 _POLL_SECONDS = 0.1
 _STANDARD_ERROR = 2
@@ -55,8 +54,8 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
 
     Args:
         settings: Where everything is and listens.
-        as_json: Whether the addresses are told as JSON.
-        on_ready: Called before they are told.
+        as_json: Whether the addresses are printed as JSON.
+        on_ready: Called before they are printed.
 
     Raises:
         AlreadyUp: It runs here already; nothing has been changed.
@@ -86,7 +85,7 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
 def _running(
     settings: Settings, services: Sequence[Service], logs: Path, stop_requested: threading.Event
 ) -> Iterator[list[Supervisor]]:
-    """These services run during the block; when it ends, all that look at `stop_requested` are told to stop."""
+    """Run these services during the block; its end sets `stop_requested`, which stops everything."""
 
     def ports_are_free(service: Service) -> None:
         check_ports(settings, {service.name: service.ports})
@@ -108,7 +107,7 @@ def _wait_until_settled(supervisors: Sequence[Supervisor], stop_requested: threa
     Return when each is ready or has failed for the first time.
 
     Raises:
-        StackFailed: That is the model server.
+        StackFailed: The model server has failed.
     """
     started, waiting = time.monotonic(), list(supervisors)
     while waiting and not stop_requested.is_set():
@@ -124,17 +123,14 @@ def _wait_until_settled(supervisors: Sequence[Supervisor], stop_requested: threa
 
 
 def _failed(supervisor: Supervisor, failure: HotswapError) -> HotswapError:
-    if not isinstance(failure, Ended):
+    if not isinstance(failure, Ended) or supervisor.process is None:
         return failure
-    return StackFailed(
-        f"The {supervisor.service.name} {failure}, so everything was stopped; its log is {supervisor.log_path}:\n"
-        f"{supervisor.last_lines}"
-    )
+    return StackFailed(supervisor.process.failure_message(str(failure)))
 
 
 def server_flags(settings: Settings) -> list[str]:
     """
-    The flags that serve the models repository; makes ``models.config`` where there is none yet.
+    The flags that serve the models repository; writes ``models.config`` where there is none yet.
 
     A model without a published version is left out, as a server would wait for it before it opens its ports.
     """
@@ -200,13 +196,13 @@ def _prefect(settings: Settings) -> Iterator[Service]:
 
 
 def _prefect_page() -> dict[str, str]:
-    """Its page asks the server that it came from, whatever the port, and by whatever address it was reached."""
+    """Let its page ask the server that it came from, by whatever port and address that was reached."""
     names = ("PREFECT_UI_API_URL", "PREFECT_SERVER_UI_API_URL")
     return {} if any(name in os.environ for name in names) else {names[0]: "/api"}
 
 
 def _followers(settings: Settings) -> list[Service]:
-    """What runs once everything else does."""
+    """The services that start once the others are ready."""
     if not settings.reconcile_seconds:
         return []
     return [Service("reconciler", lambda: [sys.executable, "-m", "flows.local.reconciler"], output=_STANDARD_ERROR)]

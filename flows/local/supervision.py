@@ -1,9 +1,9 @@
 """
-How does each process of `hotswap up` go on, whatever becomes of the others?
+Keeps each process of `hotswap up` running, whatever happens to the others.
 
-Every service has a thread that starts it, looks whether it answers, and starts it again when it has ended or hangs:
-at once after it ran for long, else after a pause that grows. So one that ends again and again costs little, and the
-rest goes on.
+Every service has a thread that starts it, checks whether it answers, and restarts it when it has ended or hangs: at
+once after a long run, else after a pause that grows. So one that ends again and again costs little, and the others
+keep running.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from serving.protocol.errors import HotswapError
 log = logging.getLogger(__name__)
 
 CRASH_LOOP = 5
-"""as many ends, none after a long run, are told as a crash loop"""
+"""so many ends in a row, none after a long run, are reported as a crash loop"""
 _LONG_RUN_SECONDS = 60.0
 _MAX_PAUSE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.25
@@ -43,26 +43,26 @@ class Ended(HotswapError):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process: what it is called, how it is started, and how to know that it answers."""
+    """One process: its name, how it is started, and how to know that it answers."""
 
     name: str
     command: Callable[[], Sequence[str]]
     """called at each start, as what it serves may have changed"""
     url: str | None = None
     ready_url: str | None = None
-    """None for a process that nobody can ask"""
+    """None for a process that does not listen"""
     ports: Mapping[str, int] = field(default_factory=dict)
-    """by the setting that changes it"""
+    """by the setting that changes each"""
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_seconds: float = 120.0
     must_start: bool = False
-    """whether it is not started again when its first start fails"""
+    """whether a first start that fails is final"""
     output: int | None = None
-    """where its standard output goes, when that is for the user"""
+    """where its standard output goes when that is for the user"""
     max_silence_seconds: float = 60.0
-    """without an answer, after which it counts as hanging"""
+    """so long without an answer means that it hangs"""
     redact_log: bool = True
-    """whether secrets are left out of its log; what does so itself writes without waiting for this process"""
+    """whether secrets are removed from its log here; a process that removes them itself need not wait for this one"""
 
 
 class Supervisor:
@@ -76,9 +76,9 @@ class Supervisor:
         """set once it is ready, or its first start has failed"""
         self.is_ready = False
         self.failure: HotswapError | None = None
-        """why the first start of a service failed that must start"""
-        self.last_lines = ""
-        """of the process that has ended last"""
+        """why the first start failed of a service that must start"""
+        self.process: Process | None = None
+        """the one that runs, or that has ended last"""
         self.log_path = logs / f"{service.name.replace(' ', '-')}.log"
         self._logs = logs
         self._check_ports = check_ports
@@ -99,7 +99,7 @@ class Supervisor:
             wait=wait_exponential(multiplier=_FIRST_PAUSE_SECONDS, max=_MAX_PAUSE_SECONDS),
             sleep=sleep_using_event(self._stop_requested),
             stop=stop_when_event_set(self._stop_requested),
-            before_sleep=self._tell,
+            before_sleep=self._report,
         )
         while not self._stop_requested.is_set() and self.failure is None:
             with suppress(RetryError):
@@ -107,10 +107,10 @@ class Supervisor:
 
     def _run_once(self) -> None:
         """
-        Run it until it is told to stop, or ends after a long run.
+        Run it until a stop is requested, or it ends after a long run.
 
         Raises:
-            HotswapError: It ended after a short one, or cannot be started.
+            HotswapError: It ended after a short run, or cannot be started.
         """
         if self._stop_requested.is_set():
             return
@@ -118,13 +118,13 @@ class Supervisor:
         try:
             self._check_ports(self.service)
             service = self.service
-            process = Process(
+            self.process = Process(
                 service.name, service.command(), self._logs, service.environment, service.output, service.redact_log
             )
             try:
-                self._watch(process)
+                self._watch(self.process)
             finally:
-                self._end(process)
+                self._end(self.process)
         except HotswapError as exc:
             if self.service.must_start and not self.settled.is_set():
                 self.failure = exc
@@ -132,10 +132,10 @@ class Supervisor:
                 return
             if self._ready_at is None or time.monotonic() - self._ready_at < _LONG_RUN_SECONDS:
                 raise
-            log.warning("%s %s: starting it again, its log is %s", self.service.name, exc, self.log_path)
+            log.warning("%s %s: restarting it, its log is %s", self.service.name, exc, self.log_path)
 
     def _watch(self, process: Process) -> None:
-        """Return when it is told to stop."""
+        """Return when a stop is requested; raise `Ended` when the process ends, hangs, or is never ready."""
         started = heard = time.monotonic()
         probe_at = 0.0
         while not self._stop_requested.wait(_POLL_SECONDS):
@@ -175,7 +175,6 @@ class Supervisor:
             process.end(time.monotonic() + STOP_SECONDS)
         else:
             process.end(time.monotonic())
-        self.last_lines = process.last_lines
 
     def _note_ready(self, seconds: float) -> None:
         if self.is_ready:
@@ -186,24 +185,25 @@ class Supervisor:
             log.warning("%s runs again, %.1f s after it was started", self.service.name, seconds)
         self.settled.set()
 
-    def _tell(self, state: RetryCallState) -> None:
-        """Say what happened; of a crash loop only once that it is one, with the last lines of the log."""
+    def _report(self, state: RetryCallState) -> None:
+        """Log what happened; a crash loop only once, with the last lines of the process."""
         assert state.outcome is not None
         assert state.next_action is not None
         name, what, pause = self.service.name, state.outcome.exception(), state.next_action.sleep
         self.settled.set()
         if state.attempt_number == CRASH_LOOP:
             log.error(
-                "%s %s, the %dth time in a row: it is tried ever more rarely, and the rest goes on; its log is %s:\n%s",
+                "%s %s, the %dth time in a row: it is restarted less and less often, and the others keep running; "
+                "its log is %s:\n%s",
                 name,
                 what,
                 CRASH_LOOP,
                 self.log_path,
-                self.last_lines,
+                self.process.last_lines if self.process else "",
             )
             return
         level = logging.WARNING if state.attempt_number < CRASH_LOOP else logging.INFO
-        log.log(level, "%s %s: starting it again in %.2g s, its log is %s", name, what, pause, self.log_path)
+        log.log(level, "%s %s: restarting it in %.2g s, its log is %s", name, what, pause, self.log_path)
 
 
 def _is_stopped(pid: int) -> bool:

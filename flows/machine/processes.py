@@ -1,5 +1,5 @@
 """
-A process of this machine that ends with the one that started it, and whose output is kept.
+Runs a process that ends with the one that started it, and keeps its output.
 
 Each runs in a session of its own, so that Ctrl-C in a terminal reaches only the process that started it, and with a
 tether: a shell in its group that ends the group when its standard input closes, which happens even when the other
@@ -28,8 +28,8 @@ _LAST_LINES = 15
 _MAX_LINE_BYTES = 1 << 20
 _DRAIN_SECONDS = 5.0
 
-# A stopped process has to go on first: else SIGTERM might come to a thread that does not look at it. One that hangs
-# takes SIGKILL only. A zombie has ended, although nobody may ever ask for its exit code.
+# A stopped process has to continue first: else SIGTERM might reach a thread that does not handle it. One that hangs
+# only obeys SIGKILL. A zombie has ended, although its exit code may never be collected.
 _TETHERED = f"""
 has_ended() {{
     kill -0 $$ || return 0
@@ -52,7 +52,7 @@ exec "$@" </dev/null 3<&-
 
 
 class Process:
-    """A command that runs, in a session of its own, with all that it starts; it ends when this process does."""
+    """A command that runs in a session of its own, with all that it starts; it ends when this process does."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Process:
         Start it.
 
         Args:
-            name: What it is called; its log too.
+            name: Its name, and that of its log.
             command: The program and its arguments.
             logs: The directory of its log.
-            environment: What it has besides the environment of this process.
+            environment: Variables in addition to the environment of this process.
             output: Where its standard output goes when that is for the user; else it goes to its log.
-            redact: Whether its log goes through this process, which leaves secrets out; it waits while that is stopped.
+            redact: Whether its log goes through this process, which removes secrets; it waits while that is stopped.
         """
         self.name = name
         self.log_path = logs / f"{name.replace(' ', '-')}.log"
@@ -115,7 +115,7 @@ class Process:
 
     @property
     def last_lines(self) -> str:
-        """The end of its log, without what an earlier process of the same name wrote."""
+        """The last lines of its log, without those that an earlier process of the same name wrote."""
         try:
             with self.log_path.open(encoding="utf-8", errors="replace") as log:
                 if self._log_begins <= self.log_path.stat().st_size:
@@ -124,12 +124,12 @@ class Process:
         except OSError:
             return ""
 
-    def told(self, what: str) -> str:
-        """A sentence about it, and the last lines of its log."""
-        return f"The {self.name} {what}, so everything was stopped; its log is {self.log_path}:\n{self.last_lines}"
+    def failure_message(self, how: str) -> str:
+        """A sentence about how it failed, such as "did not start", and the last lines of its log."""
+        return f"The {self.name} {how}, so everything was stopped; its log is {self.log_path}:\n{self.last_lines}"
 
     def limit_log(self) -> None:
-        """Begin the log anew when it is too large; one older part is kept."""
+        """Start the log anew when it is too large; one older part is kept."""
         with suppress(OSError):
             if self.log_path.stat().st_size < MAX_LOG_BYTES:
                 return
@@ -158,7 +158,7 @@ class Process:
             self._copying.join(_DRAIN_SECONDS)
 
     def _redacted_log(self) -> int:
-        """A pipe whose lines come into the log without their secrets."""
+        """A pipe whose lines are written to the log without their secrets."""
         read, written = os.pipe()
         self._copying = threading.Thread(target=self._copy, args=(read,), name=f"log of {self.name}", daemon=True)
         self._copying.start()
@@ -171,7 +171,7 @@ class Process:
                     log.write(redacted(line.decode("utf-8", "replace")).encode())
 
     def _open_log(self) -> IO[bytes]:
-        """Nowhere, when there is no place for a log: the process matters more."""
+        """The log, or the null device where it cannot be written: the process matters more."""
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             return self.log_path.open("ab", buffering=0)
@@ -184,7 +184,7 @@ class Process:
 
 
 def stop(processes: Sequence[Process]) -> None:
-    """Tell all of them to end, and kill what has not ended in time."""
+    """Ask all of them to end, and kill those that have not ended in time."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS

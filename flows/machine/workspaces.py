@@ -1,4 +1,4 @@
-"""A directory for the length of a block, which no message names: when it is read the directory is gone."""
+"""Makes a temporary directory for a block; no message names it, as it is gone when the message is read."""
 
 from __future__ import annotations
 

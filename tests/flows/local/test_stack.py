@@ -142,7 +142,7 @@ def test_up_keeps_everything_running_until_sigterm(
 
     others = [stack.leader(name) for name in ("model server", "prefect")]
     stack.leader("mlflow").kill()
-    until(lambda: "mlflow was ended by SIGKILL: starting it again" in stack.said())
+    until(lambda: "mlflow was ended by SIGKILL: restarting it" in stack.said())
     until(lambda: "mlflow runs again" in stack.said())
     assert answers(mlflow)
     assert [stack.leader(name) for name in ("model server", "prefect")] == others
@@ -206,7 +206,7 @@ def test_a_model_server_that_was_killed_serves_again(
     reconciler = stack.leader("reconciler")
     (tmp_path / "models" / "emptied" / "1").rename(tmp_path / "retired")
     stack.leader("model server").kill()
-    until(lambda: "model server was ended by SIGKILL: starting it again" in stack.said())
+    until(lambda: "model server was ended by SIGKILL: restarting it" in stack.said())
     until(lambda: answers(f"{stack.addresses['rest']}/v1/models/tiny"))
     assert answers(f"{stack.addresses['rest']}/readyz")
     server = stack.leader("model server")
@@ -285,7 +285,7 @@ def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str
     assert done.returncode == 1
     assert "The model server ended with exit code 255, so everything was stopped" in done.stderr
     assert "model-server.log" in done.stderr
-    assert "starting it again" not in done.stderr
+    assert "restarting it" not in done.stderr
 
 
 @pytest.mark.parametrize("stopped", [False, True])

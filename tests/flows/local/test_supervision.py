@@ -100,7 +100,7 @@ def test_a_process_that_was_ended_runs_again(
     first.send_signal(number)
     until(lambda: not first.is_running() and supervised.supervisor.is_ready)
     assert supervised.leader().pid != first.pid
-    assert said()[0].startswith(f"page was ended by {number.name}: starting it again in 0.25 s, its log is ")
+    assert said()[0].startswith(f"page was ended by {number.name}: restarting it in 0.25 s, its log is ")
     until(lambda: len(said()) == 2)
     assert "page runs again" in said()[1]
     assert (tmp_path / "page.log").read_text().count("started") == 2
@@ -126,7 +126,7 @@ def test_a_process_that_hangs_is_started_again(
     first = supervised.leader()
     first.send_signal(signal.SIGSTOP)
     until(lambda: not first.is_running() and supervised.supervisor.is_ready)
-    assert said()[0].startswith("page did not answer for 0.1 s: starting it again")
+    assert said()[0].startswith("page did not answer for 0.1 s: restarting it")
 
 
 def test_a_crash_loop_is_reported_once_with_the_last_lines(
@@ -135,7 +135,7 @@ def test_a_crash_loop_is_reported_once_with_the_last_lines(
     """From then on only the log file has it, and the pauses grow; telling it to stop ends a pause at once."""
     supervised = supervise("raise SystemExit('no database')")
     until(lambda: len(said()) == CRASH_LOOP)
-    assert all("page ended with exit code 1: starting it again" in each for each in said()[:-1])
+    assert all("page ended with exit code 1: restarting it" in each for each in said()[:-1])
     assert f"the {CRASH_LOOP}th time in a row" in said()[-1]
     assert said()[-1].endswith("page.log:\nno database")
     until(lambda: len(caplog.records) > CRASH_LOOP)
