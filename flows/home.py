@@ -1,10 +1,9 @@
 """
-To which project does the current directory belong?
+Finds the project that the current directory belongs to, as git finds its repository.
 
-As git finds its repository: the nearest directory upwards that has a ``.hotswap`` or a ``models_repo``, so that a
-command in a subdirectory works on the same state. A directory that is nobody's project is never found from below: the
-root, the user's own home directory, and what everybody may write to (somebody else could have put a ``/tmp/.hotswap``
-there). Nor is anything above them.
+It is the nearest directory upwards that has a ``.hotswap`` or a ``models_repo``, so that a command in a subdirectory
+works on the same state. The search ends at directories that are nobody's project: the root, the user's own home
+directory, and what everybody may write to (somebody else could have put a ``/tmp/.hotswap`` there).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where does hotswap keep its state, and on which ports do its processes listen?"""
+"""The settings: where hotswap keeps its state, on which ports its processes listen, and what it may take."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redact_logs
 
 _SPECIAL = frozenset("%?")
-"""what means something in the address of a SQLite file"""
+"""characters with a meaning in the address of a SQLite file"""
 
 
 class InvalidSettings(HotswapError):
-    """A setting cannot be used."""
+    """A setting has a value that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one model server is asked."""
+    """The addresses of one model server."""
 
     rest_url: str
     grpc_target: str
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     @property
     def url_host(self) -> str:
-        """`host` as an address that can be asked has it: one that stands for all of this machine's cannot be."""
+        """`host` as a client connects to it: not the address that stands for all interfaces of this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"[{host}]" if ":" in host else host
 
@@ -174,7 +174,7 @@ def sqlite_address(file: Path) -> str:
 
 
 def apply_environment(settings: Settings) -> None:
-    """Tell MLflow, Prefect and TensorFlow where to keep their state and to stay quiet; what the user has set stays."""
+    """Set where MLflow, Prefect and TensorFlow keep their state, and keep them quiet; what the user has set stays."""
     home = settings.home.absolute()
     defaults = {
         "HOTSWAP_HOME": str(home),

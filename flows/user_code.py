@@ -1,7 +1,7 @@
 """
-What went wrong in the code of a recipe, and where?
+Translates errors in the code of a recipe.
 
-A recipe is its user's own code, so a bug in it is no bug of hotswap's: the message names the line that raised, and the
+A recipe is the user's own code, so a bug in it is no bug of hotswap: the message names the line that raised, and the
 whole traceback is kept for whoever corrects it.
 """
 
@@ -56,14 +56,14 @@ def of_recipe(what: str) -> Iterator[None]:
 
 
 def described(exc: BaseException) -> str:
-    """Type and first words of an error: the first line, and the next one where that only announces it."""
+    """The type and the first line of an error, with the second line where the first only announces it."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     words = " ".join(lines[: 2 if lines and lines[0].startswith("Exception encountered") else 1])[:_MAX_WORDS]
     return f"{type(exc).__name__}: {words}" if words else type(exc).__name__
 
 
 def _place(exc: Exception) -> str:
-    """Where to look: the innermost line of the user's own code; nothing where none of it took part."""
+    """Where to look: the innermost line of the user's own code, or its results where none of its lines took part."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f", at {exc.filename}:{exc.lineno}; correct it there"
     frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if _is_the_users(frame.filename)]

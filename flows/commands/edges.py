@@ -1,4 +1,4 @@
-"""What every command begins and ends with: its settings, what a terminal shows meanwhile, and its result."""
+"""Begins and ends every command: reads its settings, shows its progress, and prints its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plain_settings() -> Settings:
 
 @contextmanager
 def at_work(what: str) -> Iterator[Settings]:
-    """As `prepared`; a terminal shows `what` is being done during the block."""
+    """As `prepared`, with progress on a terminal during the block, which does `what`."""
     from flows.settings import apply_environment
 
     with progress.shown(what, logging.WARNING, quiet=True):
@@ -34,7 +34,7 @@ def at_work(what: str) -> Iterator[Settings]:
 
 
 def prepared() -> Settings:
-    """The settings, with MLflow and Prefect told where to keep their state."""
+    """The settings, applied to the environment of MLflow and Prefect."""
     from flows.settings import apply_environment
 
     progress.show_logs(logging.WARNING)
@@ -44,5 +44,5 @@ def prepared() -> Settings:
 
 
 def show(data: dict[str, Any], text: str, as_json: bool, hanging: int = 0) -> None:
-    """Print the result, as one document of JSON or as a person reads it."""
+    """Print the result, as one JSON document or as text."""
     print(json.dumps(data) if as_json else wrapped(text, hanging=hanging))

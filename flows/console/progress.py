@@ -1,5 +1,5 @@
 """
-What is being done, for whoever waits?
+Shows what a command is doing.
 
 On a terminal one live line has the newest step and the time so far, and is gone before the result is printed; elsewhere
 each step is a short line of log. Both go to standard error; the live line also while that is held back, as it is when
@@ -32,12 +32,12 @@ _REFRESHES_PER_SECOND = 5
 
 
 def note(what: str) -> None:
-    """Say what is done from now on, on a terminal and elsewhere."""
+    """Show the step that begins now, on a terminal and elsewhere."""
     log.info(what)
 
 
 def step(what: str) -> None:
-    """Say what is done from now on, on a terminal only: elsewhere a line of log follows when it is done."""
+    """Show the step that begins now, on a terminal only: elsewhere a line of log follows when it is done."""
     log.debug(what)
 
 
@@ -57,12 +57,12 @@ def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterato
     Show what is being done during the block.
 
     Args:
-        first: What a terminal shows at once; elsewhere a mistake that is found at once has standard error for itself.
-        level: From which level on the logs of our modules are shown where no terminal is.
+        first: What a terminal shows at once; elsewhere standard error stays empty, for an error that is found at once.
+        level: The lowest level of our modules' logs that is shown where there is no terminal.
         quiet: Whether steps are shown on a terminal only.
 
     Yields:
-        What ends the showing before the block does.
+        A function that ends the display before the block does.
     """
     show_logs(level)
     handler: _LiveLine | logging.Handler
@@ -100,7 +100,7 @@ def _is_live(stream: TextIO) -> bool:
 
 
 class _Short(logging.Formatter):
-    """A line that fits the terminal, with short run ids; warnings are whole."""
+    """Formats a line that fits the terminal, with short run ids; warnings stay whole."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
@@ -111,7 +111,7 @@ class _Short(logging.Formatter):
 
 
 class _LiveLine(logging.Handler):
-    """The newest record, beside a spinner and the time since this was made; warnings stay above it."""
+    """Shows the newest record beside a spinner and the time so far; warnings stay above it."""
 
     def __init__(self, first: str) -> None:
         super().__init__()
@@ -139,10 +139,10 @@ class _LiveLine(logging.Handler):
             self._console.print(f"{time.strftime(_TIME)} {text}", markup=False)
         else:
             short = elided(_RUN_ID.sub(r"\1", text), width() - _BESIDE_THE_STEP)
-            # Steps may come by the thousand, as epochs do; what is worth a line elsewhere is seen in any case.
+            # Steps may come by the thousand, as epochs do; what is worth a line elsewhere is always shown.
             self._progress.update(self._task, description=short, refresh=record.levelno >= logging.INFO)
 
     def end(self) -> None:
-        """Take the line away. Not `close`, which Prefect calls for every handler there is when it sets up its own."""
+        """Remove the line. Not named `close`, which Prefect calls on every handler when it sets up its own."""
         self._progress.stop()
         self._stream.close()

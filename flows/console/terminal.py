@@ -1,8 +1,8 @@
 """
-How wide is what a person reads, and what may stand in it?
+Fits text to the terminal.
 
-Tables fit the terminal, and 80 columns where none is; sentences are wrapped on a terminal only, so that a pipe has each
-in one line. What others have written, such as a reason, can neither mark up nor steer the terminal.
+Tables fit its width, or 80 columns where there is no terminal; sentences are wrapped on a terminal only, so that a pipe
+gets each in one line. Text from others, such as a reason, can neither mark up nor control the terminal.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def width() -> int:
 
 
 def console(wide: bool = False) -> Console:
-    """Standard output; with `wide` for lines of any length."""
+    """A console on standard output; with `wide` for lines of any length."""
     from rich.console import Console
 
     return Console(width=_UNLIMITED if wide else width(), highlight=False, soft_wrap=wide)
 
 
 def wrapped(text: str, stream: TextIO | None = None, hanging: int = 0) -> str:
-    """`text` broken between words where `stream`, else standard output, is a terminal; the lines it has are kept."""
+    """`text` wrapped between words where `stream`, else standard output, is a terminal; its line breaks are kept."""
     if not (stream or sys.stdout).isatty():
         return text
     return "\n".join(filled(line, hanging) for line in text.split("\n"))
 
 
 def filled(line: str, hanging: int = 0) -> str:
-    """`line` broken between words where it is longer than the terminal; `hanging` indents what is broken off."""
+    """`line` wrapped between words where it does not fit the terminal; `hanging` indents the lines after the first."""
     if len(line) <= width():
         return line
     indent = " " * (len(line) - len(line.lstrip()))
@@ -55,12 +55,12 @@ def filled(line: str, hanging: int = 0) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without what would break a line or steer a terminal."""
+    """`text` without characters that break a line or control a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def elided(text: str, columns: int) -> str:
-    """`text` in so many columns, without its middle where it is longer."""
+    """`text` in at most so many columns: where it is longer its middle is left out."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= columns:

@@ -1,10 +1,11 @@
 """
-Does this server serve this repository?
+Checks that a server serves this repository.
 
-Ports do not tell whose server listens on them, and a reload makes a server drop everything that is not in the
-``models.config`` it is given. So before a server is told anything, the repository that it says it serves is compared
-with the one that the command is for. One that cannot say it (TensorFlow Serving itself, an earlier release) is known by
-what it serves: a version that this repository never had, or none of what is live in it, is somebody else's.
+Whose server listens on a port cannot be seen from the port, and a reload makes a server drop everything that is not in
+the ``models.config`` it is given. So before a command changes anything at a server, the repository that the server
+reports is compared with the one that the command is for. One that reports none (TensorFlow Serving itself, an earlier
+release) is recognized by what it serves: a version that this repository never had, or nothing of what is live here,
+means that it is foreign.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ class ForeignServer(HotswapError):
 def check_is_ours(repository: Repository, endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> None:
     """
     Raises:
-        ForeignServer: Who answers at `endpoint` is no model server, or not one of `repository`.
-        ServerUnavailable: Nobody answers, over one of the protocols.
+        ForeignServer: What answers at `endpoint` is no model server, or not one of `repository`.
+        ServerUnavailable: Nothing answers, over one of the protocols.
         DeadlineExceeded: No answer came in time.
-        Unauthenticated: It wants another token.
+        Unauthenticated: It refuses the token.
     """
     try:
-        served, over_grpc = _asked(endpoint, rest, grpc)
+        served, over_grpc = _identify(endpoint, rest, grpc)
     except Unauthenticated as exc:
         step = "set HOTSWAP_TOKEN_FILE to the file that it was started with"
         raise Unauthenticated(f"The server at {redacted(endpoint.rest_url)} refuses the token: {step}") from exc
@@ -62,8 +63,8 @@ def check_is_ours(repository: Repository, endpoint: Endpoint, rest: RestClient, 
         raise ForeignServer(f"The server at {redacted(endpoint.rest_url)} {reason}: {step}")
 
 
-def _asked(endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> tuple[Served | None, str | None]:
-    """What the server says of itself over REST, and which one it is over gRPC; None for what it does not tell."""
+def _identify(endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> tuple[Served | None, str | None]:
+    """What the server reports about itself over REST, and its identity over gRPC; None for what it does not report."""
     over_grpc, unreachable = None, None
     try:
         over_grpc = grpc.server()
@@ -87,7 +88,7 @@ def _asked(endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> tuple[Serv
 def _reraise(exc: ServingError, where: str) -> NoReturn:
     if isinstance(exc, (DeadlineExceeded, Unauthenticated)):
         raise exc
-    raise ForeignServer(f"Who answers at {where} is no model server: {exc}") from exc
+    raise ForeignServer(f"What answers at {where} is no model server: {exc}") from exc
 
 
 def _check_has_models(rest: RestClient) -> None:
@@ -96,7 +97,7 @@ def _check_has_models(rest: RestClient) -> None:
     except ServableNotFound:
         return
     except (KeyError, TypeError, ValueError) as exc:  # JSON of another kind
-        raise ServingError("it answers something else to a question for a model") from exc
+        raise ServingError("its answer to a request for a model is none of a model server") from exc
 
 
 def _why_foreign(repository: Repository, served: Served | None, clients: tuple[PredictClient, ...]) -> str:
@@ -120,7 +121,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _other_contents(repository: Repository, served: Served | None, clients: tuple[PredictClient, ...]) -> str:
-    """How what is served differs from what `repository` has had, and has live."""
+    """How what is served differs from what `repository` has had, and from what is live in it."""
     live = _live(repository)
     models = sorted({*live, *repository.models()})
     known = {model: _ever_had(repository, model) for model in models}
@@ -130,9 +131,9 @@ def _other_contents(repository: Repository, served: Served | None, clients: tupl
             if version not in known[model]:
                 return f"serves version {version} of {model!r}, which {repository.root} never had"
         if any(live.values()) and not any(live[model] & states[model].keys() for model in live):
-            told = ", ".join(f"{model} {version}" for model in live for version in sorted(live[model]))
+            listed = ", ".join(f"{model} {version}" for model in live for version in sorted(live[model]))
             if served is None or served.rows:
-                return f"knows nothing of what is live in {repository.root} ({told})"
+                return f"knows nothing of what is live in {repository.root} ({listed})"
     for row in [] if served is None else served.rows:
         model, version = row["model"], row["version"]
         if row["state"] != State.END.name and version not in known.get(model, ()):
