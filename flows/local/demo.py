@@ -1,7 +1,7 @@
 """
-Does the whole way work, from data to live traffic and back?
+Demonstrates the whole way from data to live traffic and back.
 
-``make demo`` runs this: real commands, a real server on ports of the kernel's choice, and a client that never stops
+``make demo`` runs this: real commands, a real server on ports that the kernel chooses, and clients that never stop
 asking while versions are swapped. Each step prints what it has proved; the first one that fails ends the program.
 """
 
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from clients import PredictClient
 from flows.console.terminal import console, width
 from flows.endpoints.connections import grpc_client, rest_client
 from flows.gate.gates import Check
+from flows.local.load import under_load
 from flows.local.stack import STABLE_BY_DEFAULT, server_flags
 from flows.machine.processes import Process, stop
 from flows.orchestration.prefect_server import find_prefect
@@ -38,20 +38,18 @@ from flows.reconciliation.repair import repair
 from flows.reports.status import VersionRow, status
 from flows.reports.tables import gate_table, version_table
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
-from serving.protocol.errors import HotswapError, ServingError
+from serving.protocol.errors import HotswapError
 from serving.repository.store import Repository
 
 MODEL = "iris"
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 _START_SECONDS = 60.0
-_ASK_SECONDS = 0.01
-_WATCH_SECONDS = 0.002
 EXIT_INTERRUPTED = 130
 
 
 class DemoFailed(HotswapError):
-    """Something that should hold does not."""
+    """Something does not hold that the demo is to prove."""
 
 
 def main() -> int:
@@ -107,7 +105,7 @@ def _set_aside_environment(directory: Path) -> list[str]:
 
 
 def _look_commands(directory: Path, set_aside: Sequence[str]) -> str:
-    """What shows the runs of the demo, a line each."""
+    """The commands that show the runs of the demo, a line each."""
     without = ["env", *(word for name in set_aside for word in ("-u", name))] if set_aside else []
     up = Path(sys.executable).with_name("hotswap")
     command = [str(up)] if up.exists() else [sys.executable, "-m", "flows.cli"]
@@ -119,7 +117,7 @@ def _run(settings: Settings) -> None:
         first = _train("--seed", "1")
         _check_published(settings, first)
         _check_addressing([rest, grpc], first["version"])
-        _hold_up(settings, [rest, grpc], first["version"])
+        _reject(settings, [rest, grpc], first["version"])
         second = _swap_under_load(settings, [rest, grpc], first["version"])
         _roll_back(settings, [rest, grpc], first["version"], second)
         _remove_by_hand(settings, [rest, grpc], first["version"], second)
@@ -127,7 +125,7 @@ def _run(settings: Settings) -> None:
 
 
 def _train(*options: str, expected: int = 0) -> dict[str, Any]:
-    """Train as a user does, who sees the progress; the outcome."""
+    """Train as a user does, with the progress shown; the outcome."""
     arguments = ["train", MODEL, *options, "--json"]
     print(f"\n$ hotswap {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], stdout=subprocess.PIPE, check=False)
@@ -147,7 +145,7 @@ def _check_published(settings: Settings, outcome: dict[str, Any]) -> None:
 
 
 def _check_answered(clients: Sequence[PredictClient], version: int) -> None:
-    """Whoever asks without a number or for `stable` is answered by `version`."""
+    """Prove that `version` answers requests without a number, and those for `stable`."""
     for client in clients:
         for label in (None, "stable"):
             answered = client.predict(MODEL, ROW, label=label).version
@@ -164,7 +162,7 @@ def _check_addressing(clients: Sequence[PredictClient], version: int) -> None:
     )
 
 
-def _hold_up(settings: Settings, clients: Sequence[PredictClient], live: int) -> None:
+def _reject(settings: Settings, clients: Sequence[PredictClient], live: int) -> None:
     published = Repository(settings.models_repo).versions(MODEL)
     outcome = _train("--epochs", "1", expected=3)
     _prove(Repository(settings.models_repo).versions(MODEL) == published, "a rejected model was published")
@@ -174,7 +172,7 @@ def _hold_up(settings: Settings, clients: Sequence[PredictClient], live: int) ->
 
 
 def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], before: int) -> int:
-    with _asking(settings) as load:
+    with under_load(settings, MODEL, ROW) as load:
         outcome = _train("--seed", "2")
         version: int = outcome["version"]
         _prove(load.wait_for(version), f"version {version} was published, but does not answer")
@@ -213,7 +211,7 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
     print(f"\n$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)
-    with _asking(settings) as load:
+    with under_load(settings, MODEL, ROW) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
         repaired = repair(settings, MODEL)
@@ -224,7 +222,7 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     _say(
         f"6. Version {removed} was restored and went live again. Then its directory was deleted by hand: the server "
         f"fell back to version {version} without failing one of {load.count} requests, and `reconcile` gave it label "
-        "and alias and told the journal."
+        "and alias and wrote it into the journal."
     )
 
 
@@ -243,77 +241,10 @@ def _show_versions(settings: Settings) -> None:
     console().print(version_table(status(settings, MODEL), width()))
 
 
-class _Load:
-    """Clients that ask without a pause, and what became of it; all times are of one monotonic clock, in seconds."""
-
-    def __init__(self, clients: Sequence[PredictClient], repository: Repository) -> None:
-        self.count = 0
-        self.slowest = 0.0
-        self.errors: list[str] = []
-        self.first_answer: dict[int, float] = {}
-        self.last_absent: dict[int, float] = {}
-        """when a version that has appeared since was last looked for in vain"""
-        self._changed = threading.Condition()
-        self._stopped = threading.Event()
-        self._repository = repository
-        self._threads = [threading.Thread(target=self._ask, args=(client,)) for client in clients]
-        self._threads.append(threading.Thread(target=self._watch))
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for(self, version: int) -> bool:
-        """Whether this version has answered before too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: version in self.first_answer, _START_SECONDS)
-
-    def _watch(self) -> None:
-        looked, known = time.perf_counter(), set(self._repository.versions(MODEL))
-        while not self._stopped.wait(_WATCH_SECONDS):
-            now = time.perf_counter()
-            for version in set(self._repository.versions(MODEL)) - known:
-                self.last_absent.setdefault(version, looked)
-            looked = now
-
-    def _ask(self, client: PredictClient) -> None:
-        # A short pause between requests leaves the processor to the training.
-        while not self._stopped.wait(_ASK_SECONDS):
-            started = time.perf_counter()
-            try:
-                version = client.predict(MODEL, ROW).version
-            except ServingError as exc:
-                with self._changed:
-                    self.errors.append(str(exc))
-                continue
-            with self._changed:
-                self.count += 1
-                self.slowest = max(self.slowest, time.perf_counter() - started)
-                if version is not None:
-                    self.first_answer.setdefault(version, time.perf_counter())
-                self._changed.notify_all()
-
-
-@contextmanager
-def _asking(settings: Settings) -> Iterator[_Load]:
-    with rest_client(settings) as rest, grpc_client(settings) as grpc:
-        load = _Load([rest, grpc], Repository(settings.models_repo))
-        load.start()
-        try:
-            yield load
-        finally:
-            load.stop()
-
-
 @contextmanager
 def _servers(settings: Settings) -> Iterator[Settings]:
     """
-    A model server on ports of the kernel's choice, and one Prefect server for all trainings.
+    Run a model server on ports that the kernel chooses, and one Prefect server for all trainings.
 
     Yields the settings with these ports, which the commands find in the environment.
     """
@@ -323,8 +254,8 @@ def _servers(settings: Settings) -> Iterator[Settings]:
         ports_file = Path(directory) / "ports.json"
         flags = [*server_flags(settings), STABLE_BY_DEFAULT, "--ephemeral_ports", f"--ports_file={ports_file}"]
         _say(
-            f"Working in {settings.home.parent}, with a model server and a Prefect server of the demo's own: they are "
-            "being started."
+            f"Working in {settings.home.parent}, with a model server and a Prefect server of the demo's own, which "
+            "start now."
         )
         server = Process("demo model server", [sys.executable, "-m", "serving", *flags], logs)
         try:
