@@ -1,4 +1,4 @@
-"""What is wrong, and what is the next step?"""
+"""Examines repository, registry, Prefect and servers, and names the next step for all that is wrong; it only reads."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NEARLY_FULL_SHARE = 0.02
 _OURS = ("README.md", "models.config")
 _EVERYTHING = "everything"
 NO_SERVER = "no server"
-"""the subject of what is told where no model server runs"""
+"""the subject of the finding that no model server runs"""
 _SERVER_STEP = "`hotswap status` shows home, repository and servers; start the one that is down, or name your own"
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Everything that is wrong in the models repository, the registry and the server; changes nothing."""
+    """Everything that is wrong with the models repository, the registry, Prefect and the servers."""
     repository = Repository(settings.models_repo)
     found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
     if any(finding.model == "models.config" for finding in found):
@@ -61,7 +61,7 @@ def _no_server(settings: Settings, repository: Repository) -> Iterator[Finding]:
 
 
 def _mlflow() -> Iterator[Finding]:
-    """Of each model it is told with the model."""
+    """Where there are models, each reports this itself."""
     try:
         check_readable()
     except RegistryUnread as exc:
@@ -75,7 +75,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         return
     try:
         for flow_run in open_runs.still_running(settings):
-            what = f"Prefect calls flow run {flow_run} running, whose process has gone"
+            what = f"Prefect shows flow run {flow_run} as running, but its process has ended"
             yield _by_hand(_EVERYTHING, what, "`hotswap reconcile` ends it")
     except PrefectUnavailable as exc:
         yield _by_hand(_EVERYTHING, str(exc), "`hotswap train` needs Prefect to record its steps")
@@ -106,9 +106,10 @@ def _leftovers(repository: Repository) -> Iterator[Finding]:
     for path in _entries(repository.root / ".staging"):
         model = path.name
         if path.is_dir() and any(path.iterdir()) and not repository.is_locked(model):
-            yield _by_hand(model, f"{path} is left from an interrupted publish", "the next training removes it, or you")
+            step = "the next training removes it, or remove it yourself"
+            yield _by_hand(model, f"{path} is left over from an interrupted publish", step)
     for path in _entries(repository.root / ".locks"):
-        # The kernel frees a lock with its process; what is no file that can be opened never becomes free.
+        # The kernel frees a lock with its process; what cannot be opened as a file never becomes free.
         if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
             step = "remove it while no training runs"
             yield _by_hand(path.stem, f"{path} is not a lock that can be taken", step)
@@ -122,8 +123,8 @@ def _config(repository: Repository) -> Iterator[Finding]:
         yield _by_hand("models.config", str(exc), step)
 
 
-def _replacement(snapshot: Snapshot, version: int) -> str:
-    """What to do about a version that is not as it should be; what is live is never taken out."""
+def _step_for(snapshot: Snapshot, version: int) -> str:
+    """The next step for a version whose files are wrong; what is live is never taken out."""
     if snapshot.is_live(version):
         promote = f"`hotswap train {snapshot.model}`"
         return f"it is live: promote another version before a server has to load it again ({promote})"
@@ -134,7 +135,7 @@ def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
     model = snapshot.model
     for version in repository.versions(model):
         path, stamp = repository.path(model, version), repository.stamp(model, version)
-        retire = _replacement(snapshot, version)
+        retire = _step_for(snapshot, version)
         try:
             check_complete(path)
         except IncompleteSavedModel as exc:
@@ -148,18 +149,18 @@ def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _journal_truth(settings: Settings, repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
-    """The digests that the journal has, against the stamps."""
+    """Compares the digests in the journal with those in the stamps."""
     model = snapshot.model
     try:
         entries = Journal(settings.models_repo, model).read()
     except BrokenJournal:
-        return  # a finding of its own
+        return  # which `compare` reports
     published = {entry.version: entry.facts.get("digest") for entry in entries if entry.action == "publish"}
     for version in repository.versions(model):
-        told, stamped = published.get(version), repository.stamp(model, version).digest
-        if told is not None and stamped != told:
+        journaled, stamped = published.get(version), repository.stamp(model, version).digest
+        if journaled is not None and stamped != journaled:
             what = f"the stamp of version {version} has another digest than the journal"
-            yield Finding(model, version, what, _replacement(snapshot, version), repairable=False)
+            yield Finding(model, version, what, _step_for(snapshot, version), repairable=False)
 
 
 def _entries(directory: Path) -> list[Path]:

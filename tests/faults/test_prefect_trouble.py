@@ -102,7 +102,7 @@ def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
         prefect.wait()
         code, out, _ = hotswap(environment, "doctor")
         assert code == 1
-        assert f"Prefect calls flow run {killed} running, whose process has gone" in " ".join(out.split())
+        assert f"Prefect shows flow run {killed} as running, but its process has ended" in " ".join(out.split())
         assert "`hotswap reconcile` ends it" in " ".join(out.split())
         assert other not in out
         assert state(killed) == "RUNNING"
@@ -160,7 +160,7 @@ def test_killed_flow_runs_of_every_kind_are_named_and_ended(
     assert len(flow_runs) == len(FLOWS)
     told = " ".join(hotswap(environment, "doctor")[1].split())
     for flow_run in flow_runs:
-        assert f"Prefect calls flow run {flow_run} running, whose process has gone" in told
+        assert f"Prefect shows flow run {flow_run} as running, but its process has ended" in told
     assert hotswap(environment, "reconcile")[0] == 0
     with httpx.Client(base_url=f"{prefect.url}/api", auth=WHO, trust_env=False) as api:
         states = {api.get(f"/flow_runs/{flow_run}").json()["state"]["type"] for flow_run in flow_runs}

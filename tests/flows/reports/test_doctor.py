@@ -85,7 +85,7 @@ def deleted_in_the_registry(pipeline: Pipeline) -> None:
         (partial_directory, "not a complete SavedModel"),
         (foreign_directory, "is not a version"),
         (foreign_file, "does not belong here"),
-        (staging_leftover, "left from an interrupted publish"),
+        (staging_leftover, "left over from an interrupted publish"),
         (lock_that_is_a_directory, "is not a lock"),
         (removed_by_hand, "gone from the directory"),
         (flipped_byte, "not those that were published"),
