@@ -1,7 +1,7 @@
 """
-What does a command print for a person?
+Writes the result of a command as text for a person, or as a document.
 
-Sentences stand here, tables in `flows.reports.tables`; both are written for a terminal of 80 columns.
+Sentences are written here, tables in `flows.reports.tables`; both fit a terminal of 80 columns.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def change_text(change: Change) -> str:
         return f"{back}Would retire: {retired}. Nothing was changed."
     if change.action == "tidy":
         return f"Retired: {retired}."
-    told = {
+    sentence = {
         "label": f"Label {change.label} now points to {what}.",
         "unlabel": f"Label {change.label} no longer points to {what}.",
         "rollback": f"Rolled back from version {change.previous}: label {change.label} points to {what}.",
@@ -42,23 +42,23 @@ def change_text(change: Change) -> str:
         "restore": f"Restored {what}.",
     }[change.action]
     if change.retired and change.action == "rollback":
-        told += f" Retired: {retired}."
-    waiting = "" if change.server else " No server is running: it counts from the next start."
-    return told + waiting
+        sentence += f" Retired: {retired}."
+    waiting = "" if change.server else " No server is running: it takes effect at the next start."
+    return sentence + waiting
 
 
 def removal_text(removal: Removal) -> str:
     model, versions = removal.model, sorted({*removal.published, *removal.retired})
-    told = ", ".join(map(str, versions)) or "none"
+    listed = ", ".join(map(str, versions)) or "none"
     if removal.dry_run:
         live = "No version is live" if removal.live is None else f"Version {removal.live} is live"
-        return f"Would remove {model}, and archive its versions: {told}. {live}. Nothing was changed."
+        return f"Would remove {model}, and archive its versions: {listed}. {live}. Nothing was changed."
     back = ""
     if versions:
         version = removal.live or versions[-1]
         back = f" `hotswap restore {model} {version}` and `hotswap label {model} stable {version}` bring it back."
     waiting = "" if removal.server else " No server is running."
-    return f"Removed {model}. Its versions are in {removal.archive}: {told}; MLflow keeps them too.{back}{waiting}"
+    return f"Removed {model}. Its versions are in {removal.archive}: {listed}; MLflow keeps them too.{back}{waiting}"
 
 
 def repair_data(repair: Repair) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def moment_text(moment: Moment) -> str:
 
 
 def show_place(overview: Overview) -> None:
-    """Print which home, repository and servers a command is about."""
+    """Print the home, the repository and the servers that a command works on."""
     named = [("home", overview.home), ("repository", overview.repository)]
     named += [("server", server.problem or server.rest) for server in overview.servers]
     _print([f"{name:<10}  {what}" for name, what in named] + [""], hanging=12)
@@ -104,15 +104,15 @@ def show_place(overview: Overview) -> None:
 
 def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
     """
-    Print what a training came to, its result first; the table of checks where it did not pass, or with `verbose`.
+    Print the result of a training, then the table of checks where it did not pass, or with `verbose`.
 
     Args:
         outcome: What the flow returned.
-        example: A row that the model can be asked, as the command line takes it; empty where none is known.
-        verbose: Whether all of it is shown.
+        example: A row for the model, as the command line takes it; empty where none is known.
+        verbose: Whether everything is shown.
     """
     passed = outcome.decision == PASSED
-    _print([_live_sentence(outcome) if passed else _held_up_sentence(outcome)])
+    _print([_live_sentence(outcome) if passed else _not_live_sentence(outcome)])
     if passed:
         served = f"at {outcome.server}" if outcome.live else "by no server yet: `hotswap up` starts one"
         _print_named({"served": served, **_next_steps(outcome, example)})
@@ -151,12 +151,12 @@ def _live_sentence(outcome: TrainOutcome) -> str:
     return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}: {accuracy}."
 
 
-def _held_up_sentence(outcome: TrainOutcome) -> str:
-    told = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
+def _not_live_sentence(outcome: TrainOutcome) -> str:
+    verdict = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
         outcome.decision, "is not shown to be good enough"
     )
     why = "" if outcome.checks else f" {outcome.reason}"
-    return f"{outcome.model} {told}: nothing was published, and what is live stays live.{why}"
+    return f"{outcome.model} {verdict}: nothing was published, and what is live stays live.{why}"
 
 
 def _print_named(facts: Mapping[str, str]) -> None:
@@ -191,7 +191,7 @@ def server_help() -> str:
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:
-    """The document of an answer; classes stand in it only where the model tells them."""
+    """The document of an answer, with classes where the model has them."""
     classes = {"classes": answer.classes} if answer.classes else {}
     return {"model": answer.model, "version": answer.version, "outputs": answer.outputs, **classes}
 

@@ -1,4 +1,4 @@
-"""The commands that say how things are, and put right what does not agree."""
+"""The commands that report the state of all models, and repair what does not agree."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def explain(
     with at_work(f"following version {version} of {model}") as settings:
         from flows.reports import explain
 
-        told = explain.explain(settings, model, version)
-    text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(told))
-    show(dataclasses.asdict(told), text, as_json, hanging=12)
-    return EXIT_ERROR if told.problems else 0
+        found = explain.explain(settings, model, version)
+    text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(found))
+    show(dataclasses.asdict(found), text, as_json, hanging=12)
+    return EXIT_ERROR if found.problems else 0
 
 
 @app.command()
@@ -121,7 +121,7 @@ def reconcile(
 @app.command()
 def doctor(as_json: Json = False) -> int:
     """
-    Look for all that is wrong, and say the next step.
+    Look for everything that is wrong, and name the next step.
 
     The exit code is 1 when there is something.
     """

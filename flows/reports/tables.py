@@ -1,8 +1,8 @@
 """
-How are versions, history and checks shown to a person?
+Lays out the tables of versions, history and checks for a terminal.
 
-A table fits the columns that it is given: first ids and times become shorter, then what is said elsewhere too is left
-out, then names lose their middle. Reasons stand below their row, in whole. Without a number of columns nothing is
+A table fits the columns that it is given: first ids and times become shorter, then what another column says too is left
+out, then names lose their middle. Reasons stand below their row, unshortened. Without a number of columns nothing is
 shortened.
 """
 
@@ -37,7 +37,7 @@ _GAP = 2
 _NOTE_INDENT = 4
 _MIN_ELIDED = 8
 _MAX_WORD = 20
-_LEAST = 6
+_MIN_COLUMNS = 6
 _MIN_WHY = 40
 _NUMBERS = ("version", "previous", "accuracy")
 
@@ -49,25 +49,25 @@ class _Column:
     heading: str
     cells: list[str]
     flexible: bool = False
-    """whether it becomes narrower where the table is too wide; its cells then lose their middle"""
+    """whether it may become narrower, by cells that lose their middle"""
     wraps: bool = False
-    """whether its cells may take several lines instead"""
+    """whether its cells take several lines instead"""
     columns: int = 0
-    """how wide it is shown"""
+    """its width"""
 
     def __post_init__(self) -> None:
         self.cells = [one_line(cell) for cell in self.cells]
         self.columns = max(map(cell_len, [self.heading, *self.cells]))
 
     @property
-    def least(self) -> int:
-        """How narrow it may become: cells that wrap keep their words whole as long as these are not endless."""
+    def min_columns(self) -> int:
+        """Its minimum width: cells that wrap keep their words whole, up to a limit."""
         if not self.wraps:
             return _MIN_ELIDED
         words = (cell_len(word) for cell in [self.heading, *self.cells] for word in cell.split())
         return min(max(words), _MAX_WORD)
 
-    def shown(self, cell: str) -> Text:
+    def render(self, cell: str) -> Text:
         return Text(cell if self.wraps else elided(cell, self.columns))
 
 
@@ -87,7 +87,7 @@ def version_table(rows: Sequence[VersionRow], columns: int | None) -> Group:
 
 
 def history_table(entries: Sequence[Entry], columns: int | None) -> Group:
-    """One entry of the journal after the other, newest first, in local time; its reason below it."""
+    """One line per entry of the journal, newest first, in local time, with its reason below."""
     whys = [one_line(str(entry.facts.get("why", ""))) for entry in entries]
     table = [
         _Column("time", [_local(entry.time, _SECONDS) for entry in entries]),
@@ -102,7 +102,7 @@ def history_table(entries: Sequence[Entry], columns: int | None) -> Group:
 
 
 def gate_table(checks: Sequence[Check], columns: int | None) -> Group:
-    """One check of the gate after the other; why beside it where there is room, else below those that did not pass."""
+    """One line per check of the gate; the reason beside it where there is room, else below those that did not pass."""
     table = [
         _Column("check", [check.check for check in checks]),
         _Column("measured", [check.measured for check in checks], flexible=True, wraps=True),
@@ -129,13 +129,13 @@ def _version_columns(
     aliases: Callable[[VersionRow], Iterable[str]] = _aliases,
     whole_ids: bool = False,
 ) -> list[_Column]:
-    told = [", ".join(aliases(row)) for row in rows]
+    shown = [", ".join(aliases(row)) for row in rows]
     return [
         _Column("model", [row.model for row in rows], flexible=True),
         _Column("version", [str(row.version) for row in rows]),
         _Column("state", [row.state for row in rows], flexible=True, wraps=True),
         _Column("labels", [", ".join(row.labels) for row in rows], flexible=True, wraps=True),
-        *([_Column("aliases", told, flexible=True, wraps=True)] if aliases is _aliases or any(told) else []),
+        *([_Column("aliases", shown, flexible=True, wraps=True)] if aliases is _aliases or any(shown) else []),
         _Column("accuracy", ["" if row.accuracy is None else f"{row.accuracy:.4f}" for row in rows]),
         _Column("published", [_local(row.published_at, published) for row in rows]),
         _Column("run", [(row.run_id or "")[: None if whole_ids else SHORT_ID] for row in rows]),
@@ -147,12 +147,12 @@ def _aliases_that_differ(row: VersionRow) -> tuple[str, ...]:
 
 
 def _short_time(time: datetime) -> str:
-    """As `ls` shows it: with the time of day, or of another year with the year."""
+    """As `ls` shows it: with the time of day in this year, else with the year."""
     return f"{time:%b %d %H:%M}" if time.year == datetime.now().year else f"{time:%b %d  %Y}"
 
 
 def _local(time: str | None, form: str | Callable[[datetime], str]) -> str:
-    """A time as the journal and the stamps write it, in local time; as it is where it is none."""
+    """A time of the journal or a stamp in local time; unchanged where it is no time."""
     try:
         local = datetime.fromisoformat(time or "").astimezone()
     except ValueError:
@@ -169,29 +169,29 @@ def _width(table: Sequence[_Column]) -> int:
 
 
 def _table(table: Sequence[_Column], columns: int | None, notes: Sequence[str] = ()) -> Group:
-    """All rows below the headings, each followed by its note."""
+    """Headings and rows, each row followed by its note."""
     if columns is not None:
         _make_fit(table, columns)
     lines: list[Table | Padding] = [_line(table, [Text(column.heading, "bold") for column in table])]
     for number in range(len(table[0].cells)):
-        lines.append(_line(table, [column.shown(column.cells[number]) for column in table]))
+        lines.append(_line(table, [column.render(column.cells[number]) for column in table]))
         if notes and notes[number]:
             lines.append(Padding(Text(one_line(notes[number])), (0, 0, 0, _NOTE_INDENT), expand=False))
     return Group(*lines)
 
 
 def _make_fit(table: Sequence[_Column], columns: int) -> None:
-    """Take what is too much from the widest columns that give way; words are cut only when nothing else helps."""
-    for at_any_price in (False, True):
+    """Narrow the widest flexible columns until the table fits; words are cut only when nothing else helps."""
+    for cut_words in (False, True):
         for _ in range(_width(table) - columns):
-            giving_way = [
+            narrowable = [
                 column
                 for column in table
-                if column.flexible and column.columns > (_LEAST if at_any_price else column.least)
+                if column.flexible and column.columns > (_MIN_COLUMNS if cut_words else column.min_columns)
             ]
-            if not giving_way:
+            if not narrowable:
                 break
-            max(giving_way, key=lambda column: column.columns).columns -= 1
+            max(narrowable, key=lambda column: column.columns).columns -= 1
 
 
 def _line(table: Sequence[_Column], cells: Sequence[Text]) -> Table:
