@@ -1,8 +1,9 @@
-"""Where does a version come from, and are its files still those that were judged?"""
+"""Follows a version back to run, data and code, and checks that its files are still those that were judged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.endpoints.servers import Servers
 from flows.endpoints.views import NOT_SERVED, state_reported
@@ -45,38 +46,27 @@ class Explanation:
 
 def explain(settings: Settings, model: str, version: int) -> Explanation:
     """
-    Everything that is recorded of one version, held against its files.
+    Everything that is recorded of one version, compared with its files.
 
     Raises:
         VersionNotFound: It is neither published nor retired.
     """
-
     repository = Repository(settings.models_repo)
-    published, retired = repository.versions(model), repository.retired(model)
-    if version not in (*published, *retired):
-        there = ", ".join(map(str, sorted({*published, *retired}))) or "none"
-        raise VersionNotFound(f"Version {version} of {model!r} is not on disk; there are: {there}")
-    path = repository.path(model, version) if version in published else repository.retired_path(model, version)
+    path, is_published = _find(repository, model, version)
     stamp, on_disk = repository.stamp(model, version), digest(path)
-    registered = read_version_tags(model, version)
     run = read_run_tags(stamp.run_id) if stamp.run_id else {}
     state, served = _served(settings, model, version, on_disk)
-    digests = {
-        "the stamp": stamp.digest,
-        "the registry": registered.get("hotswap.digest"),
-        "the server": served,
-    }
+    registered = read_version_tags(model, version).get("hotswap.digest")
     dirty = run.get("hotswap.git_dirty")
-    entries = [entry for entry in Journal(settings.models_repo, model).read() if _is_about(entry.facts, version)]
     return Explanation(
         model=model,
         version=version,
-        state=state if version in published else "RETIRED",
+        state=state if is_published else "RETIRED",
         labels=Labels(repository, model).carried_by(version),
         path=str(path),
         digest=on_disk,
-        stamped_digest=digests["the stamp"],
-        registered_digest=digests["the registry"],
+        stamped_digest=stamp.digest,
+        registered_digest=registered,
         served_digest=served,
         run_id=stamp.run_id,
         dataset_digest=stamp.dataset_digest or run.get("hotswap.dataset_digest"),
@@ -85,49 +75,66 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         gate=run.get("hotswap.gate"),
         gate_reason=run.get("hotswap.gate_reason"),
         metrics=dict(stamp.metrics),
-        journal=tuple(f"{entry.time} {entry.action} by {entry.who}" for entry in entries),
-        problems=tuple(_problems(path.name, on_disk, digests)),
+        journal=_journal(settings, model, version),
+        problems=_problems(version, on_disk, stamp.digest, registered, served),
     )
 
 
-def lines(told: Explanation) -> list[tuple[str, str]]:
+def lines(found: Explanation) -> list[tuple[str, str]]:
     """The chain as a person reads it, from the served bytes to the verdict."""
-    dirty = " (with changes that were not committed)" if told.git_dirty else ""
+    dirty = " (with changes that were not committed)" if found.git_dirty else ""
     return [
-        ("version", f"{told.model} {told.version}, {told.state} {', '.join(told.labels)}".rstrip(" ,")),
-        ("files", told.path),
-        ("digest", told.digest),
-        ("run", told.run_id or _UNKNOWN),
-        ("data", told.dataset_digest or _UNKNOWN),
-        ("git commit", f"{told.git_commit}{dirty}" if told.git_commit else _UNKNOWN),
-        ("gate", f"{told.gate} {told.gate_reason or ''}".rstrip() if told.gate else _UNKNOWN),
-        ("metrics", "  ".join(f"{name} {value:.4f}" for name, value in told.metrics.items()) or _UNKNOWN),
-        *(("journal", entry) for entry in told.journal),
-        *(("problem", problem) for problem in told.problems),
+        ("version", f"{found.model} {found.version}, {found.state} {', '.join(found.labels)}".rstrip(" ,")),
+        ("files", found.path),
+        ("digest", found.digest),
+        ("run", found.run_id or _UNKNOWN),
+        ("data", found.dataset_digest or _UNKNOWN),
+        ("git commit", f"{found.git_commit}{dirty}" if found.git_commit else _UNKNOWN),
+        ("gate", f"{found.gate} {found.gate_reason or ''}".rstrip() if found.gate else _UNKNOWN),
+        ("metrics", "  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items()) or _UNKNOWN),
+        *(("journal", entry) for entry in found.journal),
+        *(("problem", problem) for problem in found.problems),
     ]
 
 
-def _problems(version: str, on_disk: str, digests: dict[str, str | None]) -> list[str]:
-    problems = [
-        f"the files on disk have another digest than {who} ({told})"
-        for who, told in digests.items()
-        if told is not None and told != on_disk
-    ]
+def _find(repository: Repository, model: str, version: int) -> tuple[Path, bool]:
+    """The directory of a version, and whether it is published."""
+    published, retired = repository.versions(model), repository.retired(model)
+    if version in published:
+        return repository.path(model, version), True
+    if version in retired:
+        return repository.retired_path(model, version), False
+    on_disk = ", ".join(map(str, sorted({*published, *retired}))) or "none"
+    raise VersionNotFound(f"Version {version} of {model!r} is not on disk; there are: {on_disk}")
+
+
+def _problems(
+    version: int, on_disk: str, stamped: str | None, registered: str | None, served: str | None
+) -> tuple[str, ...]:
+    digests = {"the stamp": stamped, "the registry": registered, "the server": served}
     if not any(digests.values()):
-        problems.append(f"nobody published version {version}: there is nothing to hold its files against")
-    elif digests["the registry"] is None:
-        problems.append("the registry does not know this version")
-    return problems
+        return (f"version {version} was never published: there is nothing to compare its files with",)
+    problems = [
+        f"the files on disk have another digest than {where} ({other})"
+        for where, other in digests.items()
+        if other not in (None, on_disk)
+    ]
+    return (*problems, "the registry does not know this version") if registered is None else tuple(problems)
 
 
 def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple[str, str | None]:
-    """State and digest that the servers tell; of different digests one that is not that of the files."""
+    """State and digest that the servers report; of different digests one that is not that of the files."""
     with Servers(settings, Repository(settings.models_repo)).observed() as servers:
         if not servers:
             return NOT_SERVED, None
         digests = set(servers.each_reachable(lambda server: server.digest(model, version))) - {None}
         other = next(iter(digests - {on_disk}), None)
         return state_reported(servers.view(model), version), other or next(iter(digests), None)
+
+
+def _journal(settings: Settings, model: str, version: int) -> tuple[str, ...]:
+    entries = [entry for entry in Journal(settings.models_repo, model).read() if _is_about(entry.facts, version)]
+    return tuple(f"{entry.time} {entry.action} by {entry.who}" for entry in entries)
 
 
 def _is_about(facts: object, version: int) -> bool:

@@ -1,4 +1,4 @@
-"""Which versions are there, in which state, and what does not agree about them?"""
+"""Lists all versions with their states, labels and aliases, and what does not agree about them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class VersionRow:
     version: int
     state: str
     """
-    The server's state, ``served by 1 of 2``, RETIRED, NOT SERVED, or MISSING for what a label or alias points to and is
-    not there.
+    The server's state, ``served by 1 of 2``, RETIRED, NOT SERVED, or MISSING where a label or alias points to a version
+    that does not exist.
     """
     labels: tuple[str, ...]
     aliases: tuple[str, ...]
@@ -39,7 +39,7 @@ class VersionRow:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Where all is kept, who serves it, and which versions there are."""
+    """Home, repository, servers, and all versions."""
 
     home: str
     repository: str
@@ -70,7 +70,7 @@ def status(settings: Settings, model: str | None = None) -> list[VersionRow]:
 
 
 def overview(settings: Settings, model: str | None = None) -> Overview:
-    """The same, with where that is."""
+    """As `status`, with home, repository and servers."""
     repository = Repository(settings.models_repo)
     if model is not None and model not in repository.models():
         known = ", ".join(repository.models()) or "none yet"
