@@ -44,7 +44,7 @@ def test_a_version_that_came_by_hand_has_no_origin(offline: Pipeline) -> None:
     """Nothing is known of it but its files, and that is told as a problem."""
     offline.sources(offline.repository.base_path(offline.model), 9)
     told = explain(offline.settings, offline.model, 9)
-    assert "nobody published" in told.problems[0]
+    assert "was never published" in told.problems[0]
     assert dict(lines(told))["run"] == "not known"
 
 
