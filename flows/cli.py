@@ -101,12 +101,12 @@ def predict(
     Without --version and --label the version with label stable answers, where there is one. Single values are one row
     where a row has as many.
     """
-    from flows.prediction.asking import Asked, ask
+    from flows.prediction.asking import Query, ask
 
     for row in rows:
         if row.startswith("--"):
             raise typer.BadParameter(f"there is no option {row}")
-    answer = ask(plain_settings(), Asked(model, version, label, signature, grpc), rows)
+    answer = ask(plain_settings(), Query(model, version, label, signature, grpc), rows)
     show(presentation.answer_data(answer), presentation.answer_text(answer), as_json, hanging=4)
 
 

@@ -1,4 +1,4 @@
-"""What does the model server answer to rows that a person wrote?"""
+"""Asks the model server for the predictions of rows that a person has written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NO_EXAMPLE = "Could not parse example input"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which version and which signature of a model are asked, and how."""
+class Query:
+    """Which version and which signature of a model to ask, and over which protocol."""
 
     model: str
     version: int | None = None
@@ -38,17 +38,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the version that answered gave."""
+    """The predictions of the version that answered."""
 
     model: str
     version: int | None
     outputs: dict[str, Any]
-    """per output its values, as JSON can carry them"""
+    """the values of each output, as JSON can carry them"""
     classes: list[dict[str, Any]]
-    """per row the likeliest class and its probability, where the model can tell; else empty"""
+    """the likeliest class of each row and its probability; empty for a model without classes"""
 
 
-def ask(settings: Settings, asked: Asked, rows: Sequence[str]) -> Answer:
+def ask(settings: Settings, query: Query, rows: Sequence[str]) -> Answer:
     """
     Ask the server for `rows`, or for the JSON on standard input where they are ``-``.
 
@@ -59,47 +59,48 @@ def ask(settings: Settings, asked: Asked, rows: Sequence[str]) -> Answer:
     """
     if list(rows) != [STANDARD_INPUT]:
         check_readable(rows)
-    _check_is_ours(settings, asked.model)
-    with grpc_client(settings) if asked.grpc else rest_client(settings) as client:
-        if asked.version is None and asked.label is None:
-            asked = replace(asked, label=assigned_label(client, asked.model, STABLE))
-        metadata = client.metadata(asked.model, version=asked.version, label=asked.label)
-        _check_dense(asked, metadata)
-        expected = _expected(settings, asked, metadata)
+    _check_is_ours(settings, query.model)
+    with grpc_client(settings) if query.grpc else rest_client(settings) as client:
+        if query.version is None and query.label is None:
+            query = replace(query, label=assigned_label(client, query.model, STABLE))
+        metadata = client.metadata(query.model, version=query.version, label=query.label)
+        _check_dense(query, metadata)
+        expected = _expected(settings, query, metadata)
         if list(rows) == [STANDARD_INPUT]:
             inputs = from_json(sys.stdin.read(), expected)
         else:
             inputs = from_arguments(rows, expected)
-        with _explained(asked):
+        with _explained(query):
             prediction = client.predict(
-                asked.model, inputs, version=asked.version, label=asked.label, signature_name=asked.signature
+                query.model, inputs, version=query.version, label=query.label, signature_name=query.signature
             )
-        classes = _classes(client, asked, metadata, inputs, prediction.version)
+        classes = _classes(client, query, metadata, inputs, prediction.version)
     outputs = {name: plain(array) for name, array in prediction.outputs.items()}
-    return Answer(asked.model, prediction.version, outputs, classes)
+    return Answer(query.model, prediction.version, outputs, classes)
 
 
 def _check_is_ours(settings: Settings, model: str) -> None:
-    """Do not take a model that is published here for one of the same name elsewhere; any other is asked anywhere."""
+    """Refuse a server of another repository for a model that is published here; any other model is asked anywhere."""
     repository = Repository(settings.models_repo)
     if not repository.versions(model):
         return
-    with rest_client(settings) as rest, grpc_client(settings) as grpc, suppress(ServingError):  # asking says why
+    # What else is wrong with the server, the request itself reports.
+    with rest_client(settings) as rest, grpc_client(settings) as grpc, suppress(ServingError):
         check_is_ours(repository, settings.endpoints[0], rest, grpc)
 
 
-def _check_dense(asked: Asked, metadata: ModelMetadata) -> None:
+def _check_dense(query: Query, metadata: ModelMetadata) -> None:
     """
     Raises:
         InvalidRequest: An input or output of the signature is no dense tensor.
     """
-    signature = metadata.signature(asked.signature)
+    signature = metadata.signature(query.signature)
     if not (names := _not_dense(signature)):
         return
     others = [f"`--signature {name}`" for name, each in sorted(metadata.signatures.items()) if not _not_dense(each)]
     way = f"ask with {' or '.join(others)}" if others else "no signature of it has dense tensors alone"
     raise InvalidRequest(
-        f"{' and '.join(names)} of signature {asked.signature or DEFAULT_SIGNATURE!r} of {asked.model!r} is sparse or "
+        f"{' and '.join(names)} of signature {query.signature or DEFAULT_SIGNATURE!r} of {query.model!r} is sparse or "
         f"ragged, and only dense tensors can be sent and received: {way}"
     )
 
@@ -110,39 +111,39 @@ def _not_dense(signature: Signature) -> list[str]:
 
 
 @contextmanager
-def _explained(asked: Asked) -> Iterator[None]:
-    """Where rows went to a signature that takes records, say so."""
+def _explained(query: Query) -> Iterator[None]:
+    """Explain the error of a signature that takes records and got rows."""
     try:
         yield
     except InvalidRequest as exc:
         if not exc.message.startswith(_NO_EXAMPLE):
             raise
         raise InvalidRequest(
-            f"Signature {asked.signature or DEFAULT_SIGNATURE!r} of {asked.model!r} takes serialized "
-            f'tf.Example records: give [{{"b64": "…"}}] to `hotswap predict {asked.model} -`, or ask another signature'
+            f"Signature {query.signature or DEFAULT_SIGNATURE!r} of {query.model!r} takes serialized "
+            f'tf.Example records: give [{{"b64": "…"}}] to `hotswap predict {query.model} -`, or ask another signature'
         ) from exc
 
 
-def _expected(settings: Settings, asked: Asked, metadata: ModelMetadata) -> Expected:
-    """What the signature takes; names and an example from what was published here, where the version was."""
-    stamp = Repository(settings.models_repo).stamp(asked.model, metadata.version)
-    inputs = metadata.signature(asked.signature).inputs
-    return Expected(asked.model, inputs, stamp.features, written(stamp.golden))
+def _expected(settings: Settings, query: Query, metadata: ModelMetadata) -> Expected:
+    """What the signature takes; with the feature names and an example row if the version was published here."""
+    stamp = Repository(settings.models_repo).stamp(query.model, metadata.version)
+    inputs = metadata.signature(query.signature).inputs
+    return Expected(query.model, inputs, stamp.features, written(stamp.golden))
 
 
 def _classes(
-    client: PredictClient, asked: Asked, metadata: ModelMetadata, inputs: dict[str, Any], version: int | None
+    client: PredictClient, query: Query, metadata: ModelMetadata, inputs: dict[str, Any], version: int | None
 ) -> list[dict[str, Any]]:
-    """What signature ``classify_class`` of the version that answered says of the same rows."""
+    """The classes of the same rows, by signature ``classify_class`` of the version that answered."""
     signature = metadata.signatures.get(_CLASS_SIGNATURE)
-    if asked.signature or signature is None or not signature.outputs.keys() >= _CLASS_OUTPUTS:
+    if query.signature or signature is None or not signature.outputs.keys() >= _CLASS_OUTPUTS:
         return []
     if signature.inputs.keys() != inputs.keys():
         return []
-    label = asked.label if version is None else None
+    label = query.label if version is None else None
     with suppress(ServableNotFound):  # the version has just been removed
         outputs = client.predict(
-            asked.model, inputs, version=version, label=label, signature_name=_CLASS_SIGNATURE
+            query.model, inputs, version=version, label=label, signature_name=_CLASS_SIGNATURE
         ).outputs
         pairs = zip(plain(outputs["class_name"]), plain(outputs["probability"]), strict=True)
         return [{"class": name, "probability": probability} for name, probability in pairs]

@@ -1,8 +1,8 @@
 """
-How do rows that a person writes become what a signature takes?
+Converts rows that a person has written into the inputs of a signature.
 
-They are held against the signature before anything is asked: how many values, of which type and shape, and that every
-number is one. A mistake names the row and, where it is known, the feature.
+They are checked against the signature before a server is asked: number of values, type and shape, and that every number
+is one. A message names the row and, where it is known, the feature.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ENVELOPES = ("instances", "inputs")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a model takes, as far as it is known."""
+    """The inputs that a model takes, as far as they are known."""
 
     model: str
     inputs: Mapping[str, TensorInfo]
@@ -40,14 +40,14 @@ class Expected:
     """a row as the command line takes it"""
 
     def row_of(self, length: int) -> str:
-        """What a row of the only input is, in words."""
+        """A row of so many values, in words."""
         values = f"{length} value{'' if length == 1 else 's'}"
         if len(self.features) != length or length > _MAX_NAMED:
             return values
         return f"{values} ({', '.join(self.features)})"
 
     def name_of(self, number: int, length: int) -> str:
-        """The value with this number, from 0, in a row of so many."""
+        """The name of a value by its number, from 0, in a row of so many."""
         known = len(self.features) == length
         return self.features[number] if known else f"value {number + 1}"
 
@@ -60,7 +60,7 @@ class Expected:
 
 def check_readable(rows: Sequence[str]) -> None:
     """
-    Find what no model takes, before a server is asked.
+    Refuse what no model takes, before a server is asked.
 
     Raises:
         InvalidRequest: A row has numbers, and something between them that is none.
@@ -149,7 +149,7 @@ def plain(array: Any) -> Any:
 
 
 def _table(rows: Sequence[str], info: TensorInfo, expected: Expected) -> Iterator[list[Any]]:
-    """Rows of values, all of them as long as the signature says."""
+    """The values of each row, which must be as long as the signature says."""
     length = -1 if info.shape is None else info.shape[1]
     table = _one_or_many([_split(row, info) for row in rows], length, expected)
     for number, row in enumerate(table, 1):
@@ -161,20 +161,20 @@ def _table(rows: Sequence[str], info: TensorInfo, expected: Expected) -> Iterato
 
 
 def _one_or_many(table: list[list[str]], length: int, expected: Expected) -> list[list[str]]:
-    """`table`, with single values put together where they are one row."""
+    """`table`, with single values joined where they are one row."""
     if len(table) == 1 or length == 1 or any(len(row) > 1 for row in table):
         return table
     if length != len(table):
         wanted = expected.row_of(length) if length > 0 else "any number of values"
         raise InvalidRequest(
-            f"{len(table)} single values came, and a row of {expected.model!r} has {wanted}: "
+            f"{len(table)} single values were given, but a row of {expected.model!r} has {wanted}: "
             f"write commas between the values of a row, such as {expected.written(length)}"
         )
     return [[value for row in table for value in row]]
 
 
 def _split(row: str, info: TensorInfo) -> list[str]:
-    """The values of an argument; one that is a text of its own is not split."""
+    """The values of an argument, which is not split where the signature takes single texts."""
     if info.dtype == object and info.shape is not None and len(info.shape) < 2:
         return [row]
     return [value.strip() for value in row.rstrip(",").split(",")]
@@ -217,7 +217,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], expected: Expected) -> dict[str,
 
 
 def _checked(name: str, value: Any, expected: Expected) -> Any:
-    """`value` as the clients take it, when it fits the input."""
+    """`value` as the clients take it, if it fits the input."""
     info = expected.inputs[name]
     if info.dtype is None:
         return value
@@ -228,9 +228,7 @@ def _checked(name: str, value: Any, expected: Expected) -> Any:
     except ValueError as exc:
         raise InvalidRequest(f"Input {name!r}: the rows are not equally long; it is {_kind(info)}") from exc
     if given.dtype.kind not in _ACCEPTED_KINDS.get(info.dtype.kind, given.dtype.kind):
-        raise InvalidRequest(
-            f"Input {name!r} is {_kind(info)}, and other values than such came: {_json_form(expected)}"
-        )
+        raise InvalidRequest(f"Input {name!r} is {_kind(info)}, but the values given are not: {_json_form(expected)}")
     given = _fitting(name, given, expected)
     with np.errstate(over="ignore", invalid="ignore"):
         array = given.astype(info.dtype)
@@ -247,7 +245,7 @@ def _checked(name: str, value: Any, expected: Expected) -> Any:
 
 
 def _fitting(name: str, array: NDArray[Any], expected: Expected) -> NDArray[Any]:
-    """`array`, or the one row that it is, when its shape is that of the input."""
+    """`array`, with a dimension added if it is a single row, if its shape fits the input."""
     shape = expected.inputs[name].shape
     if shape is None or _fits(array.shape, shape):
         return array
@@ -258,7 +256,7 @@ def _fitting(name: str, array: NDArray[Any], expected: Expected) -> NDArray[Any]
             f"The rows have {array.shape[1]} values, {expected.model!r} wants {expected.row_of(shape[1])}: "
             f"write a row as {expected.written(shape[1])}"
         )
-    raise InvalidRequest(f"Input {name!r} is {_kind(expected.inputs[name])}, and {list(array.shape)} came")
+    raise InvalidRequest(f"Input {name!r} is {_kind(expected.inputs[name])}, not {list(array.shape)}")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
