@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_records import followed, keep_table, without_secrets
+from flows.promotion.deployment import Deployment
 from flows.reconciliation.repair import Repair, repair
 from flows.reconciliation.state import known_models
 from flows.settings import Settings, apply_environment, load_settings
@@ -43,4 +44,4 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[Repair]:
 @without_secrets
 def repair_model(settings: Settings, model: str, dry_run: bool) -> Repair:
     """Repair one model."""
-    return repair(settings, model, dry_run)
+    return repair(Deployment(settings, model), dry_run)

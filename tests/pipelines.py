@@ -185,7 +185,7 @@ def assert_gone(pipeline: Pipeline) -> None:
     assert pipeline.model not in pipeline.repository.models()
     assert pipeline.model not in pipeline.repository.read_config()
     assert pipeline.registry.aliases(pipeline.model) == {}
-    assert repair(pipeline.settings, pipeline.model) == Repair(pipeline.model, (), ())
+    assert repair(pipeline.deployment) == Repair(pipeline.model, (), ())
     assert doctor.examine(pipeline.settings) == []
     assert status(pipeline.settings) == []
     assert pipeline.repository.models() == []

@@ -83,9 +83,10 @@ def explain(
     The exit code is 1 when its files are not those that were judged.
     """
     with at_work(f"following version {version} of {model}") as settings:
+        from flows.promotion.deployment import Deployment
         from flows.reports import explain
 
-        found = explain.explain(settings, model, version)
+        found = explain.explain(Deployment(settings, model), version)
     text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(found))
     show(dataclasses.asdict(found), text, as_json, hanging=12)
     return EXIT_ERROR if found.problems else 0
@@ -104,13 +105,14 @@ def reconcile(
     """
     with at_work("comparing registry, directory, config, journal and servers") as settings:
         from flows.orchestration import open_runs
+        from flows.promotion.deployment import Deployment
         from flows.reconciliation.repair import repair
         from flows.reconciliation.state import check_known, known_models
 
         if not dry_run:
             open_runs.end_in_prefect(settings)
         names = known_models(settings) if model is None else [check_known(settings, model)]
-        repairs = [repair(settings, name, dry_run) for name in names]
+        repairs = [repair(Deployment(settings, name), dry_run) for name in names]
     if as_json:
         print(json.dumps([presentation.repair_data(each) for each in repairs]))
     else:

@@ -214,7 +214,7 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     with under_load(settings, MODEL, ROW) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
-        repaired = repair(settings, MODEL)
+        repaired = repair(Deployment(settings, MODEL))
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
     _prove(not repaired.remaining, f"not repaired: {repaired.remaining}")
     _check_answered(clients, version)

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 
 from flows.orchestration import open_runs, prefect_access
 from flows.orchestration.prefect_server import find_running_prefect
+from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import Finding, find
 from flows.reconciliation.repair import Repair, repair
 from flows.reconciliation.state import known_models
 from flows.settings import Settings, apply_environment, load_settings
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
-from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +82,18 @@ class Reconciler:
             return []
 
     def _turn(self, name: str, model: _Model) -> bool:
-        found, before = find(self._settings, name), model.found
+        deployment = Deployment(self._settings, name)
+        found, before = find(deployment), model.found
         model.found = found
         if not found:
             self._note_agreement(name, model)
             return False
-        if Repository(self._settings.models_repo).is_locked(name):
+        if deployment.repository.is_locked(name):
             return False
         if self._should_try(model, before):
             pause = min(self._settings.reconcile_seconds * 2**model.failures, _MAX_PAUSE_SECONDS)
             model.remaining, model.failures, model.retry_at = None, model.failures + 1, time.monotonic() + pause
-            model.remaining = list(self._repair(name).remaining)
+            model.remaining = list(self._repair(deployment).remaining)
             model.failures = 0
             return True
         if found == before:
@@ -104,12 +105,12 @@ class Reconciler:
             return False
         return model.found != before or time.monotonic() >= model.retry_at
 
-    def _repair(self, name: str) -> Repair:
+    def _repair(self, deployment: Deployment) -> Repair:
         if find_running_prefect(self._settings) and prefect_access.is_usable():
             from flows.reconcile import reconcile
 
-            return reconcile(name)[0]
-        return repair(self._settings, name)
+            return reconcile(deployment.model)[0]
+        return repair(deployment)
 
     def _note_agreement(self, name: str, model: _Model) -> None:
         if model.announced:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from flows.endpoints.servers import Servers
 from flows.endpoints.views import ModelAtServer
+from flows.promotion.deployment import Deployment
 from flows.promotion.history import replay
 from flows.promotion.labels import label_of
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.state import LOADING, Snapshot, take_snapshot
-from flows.settings import Settings
-from serving.repository.store import Repository
 
 _REPAIRED = "`hotswap reconcile` repairs it"
 _WAIT = "wait until it is loaded"
@@ -32,10 +30,10 @@ class Finding:
     """what it is about, whatever is wrong with that; the same before and after a repair that did not help"""
 
 
-def find(settings: Settings, model: str) -> list[Finding]:
-    """Every disagreement about `model`."""
-    with Servers(settings, Repository(settings.models_repo)).running() as servers:
-        return list(compare(take_snapshot(settings, model, servers)))
+def find(deployment: Deployment) -> list[Finding]:
+    """Every disagreement about one model."""
+    with deployment.servers.running() as servers:
+        return list(compare(take_snapshot(deployment, servers)))
 
 
 def compare(snapshot: Snapshot) -> Iterator[Finding]:

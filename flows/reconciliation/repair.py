@@ -17,7 +17,6 @@ from flows.promotion.labels import STABLE
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
-from flows.settings import Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
 from serving.repository.saved_model_files import digest
 from serving.repository.stamp import STAMP_FILE, Stamp
@@ -38,18 +37,18 @@ class Repair:
     dry_run: bool = False
 
 
-def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
+def repair(deployment: Deployment, dry_run: bool = False) -> Repair:
     """
     Make all sides agree; with `dry_run` only say what would be done.
 
     Raises:
         RepositoryError: Another process is changing the model, or the repository cannot be written.
     """
+    model = deployment.model
     if dry_run:
-        findings = find(settings, model)
+        findings = find(deployment)
         repairable = tuple(finding for finding in findings if finding.repairable)
         return Repair(model, repairable, tuple(each for each in findings if not each.repairable), dry_run=True)
-    deployment = Deployment(settings, model)
     with deployment.lock(), deployment.servers.running() as servers:
         before, after = _repair_in_passes(deployment, servers)
     remaining = {(finding.model, finding.subject) for finding in after}
@@ -61,15 +60,14 @@ def repair(settings: Settings, model: str, dry_run: bool = False) -> Repair:
 
 def _repair_in_passes(deployment: Deployment, servers: Endpoints | None) -> tuple[list[Finding], list[Finding]]:
     """Repair until a pass changes nothing; the findings before and after."""
-    settings, model = deployment.settings, deployment.model
-    snapshot = take_snapshot(settings, model, servers)
+    snapshot = take_snapshot(deployment, servers)
     first = findings = list(compare(snapshot))
     for _ in range(_MAX_PASSES):
         if not any(finding.repairable for finding in findings):
             break
         before = findings
         _Pass(deployment, snapshot, servers).run()
-        snapshot = take_snapshot(settings, model, servers)
+        snapshot = take_snapshot(deployment, servers)
         findings = list(compare(snapshot))
         if findings == before:
             break
@@ -98,7 +96,7 @@ class _Pass:
         self._wait_until_removed()
 
     def _look_again(self) -> None:
-        self._snapshot = take_snapshot(self._deployment.settings, self._model, self._servers)
+        self._snapshot = take_snapshot(self._deployment, self._servers)
 
     def _close_open_runs(self) -> None:
         if self._snapshot.open_runs and self._snapshot.registry is not None:

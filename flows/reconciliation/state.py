@@ -16,6 +16,7 @@ from flows.endpoints.views import ModelAtServer
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.orchestration import open_runs
 from flows.promotion import recovery, removal
+from flows.promotion.deployment import Deployment
 from flows.registry.identity import check_same_registry, journaled_publications, registered_here
 from flows.registry.reader import RegistryView, read_registry
 from flows.settings import Settings
@@ -146,15 +147,15 @@ def check_known(settings: Settings, model: str) -> str:
     return model
 
 
-def take_snapshot(settings: Settings, model: str, servers: Endpoints | None) -> Snapshot:
-    """What every side has of `model`."""
-    repository = Repository(settings.models_repo)
+def take_snapshot(deployment: Deployment, servers: Endpoints | None) -> Snapshot:
+    """What every side has of one model."""
+    repository, model = deployment.repository, deployment.model
     config = {entry.name: entry for entry in parse(repository.read_config())}
-    entries, journal_error = _read_journal(settings, model)
+    entries, journal_error = _read_journal(deployment.journal)
     registry, registry_error = _read_registry(repository, model, entries)
     return Snapshot(
         model=model,
-        published=tuple(repository.versions(model)),
+        published=tuple(deployment.versions),
         retired=tuple(repository.retired(model)),
         labels=dict(config[model].labels) if model in config else {},
         is_listed=model in config,
@@ -164,7 +165,7 @@ def take_snapshot(settings: Settings, model: str, servers: Endpoints | None) -> 
         servers=servers.view(model) if servers else None,
         registry_error=registry_error,
         journal_error=journal_error,
-        open_runs=tuple(path.name for path in open_runs.orphaned_runs(settings).get(model, [])),
+        open_runs=tuple(path.name for path in open_runs.orphaned_runs(deployment.settings).get(model, [])),
     )
 
 
@@ -178,9 +179,8 @@ def _read_registry(repository: Repository, model: str, entries: tuple[Entry, ...
         return None, str(exc)
 
 
-def _read_journal(settings: Settings, model: str) -> tuple[tuple[Entry, ...], str]:
-    """The entries of the journal, or why it cannot be read; it is read again only when the file has changed."""
-    journal = Journal(settings.models_repo, model)
+def _read_journal(journal: Journal) -> tuple[tuple[Entry, ...], str]:
+    """The entries, or why they cannot be read; the file is read again only when it has changed."""
     try:
         stat = journal.path.stat()
         return _read_entries(journal.path, stat.st_ino, stat.st_size, stat.st_mtime_ns), ""

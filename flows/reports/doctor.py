@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.endpoints.servers import Servers
-from flows.journal import BrokenJournal, Journal
 from flows.orchestration import open_runs
 from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.orchestration.prefect_server import find_running_prefect
+from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import Finding, compare
 from flows.reconciliation.state import Snapshot, known_models, take_snapshot
 from flows.registry.reader import RegistryUnread, check_readable
@@ -46,10 +46,8 @@ def examine(settings: Settings) -> list[Finding]:
         else:
             found += [_by_hand(_EVERYTHING, problem, _SERVER_STEP) for problem in servers.problems.values()]
         for model in models:
-            snapshot = take_snapshot(settings, model, servers)
-            found += _versions(repository, snapshot)
-            found += _journal_truth(settings, repository, snapshot)
-            found += compare(snapshot)
+            snapshot = take_snapshot(Deployment(settings, model), servers)
+            found += [*_files(repository, snapshot), *_stamps(repository, snapshot), *compare(snapshot)]
     return found
 
 
@@ -131,9 +129,10 @@ def _step_for(snapshot: Snapshot, version: int) -> str:
     return f"`hotswap retire {snapshot.model} {version}` takes it out"
 
 
-def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
+def _files(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
+    """Compares the published files with their stamps."""
     model = snapshot.model
-    for version in repository.versions(model):
+    for version in snapshot.published:
         path, stamp = repository.path(model, version), repository.stamp(model, version)
         retire = _step_for(snapshot, version)
         try:
@@ -148,19 +147,14 @@ def _versions(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(model, version, what, f"`hotswap explain {model} {version}`; {retire}", repairable=False)
 
 
-def _journal_truth(settings: Settings, repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
-    """Compares the digests in the journal with those in the stamps."""
-    model = snapshot.model
-    try:
-        entries = Journal(settings.models_repo, model).read()
-    except BrokenJournal:
-        return  # which `compare` reports
-    published = {entry.version: entry.facts.get("digest") for entry in entries if entry.action == "publish"}
-    for version in repository.versions(model):
-        journaled, stamped = published.get(version), repository.stamp(model, version).digest
-        if journaled is not None and stamped != journaled:
+def _stamps(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
+    """Compares the stamps with the journal."""
+    digests = {entry.version: entry.facts.get("digest") for entry in snapshot.entries if entry.action == "publish"}
+    for version in snapshot.published:
+        stamped = repository.stamp(snapshot.model, version).digest
+        if digests.get(version) not in (None, stamped):
             what = f"the stamp of version {version} has another digest than the journal"
-            yield Finding(model, version, what, _step_for(snapshot, version), repairable=False)
+            yield Finding(snapshot.model, version, what, _step_for(snapshot, version), repairable=False)
 
 
 def _entries(directory: Path) -> list[Path]:

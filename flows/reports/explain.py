@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.endpoints.servers import Servers
 from flows.endpoints.views import NOT_SERVED, state_reported
-from flows.journal import Journal
-from flows.promotion.labels import Labels
+from flows.promotion.deployment import Deployment
 from flows.registry.reader import read_run_tags, read_version_tags
-from flows.settings import Settings
 from serving.protocol.errors import VersionNotFound
 from serving.repository.saved_model_files import digest
-from serving.repository.store import Repository
 
 _UNKNOWN = "not known"
 
@@ -44,25 +40,25 @@ class Explanation:
     problems: tuple[str, ...]
 
 
-def explain(settings: Settings, model: str, version: int) -> Explanation:
+def explain(deployment: Deployment, version: int) -> Explanation:
     """
     Everything that is recorded of one version, compared with its files.
 
     Raises:
         VersionNotFound: It is neither published nor retired.
     """
-    repository = Repository(settings.models_repo)
-    path, is_published = _find(repository, model, version)
-    stamp, on_disk = repository.stamp(model, version), digest(path)
+    model = deployment.model
+    path, is_published = _find(deployment, version)
+    stamp, on_disk = deployment.stamp(version), digest(path)
     run = read_run_tags(stamp.run_id) if stamp.run_id else {}
-    state, served = _served(settings, model, version, on_disk)
+    state, served = _served(deployment, version, on_disk)
     registered = read_version_tags(model, version).get("hotswap.digest")
     dirty = run.get("hotswap.git_dirty")
     return Explanation(
         model=model,
         version=version,
         state=state if is_published else "RETIRED",
-        labels=Labels(repository, model).carried_by(version),
+        labels=deployment.labels.carried_by(version),
         path=str(path),
         digest=on_disk,
         stamped_digest=stamp.digest,
@@ -75,7 +71,7 @@ def explain(settings: Settings, model: str, version: int) -> Explanation:
         gate=run.get("hotswap.gate"),
         gate_reason=run.get("hotswap.gate_reason"),
         metrics=dict(stamp.metrics),
-        journal=_journal(settings, model, version),
+        journal=_journal(deployment, version),
         problems=_problems(version, on_disk, stamp.digest, registered, served),
     )
 
@@ -97,8 +93,9 @@ def lines(found: Explanation) -> list[tuple[str, str]]:
     ]
 
 
-def _find(repository: Repository, model: str, version: int) -> tuple[Path, bool]:
+def _find(deployment: Deployment, version: int) -> tuple[Path, bool]:
     """The directory of a version, and whether it is published."""
+    repository, model = deployment.repository, deployment.model
     published, retired = repository.versions(model), repository.retired(model)
     if version in published:
         return repository.path(model, version), True
@@ -122,18 +119,18 @@ def _problems(
     return (*problems, "the registry does not know this version") if registered is None else tuple(problems)
 
 
-def _served(settings: Settings, model: str, version: int, on_disk: str) -> tuple[str, str | None]:
+def _served(deployment: Deployment, version: int, on_disk: str) -> tuple[str, str | None]:
     """State and digest that the servers report; of different digests one that is not that of the files."""
-    with Servers(settings, Repository(settings.models_repo)).observed() as servers:
+    with deployment.servers.observed() as servers:
         if not servers:
             return NOT_SERVED, None
-        digests = set(servers.each_reachable(lambda server: server.digest(model, version))) - {None}
+        digests = set(servers.each_reachable(lambda server: server.digest(deployment.model, version))) - {None}
         other = next(iter(digests - {on_disk}), None)
-        return state_reported(servers.view(model), version), other or next(iter(digests), None)
+        return state_reported(servers.view(deployment.model), version), other or next(iter(digests), None)
 
 
-def _journal(settings: Settings, model: str, version: int) -> tuple[str, ...]:
-    entries = [entry for entry in Journal(settings.models_repo, model).read() if _is_about(entry.facts, version)]
+def _journal(deployment: Deployment, version: int) -> tuple[str, ...]:
+    entries = [entry for entry in deployment.journal.read() if _is_about(entry.facts, version)]
     return tuple(f"{entry.time} {entry.action} by {entry.who}" for entry in entries)
 
 

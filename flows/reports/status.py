@@ -78,7 +78,7 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
         raise VersionNotFound(f"There is no model {model!r} in {repository.root}; known are: {known}{hint}")
     with Servers(settings, repository).observed() as servers:
         models = repository.models() if model is None else [model]
-        rows = [row for each in models for row in _rows(repository, take_snapshot(settings, each, servers))]
+        rows = [row for each in models for row in _rows(Deployment(settings, each), servers)]
     home = str(settings.home.absolute())
     return Overview(home, str(repository.root), repository.identity(), _server_rows(settings, servers), tuple(rows))
 
@@ -96,19 +96,19 @@ def _server_rows(settings: Settings, servers: Endpoints | None) -> tuple[ServerR
     )
 
 
-def _rows(repository: Repository, snapshot: Snapshot) -> list[VersionRow]:
+def _rows(deployment: Deployment, servers: Endpoints | None) -> list[VersionRow]:
+    snapshot = take_snapshot(deployment, servers)
     findings = list(compare(snapshot))
     aliases = {} if snapshot.registry is None else snapshot.registry.aliases
-    versions = sorted(
-        {*snapshot.published, *snapshot.retired, *snapshot.labels.values(), *aliases.values()}, reverse=True
-    )
+    pointed_to = {*snapshot.labels.values(), *aliases.values()}
+    versions = sorted({*snapshot.published, *snapshot.retired, *pointed_to}, reverse=True)
     rows = []
     for version in versions:
-        stamp = repository.stamp(snapshot.model, version)
+        stamp = deployment.stamp(version)
         about = {version, None} if version == versions[0] else {version}
         rows.append(
             VersionRow(
-                model=snapshot.model,
+                model=deployment.model,
                 version=version,
                 state=_state(version, snapshot),
                 labels=tuple(sorted(label for label, at in snapshot.labels.items() if at == version)),

@@ -38,9 +38,7 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
     if not served:
         pipeline.settings = pipeline.settings.model_copy(update={"rest_port": 1, "grpc_port": 2})
     flip_byte(pipeline.repository.path(pipeline.model, 1) / name)
-    assert any(
-        "another digest than the stamp" in each for each in explain(pipeline.settings, pipeline.model, 1).problems
-    )
+    assert any("another digest than the stamp" in each for each in explain(pipeline.deployment, 1).problems)
     (finding,) = (examine if served else examine_without_server)(pipeline.settings)
     assert finding.what == "the files of version 1 are not those that were published"
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
@@ -61,7 +59,7 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
         lambda pipeline: rollback(pipeline.deployment),
         lambda pipeline: history(pipeline.deployment),
         lambda pipeline: live_at(pipeline.deployment, "2100-01-01"),
-        lambda pipeline: explain(pipeline.settings, pipeline.model, 2),
+        lambda pipeline: explain(pipeline.deployment, 2),
     ],
     ids=["promote", "rollback", "history", "history --at", "explain"],
 )
@@ -86,15 +84,15 @@ def test_a_changed_journal_is_reported_and_not_repaired(pipeline: Pipeline) -> N
     path = pipeline.journal.path
     path.write_text(path.read_text("utf-8").replace('"version": 1', '"version": 7', 1), "utf-8")
     journal = path.read_bytes()
-    (finding,) = repair(pipeline.settings, pipeline.model).remaining
+    (finding,) = repair(pipeline.deployment).remaining
     assert finding.what.startswith(f"Line 1 of {path}")
     assert finding in examine(pipeline.settings)
     assert pipeline.row(2).findings == (finding.what,)
     assert path.read_bytes() == journal
     path.rename(path.with_suffix(".damaged"))
-    assert repair(pipeline.settings, pipeline.model).remaining == ()
+    assert repair(pipeline.deployment).remaining == ()
     assert answered(pipeline, version=pipeline.promote(3)) == {3}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
 
 
 def written_ahead(pipeline: Pipeline, ahead: timedelta) -> None:

@@ -60,7 +60,7 @@ def assert_nothing_new(pipeline: Pipeline) -> None:
     assert (repository.versions(pipeline.model), repository.retired(pipeline.model)) == ([1], [])
     assert not list((repository.root / ".staging").glob("*"))
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
 
 
 def test_a_file_that_does_not_fit_ends_a_promotion(
@@ -114,7 +114,7 @@ def test_a_full_disk_undoes_a_promotion(
     assert pipeline.repository.versions(pipeline.model) == [1]
     assert any("is nearly full: 0 MB are free" in finding.what for finding in examine(pipeline.settings))
     (small_disk / ".ballast").unlink()
-    assert repair(pipeline.settings, pipeline.model).remaining == ()
+    assert repair(pipeline.deployment).remaining == ()
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
     version = pipeline.promote(3)
     assert version > 2
@@ -135,6 +135,6 @@ def test_retention_that_fails_does_not_fail_the_promotion(pipeline: Pipeline, ca
     assert f"repeat `hotswap tidy {pipeline.model}`" in caplog.text
     assert pipeline.live() == before
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     obstacle.unlink()
     assert tidy(pipeline.deployment).retired == (1,)

@@ -20,6 +20,7 @@ import pytest
 from clients import GrpcClient
 from flows.journal import Journal
 from flows.orchestration.prefect_server import TemporaryPrefect
+from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reports.status import VersionRow, status
@@ -122,7 +123,7 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
         children = psutil.Process(training.pid).children(recursive=True)
         training.send_signal(signal.SIGINT)
     assert psutil.wait_procs(children, timeout=20)[1] == []
-    assert find(home.settings, "iris") == []
+    assert find(Deployment(home.settings, "iris")) == []
     training = home.start(point="after serving.repository.store:Repository.publish")  # with a Prefect server of its own
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
@@ -133,7 +134,7 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
     assert (rows[version].labels, rows[version].aliases) == (("stable",), ("champion",))
     assert version > max(unfinished)
     assert {rows[each].state for each in unfinished} == {"RETIRED"}
-    assert find(home.settings, "iris") == []
+    assert find(Deployment(home.settings, "iris")) == []
     assert home.newest_run()[1] == "FINISHED"
 
 
@@ -149,7 +150,7 @@ def test_a_training_killed_before_it_publishes_is_reported_and_closed(point: str
     run_id, _ = home.newest_run()
     (finding,) = examine_without_server(home.settings)
     assert "has ended, but its run in MLflow is still open" in finding.what
-    assert repair(home.settings, "iris").repaired == (finding,)
+    assert repair(Deployment(home.settings, "iris")).repaired == (finding,)
     assert home.newest_run() == (run_id, "KILLED")
     assert home.status() == before
     assert examine_without_server(home.settings) == []

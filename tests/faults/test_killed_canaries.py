@@ -16,7 +16,7 @@ from tests.pipelines import Pipeline, answered
 def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
     """`hotswap reconcile` makes all sides agree on these labels, and a next promotion finds nothing to tidy."""
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     assert pipeline.deployment.labels.read() == labels
     assert replay(pipeline.journal.read()).labels == labels
     assert pipeline.registry.aliases(pipeline.model) == {alias_of(label): version for label, version in labels.items()}

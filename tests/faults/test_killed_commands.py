@@ -76,7 +76,7 @@ def wait_loaded(pipeline: Pipeline, versions: list[int]) -> None:
 def assert_reconciled(pipeline: Pipeline, stable: int) -> None:
     """`hotswap reconcile` makes all sides agree that this version is live, and the journal tells so."""
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     assert answered(pipeline, label="stable") == {stable}
     assert pipeline.registry.aliases(pipeline.model) == {"champion": stable}
     live = replay(pipeline.journal.read())

@@ -60,7 +60,7 @@ def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipelin
     """All goes on as before, and it can be asked for again."""
     killed(pipeline, "before flows.promotion.labels:Labels.forget")
     assert answered(pipeline, label="stable") == {3}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     assert replay(pipeline.journal.read()).labels == {"stable": 3}
     removal.remove(pipeline.deployment, "no longer sold")
     assert_gone(pipeline)

@@ -113,7 +113,7 @@ def test_two_hosts_share_a_repository(shared: Pipeline) -> None:
 def test_a_host_that_dies_in_a_promotion_does_not_stop_the_other(shared: Pipeline) -> None:
     """Its lock is free at once, the other tidies what it left, and goes on with numbers of its own."""
     assert hosts(shared, alpha_dies_at="after serving.repository.store:Repository.publish 2") == [-signal.SIGKILL, 0]
-    repair(shared.settings, shared.model)
+    repair(shared.deployment)
     assert examine(shared.settings) == []
     entries = shared.journal.read()
     published = [entry.version for entry in entries if entry.action == "publish" and entry.version is not None]

@@ -72,8 +72,8 @@ def test_a_promotion_without_mlflow_is_undone(
     finally:
         server.start()
         server.wait()
-    assert repair(remote.settings, remote.model).remaining == ()
-    assert find(remote.settings, remote.model) == []
+    assert repair(remote.deployment).remaining == ()
+    assert find(remote.deployment) == []
     assert remote.registry.aliases(remote.model) == {"champion": 1}
     version = remote.promote(3)
     assert version > 1
@@ -94,7 +94,7 @@ def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
         assert answered(remote) == answered(remote, label="stable") == {1}
     finally:
         server.go_on()
-    assert repair(remote.settings, remote.model).remaining == ()
+    assert repair(remote.deployment).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
 
 
@@ -110,7 +110,7 @@ def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, server: Restartab
         server.start()
         server.wait()
     assert remote.registry.aliases(remote.model) == {"champion": 2}
-    assert repair(remote.settings, remote.model).remaining == ()
+    assert repair(remote.deployment).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
     assert examine(remote.settings) == []
 

@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.agreed)
     @rule()
     def reconcile(self) -> None:
-        left = repair(self.pipeline.settings, self.model).remaining
+        left = repair(self.pipeline.deployment).remaining
         assert not [finding for finding in left if finding.repairable]
         self.agreed = True
 

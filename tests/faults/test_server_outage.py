@@ -40,7 +40,7 @@ def within(pipeline: Pipeline, seconds: float) -> None:
 
 def assert_first_is_live(pipeline: Pipeline) -> None:
     """Server, disk, registry and journal agree about it, and the next promotion works."""
-    assert repair(pipeline.settings, pipeline.model).remaining == ()
+    assert repair(pipeline.deployment).remaining == ()
     assert answered(pipeline) == answered(pipeline, label="stable") == {1}
     assert pipeline.repository.versions(pipeline.model) == [1]
     assert pipeline.registry.aliases(pipeline.model) == {"champion": 1}

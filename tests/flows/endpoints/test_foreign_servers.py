@@ -48,8 +48,8 @@ COMMANDS: dict[str, Callable[[Settings, str], object]] = {
     "retire": lambda settings, model: retire(Deployment(settings, model), 2, "for a test"),
     "restore": lambda settings, model: restore(Deployment(settings, model), 3),
     "tidy": lambda settings, model: tidy(Deployment(settings.model_copy(update={"keep_versions": 1}), model)),
-    "reconcile": repair,
-    "reconcile --dry-run": lambda settings, model: repair(settings, model, dry_run=True),
+    "reconcile": lambda settings, model: repair(Deployment(settings, model)),
+    "reconcile --dry-run": lambda settings, model: repair(Deployment(settings, model), dry_run=True),
     "bake": lambda settings, model: watch(Deployment(settings, model), 2, 1, 0.1),
 }
 
@@ -216,7 +216,7 @@ def test_reports_name_a_foreign_server_and_do_not_take_its_versions_for_ours(fir
         found = overview(second, first.model)
         assert str(first.repository.root) in found.servers[0].problem
         assert {row.state for row in found.versions} == {"NOT SERVED", "RETIRED"}
-        assert explain(second, first.model, 2).state == "NOT SERVED"
+        assert explain(Deployment(second, first.model), 2).state == "NOT SERVED"
         assert any(str(first.repository.root) in finding.what for finding in examine(second))
 
 
@@ -231,8 +231,8 @@ def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, t
     settings = first.settings.model_copy(update={"models_repo": path})
     Deployment(settings, first.model).servers.ask_first(first.model)
     set_label(Deployment(settings, first.model), "blue", 1)
-    assert repair(first.settings, first.model).remaining == ()
-    assert find(first.settings, first.model) == []
+    assert repair(first.deployment).remaining == ()
+    assert find(first.deployment) == []
 
 
 def test_a_server_that_sees_the_repository_at_another_place_is_ours(
@@ -312,7 +312,7 @@ def test_a_server_that_cannot_tell_is_known_by_what_it_serves(first: Pipeline, p
     first.settings = without_page(first.settings, page)
     version = first.promote(4)
     assert first.row(version).state == "AVAILABLE"
-    assert repair(first.settings, first.model).remaining == ()
+    assert repair(first.deployment).remaining == ()
 
 
 @pytest.mark.parametrize("difference", ["another version", "other models"])
@@ -413,6 +413,6 @@ def test_servers_that_disagree_are_named_before_anything_begins(replicas: tuple[
     with pytest.raises(ServersDisagree, match=rf"served by 1 of 2: .*:{forgetful.rest_port} has it as"):
         pipeline.deployment.servers.ask_first(pipeline.model)
     assert pipeline.row(version).state == "served by 1 of 2"
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     pipeline.deployment.servers.ask_first(pipeline.model)
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []

@@ -28,10 +28,10 @@ def test_a_run_is_closed_as_it_ended(kept: str, status: str, offline: Pipeline) 
         run_id = offline.registry.start_run(offline.model, "run", {}, {FLOW_RUN: "flow-run"})
         path.write_text(kept)
         assert open_runs.orphaned_runs(offline.settings) == {}
-        assert find(offline.settings, offline.model) == []
+        assert find(offline.deployment) == []
     assert open_runs.orphaned_runs(offline.settings) == {offline.model: [path]}
     assert offline.model in known_models(offline.settings)
-    (finding,) = repair(offline.settings, offline.model).repaired
+    (finding,) = repair(offline.deployment).repaired
     assert "the training of flow run flow-run has ended" in finding.what
     assert offline.registry._client.get_run(run_id).info.status == status
     assert offline.registry._client.get_run(offline.run_id).info.status == "RUNNING"

@@ -36,7 +36,7 @@ def assert_live(pipeline: Pipeline, **expected: int) -> None:
     for label, version in expected.items():
         assert answered(pipeline, label=label) == {version}
     assert answered(pipeline) == {expected["stable"]}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
 
 
 def test_a_canary_leaves_what_is_stable_alone(pipeline: Pipeline) -> None:
@@ -137,7 +137,7 @@ def test_nothing_that_was_never_stable_takes_over_by_itself(pipeline: Pipeline, 
         shutil.rmtree(pipeline.repository.path(pipeline.model, 3))
     else:
         pipeline.registry._client.delete_model_version(pipeline.model, "3")
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert labels(pipeline) == {"stable": 1, "canary": canary}
     assert answered(pipeline) == {1}
 

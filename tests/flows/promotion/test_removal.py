@@ -55,7 +55,7 @@ def test_a_removed_model_comes_back(pipeline: Pipeline) -> None:
     restore(pipeline.deployment, 2)
     set_label(pipeline.deployment, "stable", 2)
     assert answered(pipeline, label="stable") == {2}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     assert (archive_of(pipeline) / "1").is_dir()
     assert pipeline.promote(3) == 3
 

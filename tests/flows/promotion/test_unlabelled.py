@@ -98,7 +98,7 @@ def test_requests_that_name_nothing_are_answered_by_the_stable_version_at_every_
         (lambda: restore(deployment, 5), 1),
         (lambda: set_label(deployment, STABLE, 5), 5),
         (lambda: registry.set_alias(model, "champion", 1), 5),
-        (lambda: repair(settings, model), 1),
+        (lambda: repair(deployment), 1),
         (lambda: pipeline.promote(6, label="canary"), 1),
         (lambda: pipeline.make_stable(6), 6),
         (lambda: rollback(deployment), 5),

@@ -43,7 +43,7 @@ def assert_agreed(pipeline: Pipeline, stable: int | None) -> None:
     assert aliases.get("champion") == stable
     journaled = replay(pipeline.journal.read())
     assert (sorted(journaled.published), journaled.labels.get("stable")) == (list(published), stable)
-    assert not any(finding.repairable for finding in find(pipeline.settings, pipeline.model))
+    assert not any(finding.repairable for finding in find(pipeline.deployment))
     if stable is not None:
         assert answered(pipeline, label="stable") == {stable}
 
@@ -55,8 +55,8 @@ def test_nothing_to_do_is_nothing_found(pipeline: Pipeline) -> None:
     set_label(pipeline.deployment, "canary", first)
     restore(pipeline.deployment, third)
     before = pipeline.journal.path.read_bytes()
-    assert find(pipeline.settings, pipeline.model) == []
-    assert repair(pipeline.settings, pipeline.model).repaired == ()
+    assert find(pipeline.deployment) == []
+    assert repair(pipeline.deployment).repaired == ()
     assert pipeline.journal.path.read_bytes() == before
     assert_agreed(pipeline, second)
 
@@ -74,11 +74,11 @@ def test_a_new_alias_becomes_a_label_and_a_removed_one_takes_it_away(pipeline: P
     """The registry decides about ``canary``; ``stable`` alone stays when its alias is taken away."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "challenger", first)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert answered(pipeline, label="canary") == {first}
     pipeline.registry.set_alias(pipeline.model, "challenger", None)
     pipeline.registry.set_alias(pipeline.model, "champion", None)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert pipeline.row(first).labels == ()
     assert_agreed(pipeline, second)
 
@@ -89,7 +89,7 @@ def test_a_label_does_not_follow_to_a_version_that_answers_wrongly(pipeline: Pip
     stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     stamp.write_text(stamp.read_text().replace("11.0", "12.0"))
     pipeline.registry.set_alias(pipeline.model, "champion", first)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert_agreed(pipeline, second)
 
 
@@ -98,7 +98,7 @@ def test_a_label_does_not_follow_to_a_retired_version(pipeline: Pipeline) -> Non
     first, second = pipeline.promote(1), pipeline.promote(2)
     retire(pipeline.deployment, first)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert_agreed(pipeline, second)
 
 
@@ -108,7 +108,7 @@ def test_removing_a_directory_by_hand_is_a_rollback(pipeline: Pipeline) -> None:
     shutil.rmtree(pipeline.repository.path(pipeline.model, second))
     assert f"version {second} was published, but is gone from the directory" in told(pipeline)
     assert pipeline.row(second).state == "MISSING"
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert answered(pipeline) == {first}
     assert_agreed(pipeline, first)
 
@@ -118,9 +118,9 @@ def test_removing_the_whole_model_by_hand_leaves_no_label(pipeline: Pipeline) ->
     first = pipeline.promote(1)
     shutil.rmtree(pipeline.repository.base_path(pipeline.model))
     assert pipeline.model in known_models(pipeline.settings)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert pipeline.registry.aliases(pipeline.model) == {}
-    assert find(pipeline.settings, pipeline.model) == []
+    assert find(pipeline.deployment) == []
     assert pipeline.promote(2) == first + 1
 
 
@@ -132,7 +132,7 @@ def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again
         assert servers is not None
         servers.each(lambda server: server.wait_available(pipeline.model, first + 6))
     assert f"version {first + 6} is in the directory, but was never published" in told(pipeline)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert answered(pipeline, version=first + 6) == {first + 6}
     assert answered(pipeline) == {first}
     assert_agreed(pipeline, first)
@@ -144,7 +144,7 @@ def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -
     """Its label falls back to the newest version that the registry has; the loss is told until the version is out."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry._client.delete_model_version(pipeline.model, str(second))
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert_agreed(pipeline, first)
     assert "the registry has lost it" in told(pipeline)
     retire(pipeline.deployment, second)
@@ -158,10 +158,10 @@ def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipel
     pipeline.registry._client.delete_registered_model(pipeline.model)
     pipeline.registry._client.create_registered_model(pipeline.model)
     assert "the registry has lost it" in told(pipeline)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert told(pipeline) == ""
     assert pipeline.registry.versions(pipeline.model) == [second]
-    assert explain(pipeline.settings, pipeline.model, second).problems == ()
+    assert explain(pipeline.deployment, second).problems == ()
     assert_agreed(pipeline, second)
     assert pipeline.promote(3) == second + 1
 
@@ -170,11 +170,11 @@ def test_what_cannot_be_registered_again_stays_where_it_answers(pipeline: Pipeli
     """With no version left in the registry the label does not move; it is told, and tried once only."""
     first = pipeline.promote(1)
     pipeline.registry._client.delete_model_version(pipeline.model, str(first))
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert answered(pipeline, label="stable") == {first}
     assert "the registry has lost it" in told(pipeline)
     journal = pipeline.journal.path.read_bytes()
-    assert repair(pipeline.settings, pipeline.model).repaired == ()
+    assert repair(pipeline.deployment).repaired == ()
     assert pipeline.journal.path.read_bytes() == journal
     second = pipeline.promote(2)
     assert second > first + 1
@@ -192,7 +192,7 @@ def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipe
     if labelled:
         labelling.move(pipeline.deployment, "stable", second)
     assert f"the promotion of version {second} was interrupted" in told(pipeline)
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert_agreed(pipeline, second if labelled else first)
 
 
@@ -200,7 +200,7 @@ def test_a_models_config_changed_by_hand_is_rendered_again(pipeline: Pipeline) -
     """Without its labels the file and the server get them back from the registry."""
     first = pipeline.promote(1)
     pipeline.repository.write_config("model_config_list {}")
-    repair(pipeline.settings, pipeline.model)
+    repair(pipeline.deployment)
     assert_agreed(pipeline, first)
 
 
@@ -209,16 +209,16 @@ def test_a_dry_run_changes_nothing(pipeline: Pipeline) -> None:
     first, _ = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
-    planned = repair(pipeline.settings, pipeline.model, dry_run=True)
+    planned = repair(pipeline.deployment, dry_run=True)
     assert (pipeline.live(), pipeline.journal.path.read_bytes()) == (before, journal)
-    assert planned.repaired == repair(pipeline.settings, pipeline.model).repaired
+    assert planned.repaired == repair(pipeline.deployment).repaired
 
 
 def test_without_a_server_labels_wait_in_the_file(offline: Pipeline) -> None:
     """A repair needs no server; the label is written for the next start."""
     first, second = offline.promote(1), offline.promote(2)
     shutil.rmtree(offline.repository.path(offline.model, second))
-    repair(offline.settings, offline.model)
+    repair(offline.deployment)
     assert (offline.row(first).labels, offline.row(first).aliases) == (("stable",), ("champion",))
 
 
@@ -291,7 +291,7 @@ def test_a_repair_says_one_thing_of_each_finding(pipeline: Pipeline) -> None:
     source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
-    done = repair(pipeline.settings, pipeline.model)
+    done = repair(pipeline.deployment)
     repaired, remaining = ({each.subject for each in findings} for findings in (done.repaired, done.remaining))
     assert (repaired, remaining) == ({"directory 50"}, {"served 50"})
 
@@ -363,7 +363,7 @@ def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
     set_label(pipeline.deployment, "canary", first)
     with GrpcClient(pipeline.settings.grpc_target) as client:
         client.reload([])
-    assert repair(pipeline.settings, pipeline.model).remaining == ()
+    assert repair(pipeline.deployment).remaining == ()
     with RestClient(pipeline.settings.rest_url) as client:
         for label, version in (("stable", second), ("canary", first)):
             assert client.predict(pipeline.model, ROWS, label=label).version == version

@@ -107,7 +107,7 @@ def test_a_query_in_a_sqlite_address_is_not_part_of_the_file(
     address = f"{os.environ['MLFLOW_TRACKING_URI']}?timeout=30"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert read_registry(offline.model).aliases == {"champion": version}
-    assert find(offline.settings, offline.model) == []
+    assert find(offline.deployment) == []
     assert Registry(tmp_path / "artifacts").aliases(offline.model) == {"champion": version}
     assert not list(Path(address.removeprefix("sqlite:///")).parent.glob("*timeout*"))
 
@@ -242,14 +242,14 @@ def test_credentials_are_those_that_mlflow_takes(
     guarded.accepted = accepted
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
-    (finding,) = find(offline.settings, offline.model)
+    (finding,) = find(offline.deployment)
     assert "cannot be read (it does not accept the credentials, status 401)" in finding.what
     assert "MLFLOW_TRACKING_USERNAME" in finding.what
     assert not finding.repairable
     for name, value in credentials(tmp_path).items():
         monkeypatch.setenv(name, value)
     assert _read_soon(offline.model).aliases == {"champion": version}
-    assert find(offline.settings, offline.model) == []
+    assert find(offline.deployment) == []
 
 
 def another_database(offline: Pipeline, directory: Path) -> str:
@@ -334,11 +334,11 @@ def test_what_is_read_elsewhere_or_not_at_all_is_not_taken_for_lost(
     here = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere(offline, tmp_path))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    (finding,) = find(offline.settings, offline.model)
+    (finding,) = find(offline.deployment)
     assert told in finding.what
     assert "love-lace" not in finding.what
     assert "retire" not in finding.what + finding.next_step
-    assert repair(offline.settings, offline.model).repaired == ()
+    assert repair(offline.deployment).repaired == ()
     assert all("retire" not in each.next_step for each in examine(offline.settings))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
     assert (offline.live(), offline.journal.path.read_bytes()) == (before, journal)

@@ -17,7 +17,7 @@ def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> 
     tags = {"gate": "passed", "gate_reason": "good", "dataset_digest": "d" * 64}
     pipeline.registry.tag_run(pipeline.run_id, tags)
     version = pipeline.promote(1)
-    told = explain(pipeline.settings, pipeline.model, version)
+    told = explain(pipeline.deployment, version)
     assert told.digest == told.stamped_digest == told.registered_digest == told.served_digest
     assert (told.run_id, told.gate, told.gate_reason) == (pipeline.run_id, "passed", "good")
     assert (told.dataset_digest, told.state, told.labels) == ("d" * 64, "AVAILABLE", ("stable",))
@@ -35,7 +35,7 @@ def test_one_changed_byte_is_found(name: str, pipeline: Pipeline) -> None:
     content = bytearray(path.read_bytes() if path.exists() else b"x")
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    told = explain(pipeline.settings, pipeline.model, version)
+    told = explain(pipeline.deployment, version)
     assert told.state == "RETIRED"
     assert [("stamp" in problem, "registry" in problem) for problem in told.problems] == [(True, False), (False, True)]
 
@@ -43,7 +43,7 @@ def test_one_changed_byte_is_found(name: str, pipeline: Pipeline) -> None:
 def test_a_version_that_came_by_hand_has_no_origin(offline: Pipeline) -> None:
     """Nothing is known of it but its files, and that is told as a problem."""
     offline.sources(offline.repository.base_path(offline.model), 9)
-    told = explain(offline.settings, offline.model, 9)
+    told = explain(offline.deployment, 9)
     assert "was never published" in told.problems[0]
     assert dict(lines(told))["run"] == "not known"
 
@@ -52,7 +52,7 @@ def test_a_version_that_is_not_there_is_reported(offline: Pipeline) -> None:
     """The message names the versions there are."""
     version = offline.promote(1)
     with pytest.raises(VersionNotFound, match=f"there are: {version}"):
-        explain(offline.settings, offline.model, version + 1)
+        explain(offline.deployment, version + 1)
 
 
 def test_a_lost_registry_is_reported(offline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -61,7 +61,7 @@ def test_a_lost_registry_is_reported(offline: Pipeline, tmp_path_factory: pytest
     before = os.environ["MLFLOW_TRACKING_URI"]
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('empty')}/mlflow.db"
     try:
-        told = explain(offline.settings, offline.model, version)
+        told = explain(offline.deployment, version)
     finally:
         os.environ["MLFLOW_TRACKING_URI"] = before
     assert told.problems == ("the registry does not know this version",)
