@@ -52,7 +52,7 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
     done = demo(tmp_path, **mine)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    for told in (
+    for sentence in (
         "1. Iris is version 1",
         "2. The server answers for version 1 over REST and gRPC",
         ">= 0.9000 rejected",
@@ -64,7 +64,7 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
         "7. What there is now",
         "nothing of yours was touched",
     ):
-        assert told in text
+        assert sentence in text
     for paragraph in blocks(README, "text")[0].split("\n\n"):
         assert masked(paragraph) in masked(text)
     assert all(len(line) <= 80 or line.startswith("$ ") for line in (done.stdout + done.stderr).splitlines())

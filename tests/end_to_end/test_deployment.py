@@ -41,7 +41,7 @@ def prefect(*arguments: str) -> None:
 
 
 def test_a_server_accepts_the_deployment_with_its_schedule_paused(prefect_server: TemporaryPrefect) -> None:
-    """``prefect deploy --all`` makes one deployment of the flow, which starts by itself only once it is told to."""
+    """``prefect deploy --all`` makes one deployment of the flow, whose schedule runs only once it is resumed."""
     prefect("work-pool", "create", "hotswap", "--type", "process")
     prefect("deploy", "--all")
     address = f"{prefect_server.api_url}/deployments/name/train-and-promote/train-iris"

@@ -88,7 +88,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["train", "nonsense"], "iris"),
         (["promote", "iris"], "either --run RUN_ID, --saved-model DIRECTORY or --version NUMBER"),
@@ -121,13 +121,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     ],
 )
 def test_a_mistake_is_reported_in_one_sentence(
-    arguments: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1, one line on standard error that says what to do, nothing on standard output, nothing changed."""
     assert run(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert told in captured.err
+    assert expected in captured.err
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("hotswap: ")
     assert not list((home / "models").glob("*/[0-9]*"))
@@ -162,9 +162,9 @@ def test_an_empty_repository_has_a_next_step(capsys: pytest.CaptureFixture[str])
 
 def test_what_agrees_and_what_is_well_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """With nothing there is nothing wrong, in words and in JSON."""
-    for command, told in (("reconcile", "Everything agrees."), ("doctor", "All is well.")):
+    for command, expected in (("reconcile", "Everything agrees."), ("doctor", "All is well.")):
         assert run([command]) == 0
-        assert capsys.readouterr().out == f"{told}\n"
+        assert capsys.readouterr().out == f"{expected}\n"
         assert run([command, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == []
 
@@ -172,7 +172,7 @@ def test_what_agrees_and_what_is_well_is_reported(capsys: pytest.CaptureFixture[
 def test_a_version_put_there_by_hand_is_reported_repaired_and_remembered(
     tiny_model: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status and doctor tell it, a dry run changes nothing, reconcile repairs it, and history has it."""
+    """Status and doctor report it, a dry run changes nothing, reconcile repairs it, and history has it."""
     tiny_model(home / "models" / "tiny", 3)
     assert run(["status"]) == 0
     assert "tiny: version 3 is in the directory, but was never published" in capsys.readouterr().out
@@ -285,15 +285,15 @@ def test_a_server_that_does_not_answer_stops_a_training_before_it_begins(home: P
 
 
 def test_serve_starts_with_nothing_to_serve_and_the_last_flag_wins(home: Path) -> None:
-    """One line of JSON tells where it listens; SIGTERM ends it well."""
+    """One line of JSON has the addresses; SIGTERM ends it with exit code 0."""
     server = subprocess.Popen([*COMMAND, "serve", "--json", "--ephemeral_ports"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        told = json.loads(server.stdout.readline())
-        with urllib.request.urlopen(f"{told['rest']}/readyz", timeout=10) as answer:
+        addresses = json.loads(server.stdout.readline())
+        with urllib.request.urlopen(f"{addresses['rest']}/readyz", timeout=10) as answer:
             assert answer.status == 200
-        assert told["grpc"] == f"127.0.0.1:{told['grpc_port']}"
-        assert str(told["rest_port"]) != os.environ["HOTSWAP_REST_PORT"]
+        assert addresses["grpc"] == f"127.0.0.1:{addresses['grpc_port']}"
+        assert str(addresses["rest_port"]) != os.environ["HOTSWAP_REST_PORT"]
     finally:
         server.terminate()
         server.communicate(timeout=60)
@@ -306,9 +306,9 @@ def test_a_directory_in_the_place_of_a_file_is_reported(home: Path, capsys: pyte
     (home / "models" / "models.config").mkdir(parents=True)
     (home / "models" / "tiny" / "1").mkdir(parents=True)
     assert run(["rollback", "tiny"]) == 1
-    told = capsys.readouterr().err
-    assert "models.config cannot be used (Is a directory): a file belongs there: move the directory away" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "models.config cannot be used (Is a directory): a file belongs there: move the directory away" in message
+    assert message.count("\n") == 1
     assert "Traceback" in (home / "home" / "logs" / "error.log").read_text()
 
 

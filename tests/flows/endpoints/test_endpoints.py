@@ -37,7 +37,7 @@ def test_a_version_is_promoted_at_every_endpoint(replicas: tuple[Pipeline, list[
 
 
 def test_a_dead_endpoint_undoes_a_promotion_and_is_named(replicas: tuple[Pipeline, list[Any]]) -> None:
-    """The label does not move anywhere, and the other server goes on with the version before."""
+    """The label does not move anywhere, and the other server keeps serving the version before."""
     pipeline, (alive, dead) = replicas
     first = pipeline.promote(1)
     before = pipeline.live()

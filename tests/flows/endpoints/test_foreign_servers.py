@@ -129,9 +129,9 @@ def assert_refused(settings: Settings, model: str, *words: str, kind: type[Hotsw
     for name, command in COMMANDS.items():
         with pytest.raises(kind) as caught:
             command(settings, model)
-        told = str(caught.value)
-        assert all(word in told for word in words), (name, told)
-        assert "\n" not in told
+        message = str(caught.value)
+        assert all(word in message for word in words), (name, message)
+        assert "\n" not in message
 
 
 def test_no_command_acts_on_the_server_of_another_repository(first: Pipeline, second: Settings) -> None:
@@ -170,12 +170,12 @@ def test_every_command_ends_with_one_sentence_about_a_foreign_server(
         monkeypatch.setenv(name, value)
     with nothing_changes(first, second):
         assert run(arguments.replace("MODEL", first.model).split()) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    (sentence,) = [line for line in told.err.splitlines() if line.startswith("hotswap: ")]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("hotswap: ")]
     assert str(first.repository.root) in sentence
     assert str(second.models_repo) in sentence
-    assert "Traceback" not in told.err
+    assert "Traceback" not in captured.err
 
 
 def test_a_model_that_is_not_published_here_is_asked_anywhere(
@@ -211,7 +211,7 @@ def test_one_foreign_server_among_several_stops_everything(
 
 
 def test_reports_name_a_foreign_server_and_do_not_take_its_versions_for_ours(first: Pipeline, second: Settings) -> None:
-    """Status, explain and doctor go on without it."""
+    """Status, explain and doctor work without it."""
     with nothing_changes(first, second):
         found = overview(second, first.model)
         assert str(first.repository.root) in found.servers[0].problem
@@ -238,7 +238,7 @@ def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, t
 def test_a_server_that_sees_the_repository_at_another_place_is_ours(
     first: Pipeline, model_server: Any, tmp_path: Path
 ) -> None:
-    """As on another host: it is told base paths that it can see."""
+    """As on another host: it gets base paths that it can see."""
     elsewhere = tmp_path / "mounted"
     elsewhere.symlink_to(first.repository.root)
     server = model_server(model_config_file=elsewhere / "models.config", **LENIENT)
@@ -303,7 +303,7 @@ def page() -> Iterator[Callable[..., int]]:
 
 
 def without_page(settings: Settings, page: Callable[..., int]) -> Settings:
-    """The same server, which does not tell what it serves, as TensorFlow Serving does not."""
+    """The same server, which does not report what it serves, as TensorFlow Serving does not."""
     return settings.model_copy(update={"rest_port": page(upstream=settings.rest_url)})
 
 

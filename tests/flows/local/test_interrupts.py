@@ -38,7 +38,7 @@ def test_no_lock_stays_locked() -> None:
 
 
 def test_a_finalizer_does_not_swallow_it() -> None:
-    """Python prints what a finalizer raises, and goes on."""
+    """Python prints what a finalizer raises, and continues."""
 
     class Finalized:
         def __del__(self) -> None:

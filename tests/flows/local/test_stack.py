@@ -101,7 +101,7 @@ class Stack:
 
 
 def first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The addresses that ``up --json`` tells."""
+    """The addresses that ``up --json`` prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.communicate()[1]
@@ -160,7 +160,7 @@ def test_up_keeps_everything_running_until_sigterm(
 def test_pages_that_cannot_start_do_not_stop_the_model_server(
     environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """MLflow without a place for its database and Prefect with a broken home are said, and everything else goes on."""
+    """MLflow without a place for its database and Prefect with a broken home are reported; all else keeps running."""
     (tmp_path / "file").touch()
     broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/file/mlflow.db", "PREFECT_HOME": str(tmp_path / "file")}
     process = start_up({**environment, **broken}, tmp_path)
@@ -218,7 +218,7 @@ def test_a_model_server_that_was_killed_serves_again(
 def test_a_damaged_model_does_not_keep_the_others_from_being_served(
     model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
 ) -> None:
-    """Its only version is told as broken, in the server's log too; TensorFlow Serving would not start at all."""
+    """Its only version is reported as broken, in the server's log too; TensorFlow Serving would not start at all."""
     config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "damaged")]
     for entry in config:
         tiny_model(Path(entry.base_path), 1)

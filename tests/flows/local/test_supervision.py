@@ -1,4 +1,4 @@
-"""A supervised process goes on, whatever ends it, and never at the cost of another."""
+"""A supervised process is restarted, whatever ends it, and never at the cost of another."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_crash_loop_is_reported_once_with_the_last_lines(
 def test_a_port_that_was_taken_meanwhile_is_named_and_waited_for(
     supervise: Callable[..., Supervised], said: Callable[[], list[str]], port: int
 ) -> None:
-    """Who listens there now is told; once the port is free the service runs again."""
+    """The message names who listens there; once the port is free the service runs again."""
     supervise(MASTER, "import time; time.sleep(60)", ready_seconds=0.1)
     until(lambda: said() and "was not ready after 0.1 s" in said()[0])
     with socket.create_server(("127.0.0.1", port)):
@@ -170,7 +170,7 @@ def test_a_service_without_a_place_for_its_log_runs_all_the_same(
 
 
 def test_a_log_does_not_grow_without_end(tmp_path: Path) -> None:
-    """What a process that runs writes is cut, one older part is kept, and it goes on writing."""
+    """The log of a running process is cut, one older part is kept, and the process keeps writing."""
     script = f"yes | head -c {MAX_LOG_BYTES + 1}; while :; do echo more; sleep 0.1; done"
     process = Process("chatty", ["/bin/sh", "-c", script], tmp_path)
     try:

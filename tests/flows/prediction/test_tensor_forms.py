@@ -76,7 +76,7 @@ def command(
 
 @pytest.mark.parametrize("protocol", [[], ["--grpc"]], ids=["rest", "grpc"])
 @pytest.mark.parametrize(
-    ("model", "signature", "told"),
+    ("model", "signature", "expected"),
     [
         ("ragged_default", "", "Output 'words' of signature 'serving_default' of 'ragged_default' is sparse or ragged"),
         ("ragged_default", "mixed", "ask with `--signature length`"),
@@ -88,13 +88,13 @@ def command(
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_can(
-    model: str, signature: str, told: str, protocol: list[str], command: Any
+    model: str, signature: str, expected: str, protocol: list[str], command: Any
 ) -> None:
     """One sentence on one line names the tensor and the signatures that can be asked."""
     chosen = ["--signature", signature] if signature else []
     code, printed = command("predict", model, "1,2,3", "--version", "1", *chosen, *protocol)
     assert code == 1
-    assert told in printed
+    assert expected in printed
     assert len(printed.splitlines()) == 1
 
 
@@ -124,12 +124,12 @@ def test_a_candidate_of_another_form_is_reported_what_to_export(name: str) -> No
     """Its own tensors are named, and what a candidate has to take and give."""
     with pytest.raises(CannotEvaluate) as caught:
         evaluate(version(name), ROWS, 3)
-    told = str(caught.value)
+    message = str(caught.value)
     signature = inspect(version(name)).signatures.get("serving_default")
-    assert "\n" not in told
-    assert "takes 'input', a dense tensor of one row per example" in told
+    assert "\n" not in message
+    assert "takes 'input', a dense tensor of one row per example" in message
     for tensor in [*signature.inputs, *signature.outputs] if signature else ["has no signature"]:
-        assert tensor in told
+        assert tensor in message
 
 
 def test_an_operation_of_a_missing_library_is_reported_of_a_candidate(settings: Settings, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was changed by hand is seen, told and made to agree again."""
+"""What was changed by hand is found, reported and repaired."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.faults.points import at
 from tests.pipelines import ROWS, Pipeline, answered
 
 
-def told(pipeline: Pipeline) -> str:
+def reported(pipeline: Pipeline) -> str:
     """What `status` reports as not agreeing."""
     return "; ".join(what for row in status(pipeline.settings, pipeline.model) for what in row.findings)
 
@@ -65,7 +65,7 @@ def test_an_alias_moved_in_the_registry_takes_its_label_along(pipeline: Pipeline
     """The page of MLflow moves ``champion``: within a turn ``stable`` is answered by that version."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
-    assert f"label stable is at version {second}, and should be at version {first}" in told(pipeline)
+    assert f"label stable is at version {second}, and should be at version {first}" in reported(pipeline)
     assert pipeline.model in Reconciler(pipeline.settings).turn()
     assert_agreed(pipeline, first)
 
@@ -106,7 +106,7 @@ def test_removing_a_directory_by_hand_is_a_rollback(pipeline: Pipeline) -> None:
     """The server falls back, and label, alias and journal follow."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     shutil.rmtree(pipeline.repository.path(pipeline.model, second))
-    assert f"version {second} was published, but is gone from the directory" in told(pipeline)
+    assert f"version {second} was published, but is gone from the directory" in reported(pipeline)
     assert pipeline.row(second).state == "MISSING"
     repair(pipeline.deployment)
     assert answered(pipeline) == {first}
@@ -131,7 +131,7 @@ def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again
     with pipeline.deployment.servers.running() as servers:
         assert servers is not None
         servers.each(lambda server: server.wait_available(pipeline.model, first + 6))
-    assert f"version {first + 6} is in the directory, but was never published" in told(pipeline)
+    assert f"version {first + 6} is in the directory, but was never published" in reported(pipeline)
     repair(pipeline.deployment)
     assert answered(pipeline, version=first + 6) == {first + 6}
     assert answered(pipeline) == {first}
@@ -141,14 +141,14 @@ def test_a_directory_added_by_hand_is_journaled_and_its_number_is_not_used_again
 
 
 def test_a_version_deleted_in_the_registry_loses_its_label(pipeline: Pipeline) -> None:
-    """Its label falls back to the newest version that the registry has; the loss is told until the version is out."""
+    """Its label falls back to the newest version that the registry has; the loss is reported until it is retired."""
     first, second = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry._client.delete_model_version(pipeline.model, str(second))
     repair(pipeline.deployment)
     assert_agreed(pipeline, first)
-    assert "the registry has lost it" in told(pipeline)
+    assert "the registry has lost it" in reported(pipeline)
     retire(pipeline.deployment, second)
-    assert told(pipeline) == ""
+    assert reported(pipeline) == ""
 
 
 def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipeline: Pipeline) -> None:
@@ -157,9 +157,9 @@ def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipel
     retire(pipeline.deployment, first)
     pipeline.registry._client.delete_registered_model(pipeline.model)
     pipeline.registry._client.create_registered_model(pipeline.model)
-    assert "the registry has lost it" in told(pipeline)
+    assert "the registry has lost it" in reported(pipeline)
     repair(pipeline.deployment)
-    assert told(pipeline) == ""
+    assert reported(pipeline) == ""
     assert pipeline.registry.versions(pipeline.model) == [second]
     assert explain(pipeline.deployment, second).problems == ()
     assert_agreed(pipeline, second)
@@ -167,12 +167,12 @@ def test_the_versions_of_a_recreated_registered_model_are_registered_again(pipel
 
 
 def test_what_cannot_be_registered_again_stays_where_it_answers(pipeline: Pipeline) -> None:
-    """With no version left in the registry the label does not move; it is told, and tried once only."""
+    """With no version left in the registry the label does not move; it is reported, and tried only once."""
     first = pipeline.promote(1)
     pipeline.registry._client.delete_model_version(pipeline.model, str(first))
     repair(pipeline.deployment)
     assert answered(pipeline, label="stable") == {first}
-    assert "the registry has lost it" in told(pipeline)
+    assert "the registry has lost it" in reported(pipeline)
     journal = pipeline.journal.path.read_bytes()
     assert repair(pipeline.deployment).repaired == ()
     assert pipeline.journal.path.read_bytes() == journal
@@ -191,7 +191,7 @@ def test_the_rest_of_a_killed_promotion_is_tidied(labelled: bool, pipeline: Pipe
     verify(pipeline.deployment, second)
     if labelled:
         labelling.move(pipeline.deployment, "stable", second)
-    assert f"the promotion of version {second} was interrupted" in told(pipeline)
+    assert f"the promotion of version {second} was interrupted" in reported(pipeline)
     repair(pipeline.deployment)
     assert_agreed(pipeline, second if labelled else first)
 
@@ -205,7 +205,7 @@ def test_a_models_config_changed_by_hand_is_rendered_again(pipeline: Pipeline) -
 
 
 def test_a_dry_run_changes_nothing(pipeline: Pipeline) -> None:
-    """It tells the same and leaves everything as it is."""
+    """It reports the same, and changes nothing."""
     first, _ = pipeline.promote(1), pipeline.promote(2)
     pipeline.registry.set_alias(pipeline.model, "champion", first)
     before, journal = pipeline.live(), pipeline.journal.path.read_bytes()
@@ -282,7 +282,7 @@ def test_a_failed_version_is_reported(pipeline: Pipeline) -> None:
     source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
-    assert "version 50 is published, and the server has it as" in told(pipeline)
+    assert "version 50 is published, and the server has it as" in reported(pipeline)
 
 
 def test_a_repair_says_one_thing_of_each_finding(pipeline: Pipeline) -> None:

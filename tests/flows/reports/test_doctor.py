@@ -80,7 +80,7 @@ def deleted_in_the_registry(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "reported"),
     [
         (partial_directory, "not a complete SavedModel"),
         (foreign_directory, "is not a version"),
@@ -96,13 +96,13 @@ def deleted_in_the_registry(pipeline: Pipeline) -> None:
         (deleted_in_the_registry, "does not know the model"),
     ],
 )
-def test_each_harm_is_found(harm: Callable[[Pipeline], None], told: str, offline: Pipeline) -> None:
+def test_each_harm_is_found(harm: Callable[[Pipeline], None], reported: str, offline: Pipeline) -> None:
     """A healthy repository has no finding; a harmed one has, with what to do."""
     offline.promote(1)
     assert examine_without_server(offline.settings) == []
     harm(offline)
     findings = examine(offline.settings)
-    assert any(told in finding.what for finding in findings), findings
+    assert any(reported in finding.what for finding in findings), findings
     assert all(finding.next_step for finding in findings)
 
 
@@ -184,11 +184,11 @@ def test_a_version_that_the_server_cannot_load_is_named_with_the_servers_reason(
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
     deadline = time.monotonic() + 30
-    while not (told := [each for each in examine(pipeline.settings) if "has it as END: " in each.what]):
+    while not (reported := [each for each in examine(pipeline.settings) if "has it as END: " in each.what]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert told[0].version == 50
-    assert "file is too short to be an sstable" in told[0].what
+    assert reported[0].version == 50
+    assert "file is too short to be an sstable" in reported[0].what
 
 
 def test_an_endpoint_that_does_not_answer_is_named(replicas: tuple[Pipeline, list[Any]]) -> None:
@@ -196,8 +196,8 @@ def test_an_endpoint_that_does_not_answer_is_named(replicas: tuple[Pipeline, lis
     pipeline, servers = replicas
     pipeline.promote(1)
     servers[1].stop()
-    told = " ".join(each.what for each in examine(pipeline.settings))
-    assert f"the server at http://127.0.0.1:{servers[1].rest_port} does not answer" in told
+    reported = " ".join(each.what for each in examine(pipeline.settings))
+    assert f"the server at http://127.0.0.1:{servers[1].rest_port} does not answer" in reported
 
 
 def test_an_mlflow_that_does_not_answer_is_named_before_anything_was_trained(

@@ -17,13 +17,13 @@ def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> 
     tags = {"gate": "passed", "gate_reason": "good", "dataset_digest": "d" * 64}
     pipeline.registry.tag_run(pipeline.run_id, tags)
     version = pipeline.promote(1)
-    told = explain(pipeline.deployment, version)
-    assert told.digest == told.stamped_digest == told.registered_digest == told.served_digest
-    assert (told.run_id, told.gate, told.gate_reason) == (pipeline.run_id, "passed", "good")
-    assert (told.dataset_digest, told.state, told.labels) == ("d" * 64, "AVAILABLE", ("stable",))
-    assert [entry.split()[1] for entry in told.journal] == ["publish", "promote"]
-    assert told.problems == ()
-    assert ("digest", told.digest) in lines(told)
+    found = explain(pipeline.deployment, version)
+    assert found.digest == found.stamped_digest == found.registered_digest == found.served_digest
+    assert (found.run_id, found.gate, found.gate_reason) == (pipeline.run_id, "passed", "good")
+    assert (found.dataset_digest, found.state, found.labels) == ("d" * 64, "AVAILABLE", ("stable",))
+    assert [entry.split()[1] for entry in found.journal] == ["publish", "promote"]
+    assert found.problems == ()
+    assert ("digest", found.digest) in lines(found)
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "variables/new"])
@@ -35,17 +35,17 @@ def test_one_changed_byte_is_found(name: str, pipeline: Pipeline) -> None:
     content = bytearray(path.read_bytes() if path.exists() else b"x")
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    told = explain(pipeline.deployment, version)
-    assert told.state == "RETIRED"
-    assert [("stamp" in problem, "registry" in problem) for problem in told.problems] == [(True, False), (False, True)]
+    found = explain(pipeline.deployment, version)
+    assert found.state == "RETIRED"
+    assert [("stamp" in problem, "registry" in problem) for problem in found.problems] == [(True, False), (False, True)]
 
 
 def test_a_version_that_came_by_hand_has_no_origin(offline: Pipeline) -> None:
-    """Nothing is known of it but its files, and that is told as a problem."""
+    """Nothing is known of it but its files, and that is reported as a problem."""
     offline.sources(offline.repository.base_path(offline.model), 9)
-    told = explain(offline.deployment, 9)
-    assert "was never published" in told.problems[0]
-    assert dict(lines(told))["run"] == "not known"
+    found = explain(offline.deployment, 9)
+    assert "was never published" in found.problems[0]
+    assert dict(lines(found))["run"] == "not known"
 
 
 def test_a_version_that_is_not_there_is_reported(offline: Pipeline) -> None:
@@ -56,13 +56,13 @@ def test_a_version_that_is_not_there_is_reported(offline: Pipeline) -> None:
 
 
 def test_a_lost_registry_is_reported(offline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With another database, the version is told to be unknown there, and its stamp still speaks."""
+    """With another database, the version is reported as unknown there, and its stamp is still shown."""
     version = offline.promote(1)
     before = os.environ["MLFLOW_TRACKING_URI"]
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('empty')}/mlflow.db"
     try:
-        told = explain(offline.deployment, version)
+        found = explain(offline.deployment, version)
     finally:
         os.environ["MLFLOW_TRACKING_URI"] = before
-    assert told.problems == ("the registry does not know this version",)
-    assert (told.stamped_digest, told.run_id) == (told.digest, offline.run_id)
+    assert found.problems == ("the registry does not know this version",)
+    assert (found.stamped_digest, found.run_id) == (found.digest, offline.run_id)

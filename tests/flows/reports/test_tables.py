@@ -73,8 +73,8 @@ def test_history_fits_the_terminal_and_keeps_every_reason(why: str, who: str, la
     entry = Entry("2026-11-24T03:03:42.000+00:00", who, "rolling back", facts, "h")
     lines = rendered(history_table([entry], columns), columns)
     assert all(cell_len(line) <= columns for line in lines)
-    told = "".join("".join(lines[2:]).split())
-    assert told == "".join(one_line(why).split())
+    shown = "".join("".join(lines[2:]).split())
+    assert shown == "".join(one_line(why).split())
 
 
 @given(measured=WORDS, required=WORDS, why=WORDS, columns=st.integers(80, 200))
