@@ -16,6 +16,7 @@ from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, SandboxServer, SandboxUnavailable
 from flows.gate.sandbox_answers import Candidate
 from flows.settings import Settings
+from tests.serving.runtime.one_operation import save
 
 PROJECT = Path(__file__).parents[3]
 ROWS = np.random.default_rng(0).random((20, 4), np.float32)
@@ -209,6 +210,16 @@ def test_a_candidate_that_cannot_be_loaded_is_rejected(server: SandboxServer, ch
     (saved_model / "saved_model.pb").write_bytes(b"no graph")
     decision = tried(server, saved_model, "broken", champion)
     assert "cannot load it" in decision.reason, decision.markdown
+
+
+def test_a_candidate_that_needs_another_library_is_rejected_with_what_to_install(
+    server: SandboxServer, tmp_path: Path
+) -> None:
+    """The sandbox is a server, and says what the server says of an operation that nobody has."""
+    save(tmp_path / "model", "TFText>NoSuchThing")
+    decision = tried(server, tmp_path / "model", "missing")
+    assert "part of TensorFlow Text" in decision.reason
+    assert "extra `ops`" in decision.reason
 
 
 def test_a_candidate_is_held_to_its_budgets_and_nothing_is_left_of_the_sandbox(tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ import pytest
 from clients import GrpcClient
 from flows.cli import run
 from flows.gate.gates import judge
-from flows.gate.sandbox import SandboxServer
-from flows.gate.sandbox_answers import Candidate
 from flows.recipes import find_recipe
 from flows.settings import Settings
 from flows.training.dataset import Rows, load_dataset
@@ -130,15 +128,6 @@ def test_a_candidate_of_another_form_is_reported_what_to_export(name: str) -> No
     assert "takes 'input', a dense tensor of one row per example" in message
     for tensor in [*signature.inputs, *signature.outputs] if signature else ["has no signature"]:
         assert tensor in message
-
-
-def test_an_operation_of_a_missing_library_is_reported_of_a_candidate(settings: Settings, tmp_path: Path) -> None:
-    """Before it is tried and in the sandbox, with the extra to install."""
-    save(tmp_path / "model", "TFText>NoSuchThing")
-    with SandboxServer(settings) as server:
-        decision = server.judge(Candidate("missing", 1, tmp_path / "model", ROWS.examples, ROWS.examples))
-    assert "part of TensorFlow Text" in decision.reason
-    assert "extra `ops`" in decision.reason
 
 
 @pytest.mark.parametrize("name", NAMES)
