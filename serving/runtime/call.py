@@ -7,7 +7,7 @@ Source: tensorflow_serving/servables/tensorflow/predict_util.cc
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,10 +65,7 @@ class Call:
     ) -> None:
         inputs, fetched = list(signature.inputs.values()), [signature.outputs[alias] for alias in outputs]
         feeds, fetches = [info.name for info in inputs], [info.name for info in fetched]
-        if not all((*feeds, *fetches)):
-            raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, _NOT_ONE_TENSOR)
-        for alias, info in zip(outputs, fetched, strict=True):
-            _check_sendable(alias, info)
+        _check_sendable([*feeds, *fetches], zip(outputs, fetched, strict=True))
         self.servable = servable
         self.signature = signature
         self.aliases = tuple(signature.inputs)
@@ -149,7 +146,7 @@ class Call:
 
     def is_short(self, arrays: Sequence[Array], more_rows: int = 0) -> bool:
         """
-        Is a run of these arrays, and so many rows more of their kind, so short that an event loop may wait for it?
+        Whether a run of these arrays, and so many rows more of their kind, is so short that an event loop can wait.
 
         It must have been seen: from other shapes a graph can make something as large as the square of what it is given.
         """
@@ -195,9 +192,12 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     )
 
 
-def _check_sendable(alias: str, info: TensorInfo) -> None:
-    if info.data_type in _INSIDE_TENSORFLOW:
-        raise Unsupported(
-            f"Output {alias!r} is a tensor of type {type_name(info.data_type)}, which lives inside TensorFlow and "
-            "cannot be sent; leave it out by an output filter, or ask another signature"
-        )
+def _check_sendable(tensors: Iterable[str], outputs: Iterable[tuple[str, TensorInfo]]) -> None:
+    if not all(tensors):
+        raise GraphError(grpc.StatusCode.INVALID_ARGUMENT, _NOT_ONE_TENSOR)
+    for alias, info in outputs:
+        if info.data_type in _INSIDE_TENSORFLOW:
+            raise Unsupported(
+                f"Output {alias!r} is a tensor of type {type_name(info.data_type)}, which lives inside TensorFlow and "
+                "cannot be sent; leave it out by an output filter, or ask another signature"
+            )
