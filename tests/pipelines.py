@@ -21,6 +21,7 @@ from flows.promotion.undo import kept_on_failure, undone_on_failure
 from flows.reconciliation.findings import Finding
 from flows.reconciliation.repair import Repair, repair
 from flows.registry.mlflow_registry import Registered, Registry
+from flows.registry.run import Run
 from flows.reports import doctor
 from flows.reports.status import VersionRow, status
 from flows.settings import Settings
@@ -58,15 +59,15 @@ class Pipeline:
     model: str
     sources: Any
     directory: Path
-    run_id: str = field(init=False)
+    run: Run = field(init=False)
 
     def __post_init__(self) -> None:
-        self.run_id = self.registry.start_run(self.model, "run", {}, {})
+        self.run = self.registry.start_run(self.model, "run", {}, {})
 
     def begin_anew(self) -> None:
         """Go on with another model, of which nothing is known yet."""
         self.model = f"tiny{os.getpid()}_{next(NUMBERS)}"
-        self.run_id = self.registry.start_run(self.model, "run", {}, {})
+        self.run = self.registry.start_run(self.model, "run", {}, {})
 
     @property
     def deployment(self) -> Deployment:
@@ -91,10 +92,10 @@ class Pipeline:
         source = self.sources(directory, 1 if kind == BROKEN else kind, "saved_model")
         if kind == BROKEN:
             (source / "variables" / "variables.index").write_bytes(b"no index")
-        uri = self.registry.log_model(self.run_id, source, self.golden(kind))
+        uri = self.run.log_model(source, self.golden(kind))
         above = self.deployment.highest_version_seen()
         return self.registry.register(
-            self.run_id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
+            self.run.id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
         )
 
     def golden(self, kind: int) -> GoldenRows:
@@ -104,7 +105,7 @@ class Pipeline:
         return Stamp(
             version=registered.version,
             digest=registered.digest,
-            run_id=self.run_id,
+            run_id=self.run.id,
             metrics={"test_accuracy": 0.5},
             golden=self.golden(kind),
         )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from flows.promotion.change import Change
     from flows.promotion.history import Moment
     from flows.promotion.removal import Removal
+    from flows.promotion_run import TrainOutcome
     from flows.reconciliation.repair import Repair
     from flows.reports.status import Overview
-    from flows.train_and_promote import TrainOutcome
 
 PASSED = "passed"
 

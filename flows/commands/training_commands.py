@@ -27,7 +27,7 @@ from flows.commands.options import (
 from flows.console import progress
 
 if TYPE_CHECKING:
-    from flows.train_and_promote import TrainOutcome
+    from flows.promotion_run import TrainOutcome
 
 EXIT_REJECTED = 3
 EXIT_SANDBOX_REJECTED = 4

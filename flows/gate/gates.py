@@ -1,4 +1,4 @@
-"""Is the candidate good enough to be published?"""
+"""The gate: it judges whether a candidate is good enough to be published, by what is required and by the champion."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from flows.gate.checks import Check, markdown_report
 from flows.gate.noninferiority import Comparison, Verdict, compare_paired
 from flows.recipes import Thresholds
-from flows.training.evaluation import Champion, Evaluation, GoldenAnswers, Slice
+from flows.training.champion import Champion, GoldenAnswers
+from flows.training.evaluation import Evaluation, Slice
 from flows.training.inspection import Inspection, Signature
 
 _SUM_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the gate's report."""
-
-    check: str
-    measured: str
-    required: str
-    verdict: Verdict
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +47,11 @@ class GateDecision:
 
     @property
     def table(self) -> list[dict[str, str]]:
-        return [{**asdict(check), "verdict": str(check.verdict)} for check in self.checks]
+        return [check.row for check in self.checks]
 
     @property
     def markdown(self) -> str:
-        head = "| check | measured | required | verdict | why |\n|---|---|---|---|---|\n"
-        lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row.values()) + " |\n" for row in self.table)
-        return f"# Gate: {self.verdict}\n\n{head}{''.join(lines)}"
+        return markdown_report(f"Gate: {self.verdict}", self.checks)
 
     @property
     def json(self) -> str:

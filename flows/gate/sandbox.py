@@ -27,9 +27,9 @@ import psutil
 
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from flows.gate.gates import Check
+from flows.gate.checks import Check, markdown_report
 from flows.gate.noninferiority import Verdict
-from flows.gate.sandbox_answers import Candidate, Unfit, check_answers, check_rows_apart
+from flows.gate.sandbox_answers import Trial, Unfit, check_answers, check_rows_apart
 from flows.machine.processes import Process
 from flows.machine.workspaces import without
 from flows.settings import Endpoint, Settings
@@ -76,10 +76,8 @@ class SandboxDecision:
 
     @property
     def markdown(self) -> str:
-        head = "| check | measured | required | verdict | why |\n|---|---|---|---|---|\n"
-        lines = ("| " + " | ".join(str(cell) for cell in asdict(check).values()) + " |\n" for check in self.checks)
         last_lines = f"\nThe server's last lines:\n\n```text\n{self.log}\n```\n" if self.log else ""
-        return f"# Sandbox: {self.verdict}\n\n{head}{''.join(lines)}{last_lines}"
+        return markdown_report(f"Sandbox: {self.verdict}", self.checks) + last_lines
 
     @property
     def json(self) -> str:
@@ -90,7 +88,7 @@ class SandboxServer:
     """
     A model server that starts with the block and is killed with it.
 
-    It serves nothing until `judge` gives it a candidate.
+    It serves nothing until `judge` gives it a trial.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -121,7 +119,7 @@ class SandboxServer:
             self._process.end(time.monotonic())
             self._workspace.cleanup()
 
-    def judge(self, candidate: Candidate) -> SandboxDecision:
+    def judge(self, trial: Trial) -> SandboxDecision:
         """
         Serve `candidate` and ask it its rows.
 
@@ -134,17 +132,17 @@ class SandboxServer:
             rest = stack.enter_context(RestClient(endpoint.rest_url, timeout_seconds))
             grpc = stack.enter_context(GrpcClient(endpoint.grpc_target, timeout_seconds))
             stack.enter_context(_Watch(self._process.pid, self._note_memory))
-            return self._checked(candidate, rest, grpc)
+            return self._checked(trial, rest, grpc)
 
-    def _checked(self, candidate: Candidate, rest: RestClient, grpc: GrpcClient) -> SandboxDecision:
+    def _checked(self, trial: Trial, rest: RestClient, grpc: GrpcClient) -> SandboxDecision:
         """The checks, in the order in which one makes sense after the other; the first that fails is the last."""
         budget = self._settings.sandbox_memory_mb
         steps: tuple[tuple[str, str, Callable[[], tuple[str, str]]], ...] = (
-            ("sandbox load", "available", lambda: self._load(candidate, grpc)),
-            ("sandbox REST", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(candidate, rest)),
-            ("sandbox gRPC", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(candidate, grpc)),
-            ("sandbox rows apart", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_rows_apart(candidate, rest, grpc)),
-            ("sandbox latency", _latency_required(candidate), lambda: self._time(candidate, grpc)),
+            ("sandbox load", "available", lambda: self._load(trial, grpc)),
+            ("sandbox REST", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(trial, rest)),
+            ("sandbox gRPC", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_answers(trial, grpc)),
+            ("sandbox rows apart", f"off by <= {ANSWER_TOLERANCE:g}", lambda: check_rows_apart(trial, rest, grpc)),
+            ("sandbox latency", _latency_required(trial), lambda: self._time(trial, grpc)),
             ("sandbox memory", f"<= {budget} MB", self._memory),
         )
         checks: list[Check] = []
@@ -153,34 +151,34 @@ class SandboxServer:
                 measured, why = step()
             except HotswapError as exc:
                 measured = exc.measured if isinstance(exc, Unfit) else "no answer"
-                why = self._shown(candidate, self._failure_reason(exc) or str(exc))
+                why = self._shown(trial, self._failure_reason(exc) or str(exc))
                 checks.append(Check(name, measured, required, Verdict.REJECTED, why))
-                return SandboxDecision(tuple(checks), self._shown(candidate, self._process.last_lines))
+                return SandboxDecision(tuple(checks), self._shown(trial, self._process.last_lines))
             checks.append(Check(name, measured, required, Verdict.PASSED, why))
         return SandboxDecision(tuple(checks))
 
-    def _shown(self, candidate: Candidate, text: str) -> str:
+    def _shown(self, trial: Trial, text: str) -> str:
         """`text` without the directories that are gone when it is read."""
-        for directory in (self._directory / "models", self._directory, candidate.saved_model.parent):
+        for directory in (self._directory / "models", self._directory, trial.saved_model.parent):
             text = without(directory, text)
         return text
 
-    def _load(self, candidate: Candidate, grpc: GrpcClient) -> tuple[str, str]:
-        base_path = self._directory / "models" / candidate.model
+    def _load(self, trial: Trial, grpc: GrpcClient) -> tuple[str, str]:
+        base_path = self._directory / "models" / trial.model
         base_path.mkdir(parents=True)
-        links = {candidate.version: candidate.saved_model, **dict([candidate.champion] if candidate.champion else [])}
+        links = {trial.version: trial.saved_model, **dict([trial.champion] if trial.champion else [])}
         for version, path in links.items():
             (base_path / str(version)).symlink_to(path.absolute())
         started = time.monotonic()
         try:
-            grpc.reload([ModelEntry(candidate.model, str(base_path), Specific(tuple(sorted(links))))])
+            grpc.reload([ModelEntry(trial.model, str(base_path), Specific(tuple(sorted(links))))])
         except (ServerUnavailable, DeadlineExceeded):
             raise
         except ServingError as exc:
             raise Unfit("not loaded", f"the server cannot load it: {exc}") from exc
         while True:
             try:
-                found = [each for each in grpc.status(candidate.model) if each.version == candidate.version]
+                found = [each for each in grpc.status(trial.model) if each.version == trial.version]
             except ServableNotFound:
                 found = []
             seconds = time.monotonic() - started
@@ -192,15 +190,15 @@ class SandboxServer:
                 raise Unfit(f"{seconds:.1f} s", "the server has not loaded it (HOTSWAP_SERVER_TIMEOUT_SECONDS)")
             time.sleep(_POLL_SECONDS)
 
-    def _time(self, candidate: Candidate, grpc: GrpcClient) -> tuple[str, str]:
+    def _time(self, trial: Trial, grpc: GrpcClient) -> tuple[str, str]:
         """What is slow is slow every time, and what is disturbed is not: the best of a few measurements counts."""
-        champion = candidate.champion and self._champion_version(candidate, grpc)
-        versions = [candidate.version, *([champion] if champion else [])]
+        champion = trial.champion and self._champion_version(trial, grpc)
+        versions = [trial.version, *([champion] if champion else [])]
         best, allowed = float("inf"), self._settings.sandbox_p95_ms
         for _ in range(_TIMINGS):
-            p95 = _p95_ms(grpc, candidate, versions)
-            if p95[candidate.version] < best:
-                best = p95[candidate.version]
+            p95 = _p95_ms(grpc, trial, versions)
+            if p95[trial.version] < best:
+                best = p95[trial.version]
                 if champion:
                     relative = max(_SLOWDOWN * p95[champion], p95[champion] + _NOISE_MS)
                     allowed = min(self._settings.sandbox_p95_ms, relative)
@@ -212,22 +210,22 @@ class SandboxServer:
             f"p95 {best:.1f} ms", f"too slow: 95 of 100 one-row answers take {best:.1f} ms, allowed are {limit}"
         )
 
-    def _champion_version(self, candidate: Candidate, grpc: GrpcClient) -> int | None:
+    def _champion_version(self, trial: Trial, grpc: GrpcClient) -> int | None:
         """The champion's number, where the sandbox could load it and it answers the same rows."""
-        assert candidate.champion is not None
-        version = candidate.champion[0]
+        assert trial.champion is not None
+        version = trial.champion[0]
         deadline = time.monotonic() + self._settings.server_timeout_seconds
         while time.monotonic() < deadline:
-            found = next((each for each in grpc.status(candidate.model) if each.version == version), None)
+            found = next((each for each in grpc.status(trial.model) if each.version == version), None)
             if found is not None and found.state.name == "AVAILABLE":
                 with suppress(HotswapError):
-                    grpc.predict(candidate.model, candidate.rows[:1], version=version)
+                    grpc.predict(trial.model, trial.rows[:1], version=version)
                     return version
                 break
             if found is None or found.message:
                 break
             time.sleep(_POLL_SECONDS)
-        log.warning("champion cannot be timed in the sandbox model=%s version=%d", candidate.model, version)
+        log.warning("champion cannot be timed in the sandbox model=%s version=%d", trial.model, version)
         return None
 
     def _memory(self) -> tuple[str, str]:
@@ -323,23 +321,23 @@ class _Watch:
                 self._tell(sum(each.memory_info().rss for each in processes) / _MEGABYTE)
 
 
-def _p95_ms(grpc: GrpcClient, candidate: Candidate, versions: list[int]) -> dict[int, float]:
+def _p95_ms(grpc: GrpcClient, trial: Trial, versions: list[int]) -> dict[int, float]:
     """Ask one row at a time, the versions in turn, so that both meet the same disturbances."""
     taken: dict[int, list[float]] = {version: [] for version in versions}
     deadline = time.monotonic() + _TIMING_SECONDS
     for number in range(_TIMED_REQUESTS):
-        row = candidate.rows[[number % len(candidate.rows)]]
+        row = trial.rows[[number % len(trial.rows)]]
         for version in versions:
             started = time.perf_counter()
-            grpc.predict(candidate.model, row, version=version)
+            grpc.predict(trial.model, row, version=version)
             taken[version].append((time.perf_counter() - started) * 1000)
         if time.monotonic() > deadline:
             break
     return {version: float(np.percentile(milliseconds, 95)) for version, milliseconds in taken.items()}
 
 
-def _latency_required(candidate: Candidate) -> str:
-    return "p95 within budget" + (f" and {_SLOWDOWN:g} times the champion's" if candidate.champion else "")
+def _latency_required(trial: Trial) -> str:
+    return "p95 within budget" + (f" and {_SLOWDOWN:g} times the champion's" if trial.champion else "")
 
 
 def _free_ports() -> tuple[int, int]:

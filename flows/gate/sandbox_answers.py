@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.client import PredictClient
+from flows.training.candidate import Candidate
+from flows.training.champion import Champion
 from serving.protocol.errors import HotswapError
 from serving.repository.stamp import ANSWER_TOLERANCE
 
@@ -34,7 +36,7 @@ class Unfit(HotswapError):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Trial:
     """What is tried: the files, the rows that are asked, and what the judged model answers to them."""
 
     model: str
@@ -50,33 +52,47 @@ class Candidate:
     rows_independent: bool = True
     """whether the answer to a row must be the same whatever rows are asked with it"""
 
+    @classmethod
+    def of(cls, candidate: Candidate, champion: Champion | None) -> Trial:
+        """The trial of a candidate beside the live version."""
+        rows = _chosen_rows(len(candidate.dataset.test))
+        return cls(
+            candidate.recipe.name,
+            (champion.version if champion else 0) + 1,
+            candidate.saved_model,
+            candidate.dataset.test.examples[rows],
+            candidate.answers(rows),
+            (champion.version, champion.path) if champion else None,
+            candidate.recipe.rows_independent,
+        )
 
-def chosen_rows(count: int) -> NDArray[np.int64]:
+
+def _chosen_rows(count: int) -> NDArray[np.int64]:
     """Which of so many held-out rows are asked: from first to last, at equal distances."""
     return np.linspace(0, count - 1, min(_MAX_ROWS, count)).astype(np.int64)
 
 
-def check_answers(candidate: Candidate, client: PredictClient) -> tuple[str, str]:
+def check_answers(trial: Trial, client: PredictClient) -> tuple[str, str]:
     """Hold the answers to real rows against those of the model that was judged."""
-    outputs = client.predict(candidate.model, candidate.rows, version=candidate.version).outputs
+    outputs = client.predict(trial.model, trial.rows, version=trial.version).outputs
     if "output" not in outputs:
         raise Unfit(", ".join(outputs) or "nothing", "it has no output called 'output'")
     answer = np.asarray(outputs["output"], np.float32)
-    if answer.shape != candidate.answers.shape:
-        shapes = f"{list(answer.shape)}", f"{list(candidate.answers.shape)}"
-        raise Unfit(shapes[0], f"{len(candidate.rows)} rows are answered by shape {shapes[0]} instead of {shapes[1]}")
+    if answer.shape != trial.answers.shape:
+        shapes = f"{list(answer.shape)}", f"{list(trial.answers.shape)}"
+        raise Unfit(shapes[0], f"{len(trial.rows)} rows are answered by shape {shapes[0]} instead of {shapes[1]}")
     if not np.isfinite(answer).all():
         share = 1 - np.isfinite(answer).all(axis=tuple(range(1, answer.ndim))).mean()
         raise Unfit(f"{share:.1%} not finite", f"NaN or infinite values in {share:.1%} of the answers")
-    difference = float(abs(answer - candidate.answers).max())
+    difference = float(abs(answer - trial.answers).max())
     if not difference <= ANSWER_TOLERANCE:
-        if candidate.rows_independent:
-            _difference(candidate, client, np.arange(1), answer)
+        if trial.rows_independent:
+            _difference(trial, client, np.arange(1), answer)
         raise Unfit(f"off by {difference:.1e}", f"answers differ from those that were judged by {difference:.1e}")
-    return f"off by {difference:.1e}", f"{len(candidate.rows)} held-out rows are answered as they were judged"
+    return f"off by {difference:.1e}", f"{len(trial.rows)} held-out rows are answered as they were judged"
 
 
-def check_rows_apart(candidate: Candidate, *clients: PredictClient) -> tuple[str, str]:
+def check_rows_apart(trial: Trial, *clients: PredictClient) -> tuple[str, str]:
     """
     Ask some rows one at a time, in batches of several sizes, and shuffled.
 
@@ -86,13 +102,13 @@ def check_rows_apart(candidate: Candidate, *clients: PredictClient) -> tuple[str
     Raises:
         Unfit: An answer depends on the rows that were asked with it.
     """
-    if not candidate.rows_independent:
+    if not trial.rows_independent:
         return "not asked", "the recipe lets the answer to a row depend on the others (rows_independent=False)"
     asked, worst = 0, 0.0
     for client in clients:
         deadline = time.monotonic() + _SECONDS_PER_PROTOCOL
-        for rows in _neighbourhoods(len(candidate.rows)):
-            worst = max(worst, _difference(candidate, client, rows, candidate.answers))
+        for rows in _neighbourhoods(len(trial.rows)):
+            worst = max(worst, _difference(trial, client, rows, trial.answers))
             asked += 1
             if time.monotonic() > deadline:
                 break
@@ -117,11 +133,9 @@ def _neighbourhoods(count: int) -> Iterator[NDArray[np.int64]]:
     yield shuffled
 
 
-def _difference(
-    candidate: Candidate, client: PredictClient, rows: NDArray[np.int64], answers: NDArray[np.float32]
-) -> float:
+def _difference(trial: Trial, client: PredictClient, rows: NDArray[np.int64], answers: NDArray[np.float32]) -> float:
     """By how much the answers to these rows, asked together, differ from those to all rows."""
-    outputs = client.predict(candidate.model, candidate.rows[rows], version=candidate.version).outputs
+    outputs = client.predict(trial.model, trial.rows[rows], version=trial.version).outputs
     answer, expected = np.asarray(outputs["output"], np.float32), answers[rows]
     why = "give each row the answer that it gets alone, or let the recipe say Recipe(…, rows_independent=False)"
     if answer.shape != expected.shape:

@@ -26,7 +26,7 @@ from typing import Any
 from clients import PredictClient
 from flows.console.terminal import console, width
 from flows.endpoints.connections import grpc_client, rest_client
-from flows.gate.gates import Check
+from flows.gate.checks import Check
 from flows.local.load import under_load
 from flows.local.stack import STABLE_BY_DEFAULT, server_flags
 from flows.machine.processes import Process, stop

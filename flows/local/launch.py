@@ -24,7 +24,7 @@ from serving.repository.saved_model_files import check_complete
 from serving.runtime.native_logs import without_start_up_notes
 
 if TYPE_CHECKING:
-    from flows.train_and_promote import TrainOutcome
+    from flows.promotion_run import TrainOutcome
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def train(
     check_parameters(recipe, seed, epochs, min_accuracy, bake)
     validate_label(label)
     _prepare(settings, recipe)
-    from flows.train_and_promote import TrainOutcome, train_and_promote
+    from flows.promotion_run import TrainOutcome
+    from flows.train_and_promote import train_and_promote
 
     # Prefect keeps the parameters of a flow as they are.
     outcome = train_and_promote(
@@ -90,7 +91,7 @@ def promote(
     if version is not None:
         _check_version(settings, recipe, version, label)
     _prepare(settings, recipe)
-    from flows.train_and_promote import TrainOutcome
+    from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
     outcome = promote_model(

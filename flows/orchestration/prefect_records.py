@@ -1,5 +1,5 @@
 """
-What does Prefect keep of a flow?
+What Prefect keeps of a flow: states, artifacts and parameters, none of them with a secret.
 
 Its database has a state with a message for every run, logs, artifacts and parameters, and its page shows them to
 everybody who reaches it. So what a flow gives to Prefect passes through here, where secrets are left out.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -46,14 +47,27 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
         with open_runs.followed(load_settings(), str(flow_run.id)):
             return body(*arguments, **named)
 
-    # Prefect would look for the names in the annotations here.
-    vars(run)["__signature__"] = inspect.signature(body, eval_str=True)
+    # Prefect would look for the names in the annotations here. It describes a parameter as the docstring does.
+    signature = inspect.signature(body, eval_str=True)
+    vars(run)["__signature__"] = signature
+    if described := [line for each in signature.parameters.values() if (line := _description(each))]:
+        run.__doc__ = "\n".join([body.__doc__ or "", "", "Args:", *described])
     return without_secrets(run)
 
 
-def keep_markdown(key: str, markdown: str, description: str) -> None:
-    """Show a report on the page of the flow run."""
-    create_markdown_artifact(redacted(markdown), key=key, description=description)
+def _description(parameter: inspect.Parameter) -> str:
+    """The line of a docstring for a parameter whose annotation has a description."""
+    found = [each.description for each in getattr(parameter.annotation, "__metadata__", ()) if each.description]
+    return f"    {parameter.name}: {found[0]}" if found else ""
+
+
+def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = ()) -> None:
+    """Show the report of gate or sandbox on the page of the flow run, and its rows as a table."""
+    key = f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    title = f"{kind.capitalize()} of {model}"
+    create_markdown_artifact(redacted(markdown), key=key, description=title)
+    if rows:
+        keep_table(f"{key}-checks", rows, f"{title}, check by check")
 
 
 def keep_table(key: str, rows: Sequence[Any], description: str) -> None:

@@ -135,7 +135,7 @@ class _Pass:
         with workspace() as directory:
             saved_model = directory / "saved_model"
             shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP_FILE.name))
-            model_uri = registry.log_model(stamp.run_id, saved_model, stamp.golden)
+            model_uri = registry.run(stamp.run_id).log_model(saved_model, stamp.golden)
         return registry.register_again(stamp.run_id, self._model, version, model_uri, stamp.digest)
 
     def _move_labels(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from flows.console.terminal import elided, one_line
 from flows.promotion.labels import alias_of
 
 if TYPE_CHECKING:
-    from flows.gate.gates import Check
+    from flows.gate.checks import Check
     from flows.journal import Entry
     from flows.reports.status import VersionRow
 

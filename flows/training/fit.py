@@ -1,4 +1,4 @@
-"""How does data become a SavedModel with fixed signatures?"""
+"""Fits the model of a recipe, and exports it as a SavedModel with fixed signatures."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ class Fitted:
 
     model: Any
     history: dict[str, list[float]]
+
+
+def params(recipe: Recipe, seed: int, epochs: int) -> dict[str, int | float]:
+    """What a training depends on, beside data and code."""
+    return {
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+    }
 
 
 def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress) -> Fitted:

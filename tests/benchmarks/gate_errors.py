@@ -14,9 +14,11 @@ from flows.gate.gates import judge
 from flows.gate.noninferiority import Verdict, compare_counts
 from flows.recipes import find_recipe
 from flows.training import fit
+from flows.training.champion import Champion
 from flows.training.dataset import Dataset, Rows, load_dataset
-from flows.training.evaluation import Champion, evaluate, slices
+from flows.training.evaluation import evaluate, slices
 from flows.training.inspection import inspect
+from flows.training.predictor import load_predictor
 from tests.benchmarks.report import Measurement
 
 _PAIRS = 20_000  # with a thousand, a rate of 4 % would come out as anything from 3 to 5 %
@@ -71,8 +73,8 @@ def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
         path = Path(directory) / "saved_model"
         fit.export(recipe.build(small.train.examples), small, "iris", path)
         started = time.perf_counter()
-        evaluation, inspection = evaluate(path, test, len(small.class_names)), inspect(path)
-        champion = Champion(1, inspection, evaluation)
+        evaluation, inspection = evaluate(load_predictor(path), test, len(small.class_names)), inspect(path)
+        champion = Champion(1, path, inspection, evaluation)
         cut = slices(evaluation, many, small.feature_names)
         judge(evaluation, inspection, cut, champion, recipe.thresholds)
         return time.perf_counter() - started

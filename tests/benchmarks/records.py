@@ -64,7 +64,7 @@ def _fill(settings: Settings) -> None:
 
     registry = Registry(settings.home / "artifacts")
     registry.check()
-    run_id = registry.start_run(_MODEL, "run", {}, {})
+    run_id = registry.start_run(_MODEL, "run", {}, {}).id
     repository = Repository(settings.models_repo)
     source = settings.models_repo.parent / "source"
     build_tiny_model(source, 1)

@@ -139,8 +139,8 @@ def _log_model(tracking_uri: str, directory: Path, saved_model: Path) -> str:
         registry = Registry(directory / "artifacts")
         run = registry.start_run("iris", "benchmark", {}, {})
         golden = GoldenRows(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
-        model_uri = registry.log_model(run, saved_model, golden)
-        registry.end_run(run, "FINISHED")
+        model_uri = run.log_model(saved_model, golden)
+        run.end("FINISHED")
     finally:
         mlflow.set_tracking_uri(None)  # what comes after this decides for itself
     return model_uri

@@ -37,9 +37,9 @@ pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker train
 EARLY_POINTS = {
     "run started": "after flows.registry.mlflow_registry:Registry.start_run",
     "trained": "after flows.training.fit:fit",
-    "evaluated": "after flows.registry.mlflow_registry:Registry.log_evaluation",
-    "gate decided": "after flows.registry.mlflow_registry:Registry.log_decision",
-    "sandbox decided": "after flows.registry.mlflow_registry:Registry.log_sandbox",
+    "evaluated": "after flows.registry.run:Run.log_evaluation",
+    "gate decided": "after flows.registry.run:Run.log_decision",
+    "sandbox decided": "after flows.registry.run:Run.log_sandbox",
     "registered": "after flows.registry.mlflow_registry:Registry.register",
 }
 SHORT = ("run started", "sandbox decided", "registered")

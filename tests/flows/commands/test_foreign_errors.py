@@ -236,10 +236,10 @@ def test_a_home_may_have_any_characters(offline: Pipeline, tmp_path: Path, monke
     apply_environment(Settings(home=home, models_repo=tmp_path / "models"))
     assert os.environ["MLFLOW_TRACKING_URI"] == sqlite_address(home / "mlflow.db")
     registry = Registry(home / "artifacts")
-    run_id = registry.start_run("tiny", "run", {}, {})
+    recorded = registry.start_run("tiny", "run", {}, {})
     source = offline.sources(tmp_path / "source", 1, "saved_model")
-    uri = registry.log_model(run_id, source, offline.golden(1))
-    assert registry.register(run_id, "tiny", uri, 0, tmp_path / "copy").version == 1
+    uri = recorded.log_model(source, offline.golden(1))
+    assert registry.register(recorded.id, "tiny", uri, 0, tmp_path / "copy").version == 1
     assert (home / "mlflow.db").stat().st_size
     assert list((home / "artifacts").rglob("saved_model.pb"))
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flows.gate.gates import Check, GateDecision, judge
+from flows.gate.checks import Check
+from flows.gate.gates import GateDecision, judge
 from flows.gate.noninferiority import Verdict
 from flows.recipes import Thresholds
-from flows.training.evaluation import Champion, Evaluation, GoldenAnswers, Slice, compare
+from flows.training.champion import Champion, GoldenAnswers
+from flows.training.evaluation import Evaluation, Slice, compare
 from flows.training.inspection import Inspection, Signature
 from tests.pipelines import Pipeline
 
@@ -33,7 +36,7 @@ def evaluation(wrong: int = 0, first: int = 0) -> Evaluation:
 
 
 def champion(wrong: int = 0, first: int = 0, **changed: Any) -> Champion:
-    return replace(Champion(3, INSPECTION, evaluation(wrong, first)), **changed)
+    return replace(Champion(3, Path("3"), INSPECTION, evaluation(wrong, first)), **changed)
 
 
 def decided(
@@ -153,7 +156,7 @@ def test_a_slice_far_below_the_whole_rejects() -> None:
 
 def test_a_champion_that_cannot_be_evaluated_is_reported_and_holds_the_candidate_up() -> None:
     """It is inconclusive with the reason and the next step, and passes only when the break is meant."""
-    live = Champion(3, INSPECTION, None, None, ("it cannot be evaluated: its input has shape [?, 7]",))
+    live = Champion(3, Path("3"), INSPECTION, None, None, ("it cannot be evaluated: its input has shape [?, 7]",))
     decision = decided(live=live)
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert "version 3 is live and it cannot be evaluated: its input has shape [?, 7]" in decision.reason
@@ -165,7 +168,7 @@ def test_a_champion_that_cannot_be_evaluated_is_reported_and_holds_the_candidate
 
 def test_a_champion_whose_graph_is_spoiled_is_reported() -> None:
     """Then nobody knows what its clients use either, which is no fault of the candidate."""
-    live = Champion(3, None, None, None, ("it cannot be evaluated: saved_model.pb cannot be read",))
+    live = Champion(3, Path("3"), None, None, None, ("it cannot be evaluated: saved_model.pb cannot be read",))
     decision = decided(live=live)
     assert decision.verdict is check(decision, "contract").verdict is Verdict.INCONCLUSIVE
     assert decided(live=live, allow_breaking=True).verdict is Verdict.PASSED
@@ -289,8 +292,8 @@ def test_the_report_is_kept_whatever_features_are_called(offline: Pipeline) -> N
     import mlflow
 
     decision = decided(slices=(Slice("length (cm) | größe", "<= 1", 50, 0.9),), live=champion())
-    offline.registry.log_decision(offline.run_id, decision)
-    run = mlflow.MlflowClient().get_run(offline.run_id)
+    offline.run.log_decision(decision)
+    run = mlflow.MlflowClient().get_run(offline.run.id)
     tags = [name for name in run.data.tags if name.startswith("hotswap.gate.")]
     assert len(tags) == len(decision.checks)
     assert run.data.tags["hotswap.gate.accuracy"] == "passed: 1.0000, required >= 0.9000"

@@ -16,9 +16,11 @@ from flows.cli import run
 from flows.gate.gates import judge
 from flows.recipes import find_recipe
 from flows.settings import Settings
+from flows.training.champion import evaluate_champion
 from flows.training.dataset import Rows, load_dataset
-from flows.training.evaluation import CannotEvaluate, compare, evaluate, evaluate_champion
+from flows.training.evaluation import compare
 from flows.training.inspection import inspect
+from flows.training.predictor import CannotEvaluate, load_predictor
 from serving.repository.stamp import Stamp
 from tests.conformance.cases import MODELS
 from tests.serving.runtime.one_operation import save
@@ -121,7 +123,7 @@ def test_reports_know_every_form_and_the_missing_library(command: Any) -> None:
 def test_a_candidate_of_another_form_is_reported_what_to_export(name: str) -> None:
     """Its own tensors are named, and what a candidate has to take and give."""
     with pytest.raises(CannotEvaluate) as caught:
-        evaluate(version(name), ROWS, 3)
+        load_predictor(version(name))
     message = str(caught.value)
     signature = inspect(version(name)).signatures.get("serving_default")
     assert "\n" not in message
@@ -138,7 +140,7 @@ def test_a_live_version_of_another_form_is_compared_as_far_as_it_goes(
     recipe = find_recipe("iris")
     dataset = load_dataset(recipe)
     candidate = tiny_model(tmp_path, 1, "saved_model")
-    champion = evaluate_champion(version(name), 1, Stamp(), candidate, dataset)
+    champion = evaluate_champion(version(name), 1, Stamp(), load_predictor(candidate), dataset)
     assert champion.evaluation is None
     assert "it cannot be evaluated" in champion.notes[0]
     perfect = compare(np.eye(3, dtype=np.float32)[dataset.test.classes], dataset.test.classes)

@@ -28,7 +28,7 @@ def test_what_was_live_at_every_moment(offline: Pipeline) -> None:
     assert [moment.live for moment in then] == [None, first, first, second, second, first]
     both = (first, second)
     assert [moment.published for moment in then] == [(first,), (first,), both, both, both, (first,)]
-    assert then[1].run_id == offline.run_id
+    assert then[1].run_id == offline.run.id
     assert then[1].digest == offline.repository.stamp(offline.model, first).digest
     before = live_at(offline.deployment, start)
     assert (before.live, before.published, before.since) == (None, (), None)

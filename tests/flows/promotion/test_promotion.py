@@ -200,7 +200,7 @@ def test_status_knows_disk_server_and_registry(pipeline: Pipeline) -> None:
     """A row has what publish wrote, the server's state and the registry's alias."""
     version = pipeline.promote(1)
     row = pipeline.row(version)
-    assert (row.accuracy, row.run_id) == (0.5, pipeline.run_id)
+    assert (row.accuracy, row.run_id) == (0.5, pipeline.run.id)
     with pytest.raises(VersionNotFound, match="known are"):
         status(pipeline.settings, "nobody")
 

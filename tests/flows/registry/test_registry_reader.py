@@ -74,10 +74,10 @@ def test_both_ways_tell_what_mlflow_has(offline: Pipeline) -> None:
     offline.registry._client.delete_model_version(offline.model, str(second))
     view = read_registry(offline.model)
     assert view.aliases == {"challenger": first, "champion": third}
-    assert view.runs == {first: offline.run_id, third: offline.run_id}
+    assert view.runs == {first: offline.run.id, third: offline.run.id}
     tags = read_version_tags(offline.model, third)
     assert tags == {"hotswap.digest": versions[2].digest, "hotswap.promotion": "registered"}
-    assert "hotswap.git_dirty" in read_run_tags(offline.run_id)
+    assert "hotswap.git_dirty" in read_run_tags(offline.run.id)
 
 
 @pytest.mark.usefixtures("how")
@@ -131,12 +131,12 @@ def test_the_registry_may_have_an_address_of_its_own(
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", os.environ["MLFLOW_TRACKING_URI"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     assert read_registry(offline.model).aliases == {"champion": version}
-    assert read_run_tags(offline.run_id) == {}
+    assert read_run_tags(offline.run.id) == {}
     assert not (tmp_path / "runs.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["MLFLOW_REGISTRY_URI"])
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/registry.db")
     assert read_registry(offline.model) == RegistryView()
-    assert "hotswap.git_dirty" in read_run_tags(offline.run_id)
+    assert "hotswap.git_dirty" in read_run_tags(offline.run.id)
 
 
 def test_a_directory_of_files_can_be_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

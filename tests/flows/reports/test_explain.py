@@ -15,11 +15,11 @@ from tests.pipelines import Pipeline
 def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> None:
     """Directory, stamp, registry and server have one digest; the run has commit, data and verdict."""
     tags = {"gate": "passed", "gate_reason": "good", "dataset_digest": "d" * 64}
-    pipeline.registry.tag_run(pipeline.run_id, tags)
+    pipeline.run.tag(tags)
     version = pipeline.promote(1)
     found = explain(pipeline.deployment, version)
     assert found.digest == found.stamped_digest == found.registered_digest == found.served_digest
-    assert (found.run_id, found.gate, found.gate_reason) == (pipeline.run_id, "passed", "good")
+    assert (found.run_id, found.gate, found.gate_reason) == (pipeline.run.id, "passed", "good")
     assert (found.dataset_digest, found.state, found.labels) == ("d" * 64, "AVAILABLE", ("stable",))
     assert [entry.split()[1] for entry in found.journal] == ["publish", "promote"]
     assert found.problems == ()
@@ -65,4 +65,4 @@ def test_a_lost_registry_is_reported(offline: Pipeline, tmp_path_factory: pytest
     finally:
         os.environ["MLFLOW_TRACKING_URI"] = before
     assert found.problems == ("the registry does not know this version",)
-    assert (found.stamped_digest, found.run_id) == (found.digest, offline.run_id)
+    assert (found.stamped_digest, found.run_id) == (found.digest, offline.run.id)

@@ -17,7 +17,7 @@ from rich.console import Console, Group
 
 from flows.cli import run
 from flows.console.terminal import elided, one_line, wrapped
-from flows.gate.gates import Check
+from flows.gate.checks import Check
 from flows.gate.noninferiority import Verdict
 from flows.journal import Entry, Journal
 from flows.reports.status import VersionRow

@@ -11,8 +11,10 @@ import pytest
 
 from flows.recipes import find_recipe
 from flows.training import fit
+from flows.training.champion import evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
-from flows.training.evaluation import CannotEvaluate, compare, evaluate, evaluate_champion, slices
+from flows.training.evaluation import compare, evaluate, slices
+from flows.training.predictor import CannotEvaluate, load_predictor
 from serving.repository.stamp import GoldenRows, Stamp
 from tests.benchmarks.gate_errors import seconds_for_many_rows
 
@@ -50,9 +52,9 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 
 def test_the_exported_files_are_evaluated(exported: Path, iris: Dataset) -> None:
     """The answers are those of the signature that is served, however many rows are asked at once."""
-    found = evaluate(exported, iris.test, 3)
+    found = evaluate(load_predictor(exported), iris.test, 3)
     assert found.probabilities.shape == (30, 3)
-    one_by_one = [evaluate(exported, replace_rows(iris, i).test, 3).probabilities[0] for i in (0, 29)]
+    one_by_one = [evaluate(load_predictor(exported), replace_rows(iris, i).test, 3).probabilities[0] for i in (0, 29)]
     np.testing.assert_allclose(found.probabilities[[0, 29]], one_by_one, atol=1e-6)
 
 
@@ -67,13 +69,13 @@ def test_a_model_that_does_not_answer_is_reported_in_one_sentence(
 ) -> None:
     """Missing files, other inputs and another number of classes each have a name."""
     with pytest.raises(CannotEvaluate, match="nothing does not answer"):
-        evaluate(tmp_path / "nothing", iris.test, 3)
+        load_predictor(tmp_path / "nothing")
     tiny = tiny_model(tmp_path, 1)
     with pytest.raises(CannotEvaluate, match=r"shape \[30, 3\], not \[30, 5\]"):
-        evaluate(tiny, iris.test, 5)
+        evaluate(load_predictor(tiny), iris.test, 5)
     narrow = replace(iris.test, examples=iris.test.examples[:, :2])
     with pytest.raises(CannotEvaluate, match=r"its input has shape \(None, 4\), which \[30, 2\] does not fit"):
-        evaluate(tiny, narrow, 3)
+        evaluate(load_predictor(tiny), narrow, 3)
 
 
 def test_the_champion_is_evaluated_on_the_same_rows(
@@ -82,13 +84,13 @@ def test_the_champion_is_evaluated_on_the_same_rows(
     """Its files answer the held-out rows now, and the candidate answers the rows that were kept with it."""
     tiny = tiny_model(tmp_path, 1)
     kept = iris.test.examples[:5]
-    answers = evaluate(exported, iris.test, 3).probabilities[:5]
+    answers = evaluate(load_predictor(exported), iris.test, 3).probabilities[:5]
     stamp = Stamp(golden=GoldenRows(kept, answers), dataset_digest=iris.digest, metrics={"test_accuracy": 1.0})
-    found = evaluate_champion(exported, 7, stamp, tiny, iris)
+    found = evaluate_champion(exported, 7, stamp, load_predictor(tiny), iris)
     assert (found.version, found.notes) == (7, ())
     assert found.inspection is not None
     assert found.evaluation is not None
-    assert found.evaluation.accuracy == evaluate(exported, iris.test, 3).accuracy
+    assert found.evaluation.accuracy == evaluate(load_predictor(exported), iris.test, 3).accuracy
     assert found.golden is not None
     np.testing.assert_allclose(found.golden.champion, answers)
     assert found.golden.candidate is not None
@@ -99,18 +101,20 @@ def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Data
     """Other training data, and answers that are no longer those of the promotion."""
     wrong = np.full((5, 3), 1 / 3, np.float32)
     stamp = Stamp(golden=GoldenRows(iris.test.examples[:5], wrong), dataset_digest="another")
-    found = evaluate_champion(exported, 7, stamp, exported, iris)
+    found = evaluate_champion(exported, 7, stamp, load_predictor(exported), iris)
     assert found.evaluation is not None
     assert [note for note in found.notes if "golden rows differently" in note]
     assert [note for note in found.notes if "trained on other data" in note]
 
 
 @pytest.mark.parametrize("broken", ["saved_model.pb", "variables/variables.index"])
-def test_a_champion_that_is_broken_is_reported(broken: str, tiny_model: Any, iris: Dataset, tmp_path: Path) -> None:
+def test_a_champion_that_is_broken_is_reported(
+    broken: str, exported: Path, tiny_model: Any, iris: Dataset, tmp_path: Path
+) -> None:
     """Files that were spoiled after the promotion give no evaluation, and a note with the reason."""
     path = tiny_model(tmp_path, 1)
     (path / broken).write_bytes(b"spoiled")
-    found = evaluate_champion(path, 1, Stamp(), path, iris)
+    found = evaluate_champion(path, 1, Stamp(), load_predictor(exported), iris)
     assert found.evaluation is None
     assert [note for note in found.notes if "cannot be evaluated" in note]
     assert (found.inspection is None) == (broken == "saved_model.pb")

@@ -1,0 +1,244 @@
+"""
+One run of the flows that promote a model: what was asked for, where it is recorded, and what it has come to so far.
+
+The steps of `train_and_promote` ask this object instead of being handed ten arguments. Its MLflow run lives as long as
+it does, and ends as FINISHED, FAILED or, by Ctrl-C, KILLED.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from prefect.runtime import flow_run
+
+from flows.console import progress
+from flows.gate.checks import Check
+from flows.gate.gates import GateDecision
+from flows.gate.noninferiority import Verdict
+from flows.gate.sandbox import SandboxDecision, SandboxServer
+from flows.machine.workspaces import workspace
+from flows.orchestration import open_runs
+from flows.orchestration.tasks import as_task
+from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
+from flows.recipes import Recipe, find_recipe
+from flows.registry.mlflow_errors import RegistryError
+from flows.registry.run import Run
+from flows.registry.tags import FLOW_RUN
+from serving.protocol.errors import HotswapError
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PASSED = "passed"
+SANDBOX_REJECTED = "sandbox rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """What one training came to."""
+
+    decision: str
+    """``passed``, ``rejected``, ``inconclusive`` or ``sandbox rejected``"""
+    model: str
+    version: int | None
+    """None when it did not pass"""
+    run_id: str
+    metrics: dict[str, float]
+    reason: str = ""
+    """why it did not pass"""
+    checks: tuple[Check, ...] = ()
+    """what gate and sandbox looked at"""
+    log: str = ""
+    """the last lines of the sandbox's server, when that rejected it"""
+    label: str = STABLE
+    """what it got"""
+    previous: int | None = None
+    """the version that had the label before"""
+    digest: str | None = None
+    """of the published SavedModel"""
+    server: str | None = None
+    """the server that verified it"""
+    live: bool = False
+    """whether a running server serves it; else it waits for the next start"""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """by step"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to become of a candidate."""
+
+    recipe: Recipe
+    """with the thresholds that were asked for"""
+    allow_breaking: bool
+    bake_seconds: float
+    reason: str | None
+    """for the journal"""
+    label: str
+    """what it gets when it passes"""
+
+    @classmethod
+    def of(
+        cls,
+        recipe: str,
+        min_accuracy: float | None,
+        allow_breaking: bool,
+        bake: float,
+        reason: str | None,
+        label: str,
+    ) -> Request:
+        """The request of a flow's parameters."""
+        found = find_recipe(recipe)
+        if min_accuracy is not None:
+            found = replace(found, thresholds=replace(found.thresholds, min_accuracy=min_accuracy))
+        return cls(found, allow_breaking, bake, reason, label)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the MLflow run keeps of it."""
+        return {
+            "min_accuracy": self.recipe.thresholds.min_accuracy,
+            "allow_breaking": self.allow_breaking,
+            "bake": self.bake_seconds,
+            "label": self.label,
+        }
+
+
+class NotPromoted(HotswapError):
+    """The candidate did not pass, so the steps that are left are not for it."""
+
+
+class PromotionRun:
+    """The state of one run."""
+
+    def __init__(
+        self, request: Request, deployment: Deployment, mlflow: Run, sandbox: SandboxServer, directory: Path
+    ) -> None:
+        self.request = request
+        self.deployment = deployment
+        self.mlflow = mlflow
+        """the MLflow run that records it"""
+        self.sandbox = sandbox
+        self.directory = directory
+        """for the candidate's files"""
+        self.verdict = Verdict.PASSED
+        self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {})
+        self._decisions: dict[type, GateDecision | SandboxDecision] = {}
+
+    def note(self, **facts: Any) -> None:
+        """Add to the outcome."""
+        self.outcome = replace(self.outcome, **facts)
+
+    def require(self, decision: GateDecision | SandboxDecision) -> None:
+        """
+        Go on only with a candidate that has passed.
+
+        Raises:
+            NotPromoted: It has not; the outcome says why.
+        """
+        self._decisions[type(decision)] = decision
+        self.verdict = decision.verdict
+        checks = tuple(check for each in self._decisions.values() for check in each.checks)
+        self.note(decision=decision.verdict.value, reason=decision.reason, checks=checks)
+        if decision.verdict is Verdict.PASSED:
+            return
+        if isinstance(decision, SandboxDecision):
+            self.note(decision=SANDBOX_REJECTED, log=decision.log)
+        log.info("candidate %s model=%s reason=%s", self.outcome.decision, self.deployment.model, decision.reason)
+        raise NotPromoted(decision.reason)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the time of the block to the seconds of `step`."""
+        started, seconds = time.perf_counter(), self.outcome.seconds
+        try:
+            yield
+        finally:
+            seconds[step] = round(seconds.get(step, 0.0) + time.perf_counter() - started, 3)
+
+
+@contextmanager
+def promotion_run(request: Request, deployment: Deployment, params: Mapping[str, Any]) -> Iterator[PromotionRun]:
+    """
+    Check and open everything before anything takes long; the sandbox's server starts meanwhile.
+
+    The block ends early when the candidate does not pass.
+    """
+    deployment.repository.check_writable()
+    open_runs.close(deployment.settings, deployment.registry, deployment.model)
+    with (
+        workspace() as directory,
+        _recorded(deployment, {**params, **request.params}) as (mlflow, seconds),
+        SandboxServer(deployment.settings) as sandbox,
+    ):
+        run = PromotionRun(request, deployment, mlflow, sandbox, directory)
+        run.note(seconds=seconds)
+        with suppress(NotPromoted):
+            yield run
+
+
+@contextmanager
+def _recorded(deployment: Deployment, params: Mapping[str, Any]) -> Iterator[tuple[Run, dict[str, float]]]:
+    """An MLflow run for the length of the block, and the seconds by step that it keeps at the end."""
+    model, name = deployment.model, str(flow_run.name or deployment.model)
+    tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
+    seconds: dict[str, float] = {}
+    with open_runs.tracked_run(deployment.settings, model, tags[FLOW_RUN]) as tracked:
+        run = deployment.registry.start_run(model, name, params, tags)
+        try:
+            yield run, seconds
+        except BaseException as exc:
+            status = "FAILED" if isinstance(exc, Exception) else "KILLED"
+            _close(run, tracked, status, seconds, str(exc))
+            raise
+        _close(run, tracked, "FINISHED", seconds)
+
+
+def _close(run: Run, tracked: Path, status: str, seconds: Mapping[str, float], error: str = "") -> None:
+    try:
+        tracked.write_text(status, "utf-8")
+        run.log_metrics({f"seconds_{step}": taken for step, taken in seconds.items()})
+        if error:
+            run.tag({"error": error[:500]})
+        run.end(status)
+        tracked.unlink()
+    except (RegistryError, OSError) as exc:
+        # What is live does not depend on it any more.
+        log.warning("run not closed: `hotswap reconcile` does it run=%s status=%s error=%s", run.id, status, exc)
+
+
+def step(
+    name: str, doing: str, timed_as: str = "", retried: bool = False
+) -> Callable[[Callable[Concatenate[PromotionRun, P], R]], Callable[Concatenate[PromotionRun, P], R]]:
+    """
+    A task of a run that a terminal shows while it lasts.
+
+    Args:
+        name: Of the task.
+        doing: What the terminal says.
+        timed_as: The entry of the run's seconds that its time is added to; `name` when not given.
+        retried: Whether it is tried again when a server or MLflow was away.
+    """
+
+    def decorate(body: Callable[Concatenate[PromotionRun, P], R]) -> Callable[Concatenate[PromotionRun, P], R]:
+        made = as_task(body, name, retried)
+
+        @functools.wraps(body)
+        def call(run: PromotionRun, /, *arguments: P.args, **named: P.kwargs) -> R:
+            progress.step(doing)
+            with run.timed(timed_as or name):
+                return made(run, *arguments, **named)
+
+        return call
+
+    return decorate

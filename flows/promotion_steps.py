@@ -1,0 +1,251 @@
+"""
+The steps of the flows that train and promote.
+
+Each is a Prefect task that says what is being done, measures how long it takes, and leaves the work to the room that
+knows it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.console import progress
+from flows.gate.gates import GateDecision, judge, judge_files
+from flows.gate.noninferiority import Verdict
+from flows.gate.sandbox import SandboxDecision
+from flows.gate.sandbox_answers import Trial
+from flows.orchestration.prefect_records import keep_report
+from flows.orchestration.tasks import as_task
+from flows.promotion import bake, promotion, retention, verification
+from flows.promotion.deployment import Deployment
+from flows.promotion.undo import kept_on_failure
+from flows.promotion.unlabelled import warn_unless_stable
+from flows.promotion_run import PromotionRun, step
+from flows.registry.mlflow_errors import RegistryError
+from flows.registry.mlflow_registry import Registered
+from flows.training import fit
+from flows.training.candidate import Candidate, load_candidate
+from flows.training.champion import Champion, evaluate_champion
+from flows.training.dataset import Dataset, load_dataset
+from flows.training.inspection import Inspection, inspect
+from serving.protocol.errors import IncompleteSavedModel
+from serving.repository.saved_model_files import check_complete, digest
+from serving.repository.stamp import STAMP_FILE, Stamp
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_LINES = 5
+
+
+@functools.partial(as_task, name="ask", retried=True)
+def ask(deployment: Deployment) -> None:
+    """See that every server answers, serves this repository, and has the same versions as the others."""
+    deployment.servers.ask_first(deployment.model)
+
+
+@step("load", "loading data")
+def load(run: PromotionRun) -> Dataset:
+    """Load, check and split the recipe's data."""
+    recipe = run.request.recipe
+    dataset = load_dataset(recipe)
+    run.mlflow.log_dataset(recipe.name, dataset)
+    log.info("data loaded recipe=%s train=%d test=%d", recipe.name, len(dataset.train), len(dataset.test))
+    return dataset
+
+
+@step("train", "training")
+def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
+    """Fit the recipe's model and export it; the SavedModel's directory."""
+    every = max(1, epochs // _PROGRESS_LINES)
+
+    def show(epoch: int, metrics: Mapping[str, float]) -> None:
+        progress.step(f"training epoch {epoch} of {epochs}")
+        if epoch % every == 0 or epoch == epochs:
+            numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
+            log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
+
+    fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
+    run.mlflow.log_history(fitted.history)
+    saved_model = run.directory / "saved_model"
+    fit.export(fitted.model, dataset, run.request.recipe.name, saved_model)
+    return saved_model
+
+
+@step("fetch", "loading data", timed_as="load")
+def fetch(run: PromotionRun, run_id: str | None, saved_model: Path | None, version: int | None) -> Path:
+    """
+    A copy of the SavedModel that an MLflow run keeps, that is in a directory, or that is published.
+
+    Raises:
+        IncompleteSavedModel: There is none, or it cannot be copied.
+    """
+    if version is not None:
+        source = promotion.check_promotable(run.deployment, version)
+    elif run_id is not None:
+        source = run.deployment.registry.run(run_id).download_model(run.directory / "kept")
+    else:
+        assert saved_model is not None
+        source = saved_model
+    candidate = run.directory / "saved_model"
+    check_complete(source)
+    try:
+        shutil.copytree(source, candidate, ignore=shutil.ignore_patterns(STAMP_FILE.name))
+    except OSError as exc:
+        raise IncompleteSavedModel(f"{source} cannot be copied: {exc}; see that all of it can be read") from exc
+    return candidate
+
+
+@functools.partial(as_task, name="examine", retried=False)
+def examine(run: PromotionRun, saved_model: Path) -> tuple[Inspection, GateDecision]:
+    """Judge the files before anything runs them."""
+    inspection = inspect(saved_model)
+    decision = judge_files(inspection, run.request.recipe.thresholds)
+    if decision.verdict is not Verdict.PASSED:
+        _report(run, decision)
+    return inspection, decision
+
+
+@step("evaluate", "evaluating the candidate and what is live")
+def evaluate(run: PromotionRun, dataset: Dataset, saved_model: Path, inspection: Inspection) -> Candidate:
+    """Run the exported SavedModel over the held-out rows."""
+    candidate = load_candidate(run.request.recipe, dataset, saved_model, inspection)
+    evaluation = candidate.evaluation
+    run.note(metrics=evaluation.metrics)
+    run.mlflow.log_evaluation(evaluation, dataset.class_names)
+    log.info("candidate evaluated accuracy=%.4f rows=%d", evaluation.accuracy, len(dataset.test))
+    return candidate
+
+
+@step("evaluate_live", "evaluating the candidate and what is live", timed_as="evaluate")
+def evaluate_live(run: PromotionRun, candidate: Candidate) -> Champion | None:
+    """Run what is live over the same rows; None if nothing is."""
+    deployment, version = run.deployment, run.deployment.champion
+    if version is None:
+        log.info("no champion model=%s", deployment.model)
+        return None
+    path = deployment.repository.path(deployment.model, version)
+    champion = evaluate_champion(path, version, deployment.stamp(version), candidate.predict, candidate.dataset)
+    if champion.evaluation is not None:
+        run.mlflow.log_metrics({"champion_accuracy": champion.evaluation.accuracy})
+        log.info("champion evaluated version=%d accuracy=%.4f", version, champion.evaluation.accuracy)
+    for note in champion.notes:
+        log.warning("champion version=%d: %s", version, note)
+    return champion
+
+
+@step("keep", "logging the candidate to MLflow", retried=True)
+def keep(run: PromotionRun, candidate: Candidate) -> str:
+    """Keep the SavedModel in its run, whatever becomes of it; its address in MLflow."""
+    return run.mlflow.log_model(candidate.saved_model, candidate.golden)
+
+
+@step("gate", "judging")
+def gate(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> GateDecision:
+    """Judge the candidate, and show the report in Prefect and MLflow."""
+    thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
+    facts = (candidate.evaluation, candidate.inspection, candidate.slices, champion)
+    decision = judge(*facts, thresholds, allow_breaking)
+    _report(run, decision)
+    return decision
+
+
+def _report(run: PromotionRun, decision: GateDecision) -> None:
+    model = run.deployment.model
+    run.mlflow.log_decision(decision)
+    keep_report("gate", model, decision.markdown, decision.table)
+    log.info("gate decided model=%s verdict=%s", model, decision.verdict)
+
+
+@step("sandbox", "trying the candidate in a sandbox")
+def try_in_sandbox(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> SandboxDecision:
+    """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
+    model = run.deployment.model
+    decision = run.sandbox.judge(Trial.of(candidate, champion))
+    run.sandbox.stop()
+    run.mlflow.log_sandbox(decision)
+    keep_report("sandbox", model, decision.markdown)
+    log.info("sandbox decided model=%s verdict=%s", model, decision.verdict)
+    return decision
+
+
+@step("register", "registering", retried=True)
+def register(run: PromotionRun, candidate: Candidate, model_uri: str) -> Registered:
+    """Let MLflow give the kept SavedModel a number; a repetition only makes the number higher."""
+    deployment, registry = run.deployment, run.deployment.registry
+    copy_to = candidate.saved_model.with_name("registered")
+    above = deployment.highest_version_seen()
+    registered = registry.register(run.mlflow.id, deployment.model, model_uri, above, copy_to)
+    if registered.digest != digest(candidate.saved_model):
+        raise RegistryError(f"MLflow at {registry.uri} holds other files than were judged: check its artifact store")
+    return registered
+
+
+@step("publish", "publishing")
+def publish(run: PromotionRun, candidate: Candidate, registered: Registered) -> None:
+    """Make the registered files visible to the server, by one rename."""
+    stamp = Stamp(
+        version=registered.version,
+        digest=registered.digest,
+        run_id=run.mlflow.id,
+        dataset_digest=candidate.dataset.digest,
+        features=candidate.dataset.feature_names,
+        metrics=candidate.evaluation.metrics,
+        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        golden=candidate.golden,
+    )
+    promotion.publish(run.deployment, registered.version, registered.saved_model, stamp)
+
+
+@step("verify", "verifying that the server answers as judged", retried=True)
+def verify(run: PromotionRun, version: int) -> None:
+    """Wait until the version answers by number, and as it was judged."""
+    verified = verification.verify(run.deployment, version)
+    run.note(version=version, digest=run.deployment.stamp(version).digest, server=verified.server)
+
+
+@step("label", "moving the label", retried=True)
+def move_label(run: PromotionRun, version: int) -> None:
+    """Move the label, and the alias with it."""
+    change = promotion.assign_label(run.deployment, version, run.request.label, run.request.reason)
+    run.note(label=run.request.label, previous=change.previous, live=change.server is not None)
+
+
+@step("relabel", "moving the label", timed_as="label", retried=True)
+def relabel(run: PromotionRun, version: int) -> None:
+    """Make a published version the stable one."""
+    change = promotion.make_stable(run.deployment, version, run.mlflow.id, run.request.reason)
+    run.note(previous=change.previous, live=change.server is not None)
+
+
+def watch(run: PromotionRun) -> None:
+    """Watch the new version for as long as was asked for."""
+    if run.request.bake_seconds:
+        bake_promoted(run)
+
+
+@step("watch", "watching the new version", timed_as="bake")
+def bake_promoted(run: PromotionRun) -> None:
+    """Compare the new version with the one before while both are asked; undo the promotion if it is worse."""
+    version, previous = run.outcome.version, run.outcome.previous
+    assert version is not None
+    bake.bake(run.deployment, version, previous, run.request.bake_seconds, run.request.label)
+
+
+def make_stable(run: PromotionRun, version: int) -> None:
+    """Verify a published version that has passed, and move the label."""
+    with kept_on_failure(run.deployment, version, run.mlflow.id):
+        promotion.check_promotable(run.deployment, version)
+        verify(run, version)
+        relabel(run, version)
+
+
+def tidy_up(run: PromotionRun) -> None:
+    """Retire what retention does not keep, and warn about servers that would not follow the label."""
+    progress.step("finishing")
+    retention.tidy_after_promotion(run.deployment)
+    warn_unless_stable(run.deployment)

@@ -1,0 +1,189 @@
+"""
+One MLflow run: everything that a training or a promotion records while it runs.
+
+A run is opened by `Registry.start_run`, and bound to its id, so that a step needs nothing else to record something.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+from flows.gate.gates import GateDecision
+from flows.registry import mlflow_access
+from flows.registry.confusion_figure import confusion_figure
+from flows.registry.mlflow_errors import RegistryError
+from flows.registry.tags import NAMESPACE, prefixed
+from flows.training.dataset import Dataset, Rows
+from flows.training.evaluation import Evaluation
+from serving.protocol.redaction import redacted
+from serving.repository.stamp import GoldenRows
+
+if TYPE_CHECKING:
+    from flows.gate.sandbox import SandboxDecision
+
+SAVED_MODEL = "saved_model"
+"""the artifact of a logged model that is its SavedModel"""
+_MAX_METRICS_PER_CALL = 1000
+
+
+class Run:
+    """A run of MLflow at `address`."""
+
+    def __init__(self, client: Any, address: str, run_id: str) -> None:
+        self.id = run_id
+        self._client = client
+        self._address = address
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        with self._translated():
+            entities = [Param(key, redacted(str(value))) for key, value in params.items()]
+            self._client.log_batch(self.id, params=entities)
+
+    def log_dataset(self, model: str, dataset: Dataset) -> None:
+        """Record both splits through MLflow's dataset API, and the digest of the whole."""
+        splits = ((dataset.train, "training"), (dataset.test, "testing"))
+        with self._translated():
+            inputs = [_dataset_input(model, dataset, rows, context) for rows, context in splits]
+            self._client.log_inputs(self.id, inputs)
+            self._client.set_tag(self.id, f"{NAMESPACE}.dataset_digest", dataset.digest)
+
+    def log_history(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Record metrics by epoch, the first epoch as step 1."""
+        now = _now_milliseconds()
+        metrics = [
+            Metric(f"train_{name}", value, now, step)
+            for name, values in history.items()
+            for step, value in enumerate(values, start=1)
+        ]
+        with self._translated():
+            for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
+                self._client.log_batch(self.id, metrics=metrics[start : start + _MAX_METRICS_PER_CALL])
+
+    def log_evaluation(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+        """Record the held-out metrics, overall and by class, and the confusion matrix as a picture and as numbers."""
+        by_class = {
+            f"test_{name}_{each}": float(value)
+            for name, values in (("recall", evaluation.recall), ("precision", evaluation.precision))
+            for each, value in zip(class_names, values, strict=True)
+        }
+        matrix = {"classes": list(class_names), "rows_are": "true class", "matrix": evaluation.confusion.tolist()}
+        with self._translated():
+            self.log_metrics({**evaluation.metrics, **by_class})
+            figure = confusion_figure(evaluation.confusion, class_names)
+            self._client.log_figure(self.id, figure, "confusion_matrix.png")
+            self._client.log_dict(self.id, matrix, "confusion_matrix.json")
+
+    def log_decision(self, decision: GateDecision) -> None:
+        """Record the gate's report, as Markdown, as JSON and as tags."""
+        self._log_report("gate", decision)
+        self.tag({"gate": decision.verdict.value, "gate_reason": decision.reason, **_by_check(decision)})
+        if (found := decision.comparison) is not None:
+            bounds = {"": found.difference, "_lower": found.lower, "_upper": found.upper}
+            self.log_metrics({f"accuracy_difference{name}": value for name, value in bounds.items()})
+
+    def log_sandbox(self, decision: SandboxDecision) -> None:
+        """Record the sandbox's report, as Markdown, as JSON and as tags."""
+        self._log_report("sandbox", decision)
+        self.tag({"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        now = _now_milliseconds()
+        with self._translated():
+            self._client.log_batch(self.id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        with self._translated():
+            self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in prefixed(tags).items()])
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        with self._translated():
+            self._client.set_terminated(self.id, status)
+
+    def log_model(self, saved_model: Path, golden: GoldenRows) -> str:
+        """
+        Keep `saved_model` as a model that ``mlflow.pyfunc`` can load, and return its address.
+
+        Args:
+            saved_model: The exported SavedModel, a directory called ``saved_model``; its files are copied as they are.
+            golden: A few rows, and what the model answers to them.
+        """
+        # Unnamed columns of doubles take lists, arrays and data frames; a tensor would take float32 arrays only.
+        columns = Schema([ColSpec(DataType.double)] * golden.inputs.shape[1])
+        answers = Schema([TensorSpec(golden.outputs.dtype, (-1, golden.outputs.shape[1]))])
+        requirements = [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "tensorflow")]
+        with self._translated(), mlflow.start_run(run_id=self.id):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={SAVED_MODEL: str(saved_model)},
+                signature=ModelSignature(inputs=columns, outputs=answers),
+                input_example=golden.inputs.astype(float),
+                pip_requirements=requirements,
+            )
+        return str(info.model_uri)
+
+    def download_model(self, copy_to: Path) -> Path:
+        """
+        A copy of the SavedModel that `log_model` kept.
+
+        Raises:
+            RegistryError: There is no such run, or it keeps none.
+        """
+        with self._translated():
+            kept = self._logged_models()
+            if not kept:
+                raise RegistryError(f"Run {self.id} keeps no model: name another, or give --saved-model DIRECTORY")
+            location = self._client.get_logged_model(kept[-1].model_id).artifact_location
+            copy_to.mkdir(parents=True)
+            source = f"{location}/artifacts/{SAVED_MODEL}"
+            return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(copy_to)))
+
+    def _logged_models(self) -> list[Any]:
+        try:
+            outputs = self._client.get_run(self.id).outputs
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            where = redacted(self._address)
+            raise RegistryError(f"MLflow at {where} has no run {self.id}: its page lists them") from exc
+        return list(outputs.model_outputs) if outputs else []
+
+    def _log_report(self, name: str, decision: GateDecision | SandboxDecision) -> None:
+        with self._translated():
+            self._client.log_text(self.id, redacted(decision.markdown), f"{name}.md")
+            self._client.log_text(self.id, redacted(decision.json), f"{name}.json")
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return mlflow_access.translated(self._address, "used")
+
+
+def _by_check(decision: GateDecision) -> dict[str, str]:
+    def key(check: str) -> str:
+        return "gate." + re.sub(r"[^A-Za-z0-9_.-]+", "_", check)  # a feature's name may hold what MLflow refuses
+
+    return {key(each.check): f"{each.verdict}: {each.measured}, required {each.required}" for each in decision.checks}
+
+
+def _dataset_input(model: str, dataset: Dataset, rows: Rows, context: str) -> DatasetInput:
+    # MLflow allows 36 characters of digest.
+    recorded = mlflow.data.from_numpy(
+        rows.examples, targets=rows.classes, name=f"{model}-{context}", digest=dataset.digest[:32]
+    )
+    return DatasetInput(recorded._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+
+
+def _now_milliseconds() -> int:
+    return time.time_ns() // 1_000_000

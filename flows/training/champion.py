@@ -1,0 +1,87 @@
+"""
+The version that is live, evaluated on the candidate's held-out rows.
+
+Its published files are loaded, not asked over the server, so that the comparison does not depend on what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.training.dataset import Dataset
+from flows.training.evaluation import Evaluation, evaluate
+from flows.training.inspection import Inspection, inspect
+from flows.training.predictor import CannotEvaluate, Predictor, load_predictor
+from serving.protocol.errors import HotswapError
+from serving.repository.stamp import GoldenRows, Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenAnswers:
+    """The answers to the golden rows of the champion, float32 [rows, classes] each."""
+
+    champion: NDArray[np.float32]
+    """the answers that were kept when it was promoted"""
+    candidate: NDArray[np.float32] | None
+    """the candidate's answers; None where it does not answer these rows"""
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The version that is live, evaluated now, from its published files."""
+
+    version: int
+    path: Path
+    """the directory that the server serves"""
+    inspection: Inspection | None
+    """None where its graph cannot be read"""
+    evaluation: Evaluation | None
+    """None where it does not answer these rows"""
+    golden: GoldenAnswers | None = None
+    """None where none are kept with it"""
+    notes: tuple[str, ...] = ()
+    """what makes the comparison impossible, or less certain"""
+
+
+def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predictor, dataset: Dataset) -> Champion:
+    """
+    Evaluate a published version now, on the held-out rows of `dataset`; its notes say what cannot be evaluated.
+
+    Args:
+        path: The directory that the server serves.
+        version: Its number.
+        stamp: What publish kept with it.
+        candidate: The model that is to answer the champion's golden rows too.
+        dataset: The data that the candidate was trained on.
+    """
+    notes = []
+    inspection = evaluation = golden = None
+    try:
+        inspection = inspect(path)
+        predictor = load_predictor(path)
+        notes += _differing_golden_rows(predictor, stamp)
+        evaluation = evaluate(predictor, dataset.test, len(dataset.class_names))
+    except HotswapError as exc:
+        notes.append(f"it cannot be evaluated: {exc}")
+    if stamp.dataset_digest not in (None, dataset.digest):
+        notes.append("it was trained on other data, which may hold some of these rows")
+    if stamp.golden is not None:
+        golden = _answered_golden_rows(candidate, stamp.golden)
+    return Champion(version, path, inspection, evaluation, golden, tuple(notes))
+
+
+def _differing_golden_rows(predictor: Predictor, stamp: Stamp) -> list[str]:
+    if stamp.golden is None or stamp.golden.agree_with(predictor(stamp.golden.inputs)):
+        return []
+    return ["it answers its golden rows differently from when it was promoted"]
+
+
+def _answered_golden_rows(candidate: Predictor, golden: GoldenRows) -> GoldenAnswers:
+    try:
+        return GoldenAnswers(golden.outputs, candidate(golden.inputs))
+    except CannotEvaluate:
+        return GoldenAnswers(golden.outputs, None)
