@@ -146,10 +146,10 @@ def _slice_checks(accuracy: float, slices: Sequence[Slice], thresholds: Threshol
             continue
         low = [each for each in judged if each.accuracy < least]
         worst = min(judged, key=lambda each: each.accuracy)
-        told = ", ".join(f"{each.name} ({each.accuracy:.4f} of {each.rows} rows)" for each in low)
+        listed = ", ".join(f"{each.name} ({each.accuracy:.4f} of {each.rows} rows)" for each in low)
         small = len(of_this) - len(judged)
         fine = f"{len(judged)} slices are near the whole" + (f", {small} are too small to judge" if small else "")
-        why = f"far below the accuracy of all rows, {accuracy:.4f}: {by} {told}" if low else fine
+        why = f"far below the accuracy of all rows, {accuracy:.4f}: {by} {listed}" if low else fine
         yield _check(f"slices by {by}", f"{worst.name} {worst.accuracy:.4f}", required, not low, why)
 
 
@@ -189,7 +189,7 @@ def _noninferiority(comparison: Comparison, version: int, thresholds: Thresholds
     else:
         more = "more rows would hardly" if comparison.more_rows is None else f"about {comparison.more_rows} more would"
         why = (
-            f"{comparison.rows} held-out rows do not tell whether it is worse than version {version}, "
+            f"{comparison.rows} held-out rows do not show whether it is worse than version {version}, "
             f"{more} decide: {counts}"
         )
     measured = f"{comparison.difference:+.4f} ({comparison.lower:+.4f} to {comparison.upper:+.4f})"
@@ -238,15 +238,15 @@ def _tensor_differences(signature: str, before: Signature, after: Signature) -> 
     )
     for kind, old, new in both:
         for name in old.keys() | new.keys():
-            told = f"{kind} {name!r} of {signature!r}"
+            tensor = f"{kind} {name!r} of {signature!r}"
             if name not in new:
-                breaking.append(f"{told} is gone")
+                breaking.append(f"{tensor} is gone")
             elif name in old and old[name] != new[name]:
-                breaking.append(f"{told} is {new[name]} instead of {old[name]}")
+                breaking.append(f"{tensor} is {new[name]} instead of {old[name]}")
             elif name not in old and kind == "input":
-                breaking.append(f"{told} is asked for in addition")
+                breaking.append(f"{tensor} is asked for in addition")
             elif name not in old:
-                added.append(told)
+                added.append(tensor)
     return sorted(breaking), sorted(added)
 
 

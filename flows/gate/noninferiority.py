@@ -1,5 +1,5 @@
 """
-Is the candidate at most a margin less accurate than the champion, as far as these rows can tell?
+The test whether the candidate is at most a margin less accurate than the champion, as far as these rows show.
 
 Both answered the same rows, so only rows that one has right and the other wrong tell them apart. The test is a paired
 bootstrap. Resampled rows of a classifier are draws from a multinomial with three cells (only the candidate right, only
@@ -100,7 +100,7 @@ def compare_counts(
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """Two-sided p-value of McNemar's exact test: are the rows that differ won and lost by a fair coin?"""
+    """Two-sided p-value of McNemar's exact test, whose null is that a fair coin decides the rows that differ."""
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 

@@ -1,7 +1,7 @@
 """
-Does the candidate stand up in a production server before anyone depends on it?
+The sandbox: the candidate is tried in a production server before anyone depends on it.
 
-A server of its own, in a process of its own, serves the candidate beside the champion and is asked real rows. It starts
+A separate server process serves the candidate beside the champion and is asked real rows. It starts
 early, so that it is ready when the candidate is, and is killed at the end: it has nothing to lose.
 """
 
@@ -292,14 +292,14 @@ class SandboxServer:
 
 class _Watch:
     """
-    Tells how many megabytes are resident in a process and those it has started, many times a second.
+    Reports how many megabytes are resident in a process and those it has started, many times a second.
 
     A limit on address space or data would count what TensorFlow reserves and never touches.
     """
 
-    def __init__(self, pid: int, tell: Callable[[float], None]) -> None:
+    def __init__(self, pid: int, report: Callable[[float], None]) -> None:
         self._pid = pid
-        self._tell = tell
+        self._report = report
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sandbox-memory", daemon=True)
 
@@ -318,7 +318,7 @@ class _Watch:
             leader = psutil.Process(self._pid)
             processes = [leader, *leader.children(recursive=True)]
             while not self._ended.wait(_POLL_SECONDS):
-                self._tell(sum(each.memory_info().rss for each in processes) / _MEGABYTE)
+                self._report(sum(each.memory_info().rss for each in processes) / _MEGABYTE)
 
 
 def _p95_ms(grpc: GrpcClient, trial: Trial, versions: list[int]) -> dict[int, float]:

@@ -1,5 +1,5 @@
 """
-Does a served candidate answer held-out rows as it was judged, and each row whatever is asked with it?
+Checks that a served candidate answers held-out rows as it was judged, whatever rows are asked together.
 
 A model that looks at all rows of a request answers otherwise when a batch is cut differently, or when rows are asked
 one at a time after they were judged together.
@@ -119,7 +119,7 @@ def check_rows_apart(trial: Trial, *clients: PredictClient) -> tuple[str, str]:
 
 
 def _neighbourhoods(count: int) -> Iterator[NDArray[np.int64]]:
-    """The numbers of rows to ask together, what tells most first."""
+    """The numbers of rows to ask together, the most telling first."""
     shuffled = np.random.default_rng(count).permutation(count)
     yield shuffled[:1]
     yield shuffled[: max(_BATCH_SIZES)]

@@ -1,5 +1,5 @@
 """
-Can Prefect be used, and what does it mean when it cannot?
+Access to the Prefect server, and its failures in one sentence each, with the next step.
 
 Prefect's own client is asked, so that address, key and certificates count as they do for Prefect.
 """
@@ -48,7 +48,7 @@ def check() -> None:
 
 
 def is_usable() -> bool:
-    """Would `check` pass?"""
+    """Whether `check` passes."""
     try:
         check()
     except PrefectUnavailable:
@@ -58,7 +58,7 @@ def is_usable() -> bool:
 
 def is_running(flow_run: str) -> bool:
     """
-    Does Prefect call this flow run running?
+    Whether Prefect has this flow run as running.
 
     Raises:
         PrefectUnavailable: It cannot be asked.
@@ -72,7 +72,7 @@ def end_run(flow_run: str) -> None:
     Make a flow run whose process has gone a crashed one, unless it has ended already or Prefect does not know it.
 
     Raises:
-        PrefectUnavailable: Prefect cannot be told.
+        PrefectUnavailable: Prefect cannot be reached.
     """
     from prefect.states import Crashed
 

@@ -1,4 +1,4 @@
-"""What can be trained: the recipes that come with hotswap, and those that a dotted path names."""
+"""Recipes, each a problem that can be trained: those that come with hotswap, and those that a dotted path names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class InvalidThresholds(HotswapError):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a recipe asks of a candidate; docs/decisions/0005-gates.md tells why."""
+    """What a recipe asks of a candidate; docs/decisions/0005-gates.md says why."""
 
     min_accuracy: float = 0.9
     """share of the held-out rows that must be right"""
@@ -126,7 +126,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def _is_missing(exc: BaseException | None, module_name: str) -> bool:
-    """Is there no such module, rather than one that fails?"""
+    """Whether there is no such module, rather than one that fails."""
     if not isinstance(exc, ModuleNotFoundError) or exc.name is None:
         return False
     return module_name == exc.name or module_name.startswith(f"{exc.name}.")

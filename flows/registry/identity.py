@@ -1,9 +1,9 @@
 """
-Is MLflow the one that the versions published here were registered in?
+Checks that MLflow is the one that the versions published here were registered in.
 
 An address that was forgotten or mistyped leads to another MLflow, often a new and empty one. What is registered or
-labelled there would be lost to whoever looks into the right one, so whatever changes a registry asks this first. A
-registered model that was created again is taken for the same, as its versions can be registered again.
+labelled there would be missing in the right one, so everything that changes a registry checks this first. A registered
+model that was created again counts as the same, because its versions can be registered again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def journaled_publications(entries: Sequence[Entry]) -> set[int | None]:
 
 def check_same_registry(view: RegistryView, model: str, published: Mapping[int, str | None]) -> None:
     """
-    Is `view` of the registry that the versions `published` here were registered in?
+    Check that `view` is of the registry that the versions `published` here were registered in.
 
     Raises:
         RegistryUnread: It is not; the message asks for the address.

@@ -1,12 +1,12 @@
 """
-Where is MLflow, and can it be used?
+The address of MLflow, and whether it can be used.
 
 MLflow's own public client resolves addresses and credentials, for every command alike: ``MLFLOW_TRACKING_URI``,
 ``MLFLOW_REGISTRY_URI``, user and password or token from the environment or from ``~/.mlflow/credentials``,
 certificates, plugins. Importing it takes most of a second, so it is imported where it is first needed.
 
-A database is looked at before MLflow opens it: MLflow would try for minutes where nobody listens, and would make or
-migrate its tables where they are missing or old, which a look must not do.
+A database is inspected before MLflow opens it: MLflow would try for minutes where nobody listens, and would make or
+migrate its tables where they are missing or old, which a command that only reads must not do.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def check_writable() -> None:
 
 
 def is_new(address: str) -> bool:
-    """Is this a database without any table yet?"""
+    """Whether this is a database without any table yet."""
     if not _is_database(address):
         return False
     file = sqlite_file(address)

@@ -1,5 +1,5 @@
 """
-What does it mean when MLflow fails, and what is the next step?
+The failures of MLflow in one sentence each, with the next step.
 
 MLflow passes on the errors of everything below it: HTTP, databases and their drivers, object stores, files. Each kind
 has its sentence here; what fits none keeps MLflow's own words.
@@ -53,7 +53,7 @@ def _kind(pattern: str, why: str, step: str) -> _Kind:
 _KINDS = (
     _kind(
         r"filesystem tracking backend",
-        "MLflow takes a directory of files only where it is told to",
+        "MLflow uses a directory of files only when it is allowed to",
         "set MLFLOW_ALLOW_FILE_STORE=true, or move the records to a database with `mlflow migrate-filestore`",
     ),
     _kind(
@@ -170,7 +170,7 @@ def _unusable_file(exc: Exception, address: str, what: str) -> str | None:
 
 
 def _is_foreign(exc: Exception) -> bool:
-    """Does it come from MLflow or from what MLflow uses?"""
+    """Whether it comes from MLflow or from what MLflow uses."""
     rooms = ("mlflow", "requests", "urllib3", "sqlalchemy", "alembic", "sqlite3")
     if type(exc).__module__.partition(".")[0] in rooms:
         return True
@@ -178,7 +178,7 @@ def _is_foreign(exc: Exception) -> bool:
 
 
 def _raised_in(exc: BaseException, rooms: tuple[str, ...]) -> bool:
-    """Was it raised in one of these packages, such as a ValueError of MLflow's about one of its variables?"""
+    """Whether it was raised in one of these packages, as MLflow raises ValueError about its own variables."""
     traceback = exc.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -1,5 +1,5 @@
 """
-How does MLflow run a registered version?
+The code by which MLflow runs a registered version.
 
 MLflow copies this file into each registered model and runs it there, so it imports nothing of hotswap. It is the one
 module beside `registry` that knows MLflow.

@@ -1,7 +1,7 @@
 """
-What does MLflow hold about a model?
+Reads what MLflow has about a model.
 
-For those who only look: nothing is made, nothing is migrated, and what cannot be read is never taken for gone.
+Reading changes nothing: no table is made or migrated, and what cannot be read is never taken for gone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_run_tags(run_id: str) -> dict[str, str]:
 
 
 class _Reader:
-    """Asks MLflow, and remembers for a moment that it could not be asked."""
+    """Asks MLflow, and remembers for a moment that it failed."""
 
     def __init__(self) -> None:
         self._failed_at = float("-inf")

@@ -1,4 +1,4 @@
-"""Which rows are trained on, which are held out, and how are they told apart from all others?"""
+"""The data of a recipe: checked, split into rows to train on and rows held out, and identified by a digest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The evaluation of a model on held-out rows: what it answers, how often that is right, and on which slices.
-"""
+"""The evaluation of a model on held-out rows: what it answers, how often that is right, and on which slices."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ class Evaluation:
     predicted: NDArray[np.int64]
     """int64 [rows]: the likeliest class"""
     right: NDArray[np.bool_]
-    """bool [rows]: is that the true class?"""
+    """bool [rows]: whether that is the true class"""
     confusion: NDArray[np.int64]
     """int64 [classes, classes]: rows by true class, columns by predicted class"""
     log_loss: float

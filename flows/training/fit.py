@@ -19,7 +19,7 @@ from flows.user_code import RecipeFailed, of_recipe
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, Mapping[str, float]], None]
-"""Told the number of each epoch, from 1, and its metrics."""
+"""Called after each epoch with its number, from 1, and its metrics."""
 
 _WARM_UP_BATCHES = (1, 32)
 
@@ -52,7 +52,7 @@ def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Prog
     """
     import keras
 
-    class Tell(keras.callbacks.Callback):  # type: ignore[misc]
+    class Report(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
             progress(epoch + 1, logs or {})
 
@@ -76,7 +76,7 @@ def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Prog
             batch_size=recipe.batch_size,
             epochs=epochs,
             verbose=0,
-            callbacks=[Tell()],
+            callbacks=[Report()],
         )
     return Fitted(model, {name: [float(value) for value in values] for name, values in history.history.items()})
 

@@ -1,4 +1,4 @@
-"""What does an exported SavedModel promise to its clients, and what would a server run, beside computing?"""
+"""Reads from the files of a SavedModel what it promises to clients, and what a server would run besides computing."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def describe(meta_graph: Any) -> dict[str, Signature]:
 
 
 def is_dense(described: str) -> bool:
-    """Is this the dtype and shape of one dense tensor?"""
+    """Whether this is the dtype and shape of one dense tensor."""
     return re.match(r"\w+ \[", described) is not None
 
 
@@ -196,7 +196,7 @@ def _unsafe_ops(graph: Any) -> frozenset[str]:
     What runs at a request, at the start, or while variables are restored, and is unsafe.
 
     Every SavedModel has ops that save and restore its variables. No server runs those that save, and it runs those that
-    restore with a path of its own.
+    restore with its own path.
     """
     outputs = [info for each in graph.signature_def.values() for info in each.outputs.values()]
     requests = [name for info in outputs for name in _tensor_names(info)]

@@ -61,7 +61,7 @@ def load_predictor(saved_model: Path) -> Predictor:
 
 
 def _check_signature(saved_model: Path, signature: Signature | None) -> None:
-    """Has it one dense input and a dense output of the names that are asked?"""
+    """Check that the signature has one dense input and one dense output, of the expected names."""
     if signature is None:
         has = "has no signature 'serving_default'"
     elif not (is_dense(signature.inputs.get("input", "")) and is_dense(signature.outputs.get("output", ""))):
@@ -84,6 +84,6 @@ def _translated(saved_model: Path) -> Iterator[None]:
         yield
     except CannotEvaluate:
         raise
-    except Exception as exc:  # TensorFlow raises everything from KeyError to errors of its own
+    except Exception as exc:  # TensorFlow raises everything from KeyError to its own errors
         first_line = str(exc).strip().partition("\n")[0][:200]
         raise CannotEvaluate(f"{saved_model} does not answer: {type(exc).__name__}: {explained(first_line)}") from exc
