@@ -22,7 +22,8 @@ from flows.console import progress
 from flows.gate.checks import Check
 from flows.gate.gates import GateDecision
 from flows.gate.noninferiority import Verdict
-from flows.gate.sandbox import SandboxDecision, SandboxServer
+from flows.gate.sandbox import SandboxDecision
+from flows.gate.sandbox_server import SandboxServer
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task

@@ -17,7 +17,7 @@ from pathlib import Path
 from flows.console import progress
 from flows.gate.gates import GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
-from flows.gate.sandbox import SandboxDecision
+from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
 from flows.orchestration.prefect_records import keep_report
 from flows.orchestration.tasks import as_task
@@ -165,7 +165,7 @@ def _report(run: PromotionRun, decision: GateDecision) -> None:
 def try_in_sandbox(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> SandboxDecision:
     """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
     model = run.deployment.model
-    decision = run.sandbox.judge(Trial.of(candidate, champion))
+    decision = try_served(run.sandbox, Trial.of(candidate, champion))
     run.sandbox.stop()
     run.mlflow.log_sandbox(decision)
     keep_report("sandbox", model, decision.markdown)

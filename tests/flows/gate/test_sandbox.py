@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from flows.gate.noninferiority import Verdict
-from flows.gate.sandbox import SandboxDecision, SandboxServer, SandboxUnavailable
+from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
+from flows.gate.sandbox_server import SandboxServer, SandboxUnavailable
 from flows.settings import Settings
 from tests.serving.runtime.one_operation import save
 
@@ -136,7 +137,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tried(server: SandboxServer, saved_model: Path, model: str, champion: Path | None = None) -> SandboxDecision:
     """What the sandbox decides on version 4, beside version 3 where there is a champion."""
-    return server.judge(Trial(model, 4, saved_model, ROWS, ANSWERS, None if champion is None else (3, champion)))
+    return try_served(server, Trial(model, 4, saved_model, ROWS, ANSWERS, None if champion is None else (3, champion)))
 
 
 def test_a_good_candidate_passes_beside_its_champion(server: SandboxServer, champion: Path, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_candidate_whose_answers_depend_on_their_neighbours_is_rejected(
     saved_model = build(tmp_path / "candidate", answer)
     name = f"{answer.__name__}_{meant}"
     judged = np.asarray(answer(ROWS), np.float32)
-    decision = server.judge(Trial(name, 4, saved_model, ROWS, judged, rows_independent=not meant))
+    decision = try_served(server, Trial(name, 4, saved_model, ROWS, judged, rows_independent=not meant))
     assert decision.verdict is (Verdict.PASSED if meant else Verdict.REJECTED), decision.markdown
     assert meant or decision.checks[-1].check == "sandbox rows apart"
     assert meant or "its answer to a row depends on the rows that are asked with it" in decision.reason
@@ -200,7 +201,7 @@ def test_many_held_out_rows_do_not_hide_that_they_depend_on_one_another(server: 
     """Where only some of the rows that were judged are asked, the reason is the same."""
     saved_model = build(tmp_path / "candidate", over_the_batch)
     judged = np.asarray(over_the_batch(np.tile(ROWS, (2, 1))), np.float32)[: len(ROWS)]
-    decision = server.judge(Trial("many", 4, saved_model, ROWS, judged))
+    decision = try_served(server, Trial("many", 4, saved_model, ROWS, judged))
     assert "its answer to a row depends on the rows that are asked with it" in decision.reason, decision.markdown
 
 
@@ -229,7 +230,7 @@ def test_a_candidate_is_held_to_its_budgets_and_nothing_is_left_of_the_sandbox(t
     When the block ends, its processes have ended and its directory is gone.
     """
     with SandboxServer(settings(sandbox_p95_ms=0.001, sandbox_memory_mb=1000)) as server:
-        leader, directory = psutil.Process(server._process.pid), server._directory
+        leader, directory = psutil.Process(server._process.pid), server.directory
         processes = [leader, *leader.children(recursive=True)]
         assert directory.exists()
         slow = tried(server, build(tmp_path / "first", good), "first")
