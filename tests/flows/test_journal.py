@@ -1,4 +1,4 @@
-"""The journal remembers, and notices when somebody makes it forget."""
+"""The journal keeps every entry, and notices when one was changed or removed."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_version_that_no_longer_answers_is_undone(replicas: tuple[Pipeline, li
 
 
 def test_a_version_that_was_rolled_back_meanwhile_is_left_alone(promoted: Pipeline) -> None:
-    """Who rolls back by hand while it is watched has decided."""
+    """A rollback by hand during the bake is final."""
     version = promoted.promote(2)
     rollback(promoted.deployment)
     before = promoted.live()

@@ -1,4 +1,4 @@
-"""A canary is live beside the stable version, for who asks for it, and becomes the stable one later."""
+"""A canary is live beside the stable version, for clients that ask for it, and becomes the stable one later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def labels(pipeline: Pipeline) -> dict[str, int]:
 
 
 def assert_live(pipeline: Pipeline, **expected: int) -> None:
-    """Exactly these labels are answered so, and registry, journal and server agree; who asks for none gets stable."""
+    """Exactly these labels are answered so, and all sides agree; a request without a label gets the stable version."""
     assert labels(pipeline) == replay(pipeline.journal.read()).labels == expected
     assert pipeline.registry.aliases(pipeline.model) == {
         alias_of(label): version for label, version in expected.items()

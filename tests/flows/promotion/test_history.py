@@ -1,4 +1,4 @@
-"""What was live, and when?"""
+"""The history of a model says what was live at every moment."""
 
 from __future__ import annotations
 

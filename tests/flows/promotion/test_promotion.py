@@ -56,7 +56,7 @@ def test_a_version_that_answers_wrongly_is_undone(pipeline: Pipeline) -> None:
 
 
 def test_a_version_that_cannot_be_loaded_is_undone(pipeline: Pipeline) -> None:
-    """A SavedModel whose variables are missing never gets the label, and the server goes on with the old one."""
+    """A SavedModel whose variables are missing never gets the label, and the server keeps serving the old one."""
     first = pipeline.promote(1)
     before = pipeline.live()
     with pytest.raises(PromotionUndone, match="cannot load"):

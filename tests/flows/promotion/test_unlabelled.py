@@ -1,4 +1,4 @@
-"""Nobody gets a version that is not stable without asking for it, whatever is done meanwhile."""
+"""No client gets a version that is not stable without asking for it, whatever is done meanwhile."""
 
 from __future__ import annotations
 
