@@ -239,7 +239,7 @@ class Server:
 
     async def _start_grpc(self, server: Any, credentials: Any, token: BearerToken | None) -> None:
         settings = self.settings
-        self._lasting = await add_services(server, self.data_plane, settings, token)
+        self._lasting = await add_services(server, self.data_plane, token)
         port = None
         if settings.grpc_port is not None:
             port = _listen(server, _address(settings.host, settings.grpc_port), credentials)

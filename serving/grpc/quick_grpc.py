@@ -1,10 +1,9 @@
 """
-How is a gRPC call answered without a task of its own?
+Answers gRPC calls without a task of their own, on pygrpc-native.
 
 pygrpc-native's asyncio server makes a task and a context for every call, which costs about as much as a small model.
-Here a method may have a quick handler, which is given the bytes of a request and answers when it can; what it does not
-take goes the usual way. `QuickServer` overrides the private `_on_events` for it. A test fails if pygrpc-native takes it
-away.
+Here a method may have a quick handler, which is given the bytes of a request and ends the call when it can.
+`QuickServer` overrides the private `_on_events` for it. A test fails if pygrpc-native takes it away.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Trailer = tuple[tuple[str, str], ...]
 
 
 class QuickCall:
-    """One call that a quick handler has taken; it is ended once, by `succeed` or by `fail`."""
+    """One call of a quick handler; it is ended once, by `succeed` or by `fail`."""
 
     __slots__ = ("_call_id", "_server")
 
@@ -56,12 +55,12 @@ class QuickCall:
         self._server.front.fail(self._call_id, code.value[0], message, trailing_metadata=trailer)
 
 
-QuickHandler = Callable[[bytes, QuickCall], bool]
-"""Takes a request and ends the call in this turn of the event loop; or returns False and has done nothing."""
+QuickHandler = Callable[[bytes, QuickCall], None]
+"""Given a request, ends the call in this turn of the event loop or later."""
 
 
 class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are not there
-    """A server whose methods may have quick handlers too."""
+    """A server whose methods may have quick handlers."""
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
         super().__init__(options=options)
@@ -78,7 +77,7 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         return self._front
 
     def add_quick_handler(self, path: str, handler: QuickHandler) -> None:
-        """Try this handler first, for a method that has a usual one too; `path` is ``/service/method``."""
+        """Let this handler answer a method, which has been added with a usual one; `path` is ``/service/method``."""
         self._handlers[path] = handler
 
     async def start(self) -> None:
@@ -151,14 +150,13 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         if handler is None:
             return False
         self.open_quick_calls.add(call_id)
+        call = QuickCall(self, call_id)
         try:
-            is_taken = handler(request, QuickCall(self, call_id))
-        except Exception:
-            log.exception("a quick handler failed, the usual one answers")
-            is_taken = False
-        if not is_taken:
-            self.open_quick_calls.discard(call_id)
-        return is_taken
+            handler(request, call)
+        except Exception as exc:
+            log.exception("a quick handler failed")
+            call.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", ())
+        return True
 
 
 def _socket_directory() -> Path:

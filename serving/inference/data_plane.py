@@ -122,16 +122,9 @@ class DataPlane:
             DeadlineExceeded: It did not end within `timeout_seconds`.
         """
         call, arrays = self.bind(servable, signature, inputs, outputs, timeout_seconds)
-        results = await self.submitted(call, arrays, api, timeout_seconds)
-        return dict(zip(call.outputs, results, strict=True))
-
-    def submitted(
-        self, call: Call, arrays: list[Array], api: str = "Predict", timeout_seconds: float | None = None
-    ) -> asyncio.Future[list[Array]]:
-        """`submit`, and what will be its result."""
         future: asyncio.Future[list[Array]] = self._loop.create_future()
         self.submit(call, arrays, partial(_resolve, future), api, timeout_seconds)
-        return future
+        return dict(zip(call.outputs, await future, strict=True))
 
     def check_predict_method(self, signature: Signature) -> None:
         """

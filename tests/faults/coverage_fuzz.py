@@ -26,7 +26,7 @@ from tensorflow.python.ops import gen_parsing_ops
 from tensorflow_serving.apis import predict_pb2
 
 with atheris.instrument_imports(include=["serving"]):
-    from serving.grpc.predict import PredictRequests
+    from serving.grpc.predict_requests import PredictRequests
     from serving.protocol import wire_pb2 as wire
     from serving.protocol.errors import ServingError
     from serving.protocol.signature import Signature, TensorInfo

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
-from serving.grpc.predict import PredictRequests
+from serving.grpc.predict_requests import PredictRequests
 from serving.protocol.tensors import decode
 from serving.runtime.saved_model import LoadOptions, load
 from tests.conftest import TinyModel

@@ -1,4 +1,4 @@
-"""Quick handlers answer what they take, the usual ones the rest; this also notices when pygrpc-native changes."""
+"""Quick handlers answer their methods, usual ones the others; this also fails when pygrpc-native changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("pygrpc_native")
 
 from serving.grpc.quick_grpc import QuickCall, QuickServer
 
-METHOD = "/test.Echo/Say"
+METHOD, USUAL_METHOD = "/test.Echo/Say", "/test.Echo/Repeat"
 TIMEOUT_SECONDS = 30
 VERSION = (("model-version", "7"),)
 
@@ -23,51 +23,49 @@ async def usual(request: bytes, context: Any) -> bytes:
     return b"usual " + request
 
 
-def quick(request: bytes, call: QuickCall) -> bool:
-    """Takes requests that begin with q; fails those that end with x; answers others at the end of the turn."""
+def quick(request: bytes, call: QuickCall) -> None:
+    """Fails requests that end with x; answers others at the end of the turn."""
     if request == b"raise":
-        raise RuntimeError("a fault of the handler")
-    if not request.startswith(b"q"):
-        return False
+        raise RuntimeError("a bug in the handler")
     if request.endswith(b"x"):
         call.fail(grpc.StatusCode.DATA_LOSS, "sórry", VERSION)
     else:
         asyncio.get_running_loop().call_soon(call.succeed, b"quick " + request, VERSION)
-    return True
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[QuickServer, Any]]:
-    """A server, and what asks it."""
+async def serving() -> AsyncIterator[tuple[QuickServer, Any, Any]]:
+    """A server, what asks its quick method, and what asks its usual one."""
     server = QuickServer([])
-    handlers: dict[str, Any] = {"Say": grpc.unary_unary_rpc_method_handler(usual)}
+    handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(usual) for name in ("Say", "Repeat")}
     server.add_registered_method_handlers("test.Echo", handlers)
     server.add_quick_handler(METHOD, quick)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await channel.channel_ready()
-        yield server, channel.unary_unary(METHOD)
+        yield server, channel.unary_unary(METHOD), channel.unary_unary(USUAL_METHOD)
     await server.stop(None)
 
 
-def test_each_request_is_answered_by_the_handler_that_takes_it() -> None:
+def test_each_method_is_answered_by_its_handler() -> None:
     """Answers and errors carry their trailer."""
 
     async def main() -> None:
-        async with serving() as (server, ask):
-            answers = [await ask(request) for request in (b"a", b"q", b"", b"qq")]
-            assert answers == [b"usual a", b"quick q", b"usual ", b"quick qq"]
-            assert await asyncio.gather(*map(ask, (b"raise", b"q"))) == [b"usual raise", b"quick q"]
+        async with serving() as (server, ask, ask_usual):
+            assert await asyncio.gather(*map(ask, (b"a", b""))) == [b"quick a", b"quick "]
+            assert await asyncio.gather(*map(ask_usual, (b"a", b""))) == [b"usual a", b"usual "]
             many = [b"q%d" % number for number in range(200)]
             assert await asyncio.gather(*map(ask, many)) == [b"quick " + request for request in many]
             call = ask(b"q")
             assert dict(await call.trailing_metadata()) == dict(VERSION)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await ask(b"qx")
-            reported = caught.value
-            assert (reported.code(), reported.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
-            assert dict(reported.trailing_metadata()) == dict(VERSION)
+            error = caught.value
+            assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "sórry")
+            assert dict(error.trailing_metadata()) == dict(VERSION)
+            with pytest.raises(grpc.aio.AioRpcError, match="RuntimeError: a bug in the handler"):
+                await ask(b"raise")
             assert not server.open_quick_calls
 
     asyncio.run(main())
@@ -82,8 +80,8 @@ def test_what_was_sent_is_answered_though_the_server_stops() -> None:
     """Every answer reaches its client before the server ends; what comes later is refused."""
 
     async def main() -> None:
-        async with serving() as (server, ask):
-            calls = [ask(b"%c%d" % (b"qu"[number % 2], number)) for number in range(200)]
+        async with serving() as (server, ask, ask_usual):
+            calls = [(ask, ask_usual)[number % 2](b"%d" % number) for number in range(200)]
             while not server.open_quick_calls:
                 await asyncio.sleep(0)
             stopping = asyncio.create_task(server.stop(TIMEOUT_SECONDS))
@@ -92,7 +90,7 @@ def test_what_was_sent_is_answered_though_the_server_stops() -> None:
                     assert (await call).split()[0] in (b"quick", b"usual")
                 except grpc.aio.AioRpcError as exc:  # it came late, on a slow machine
                     assert exc.details() == "Server is shutting down"  # noqa: PT017
-            assert await calls[0] == b"quick q0"
+            assert await calls[0] == b"quick 0"
             with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
                 await ask_for_ever(ask)
             await stopping
