@@ -263,7 +263,7 @@ class Server:
         certificate = settings.rest_ssl_certificate_file
         tls = _read(partial(read_rest_context, key_file=settings.rest_ssl_key_file), certificate)
         token = _read(read_token, settings.token_file)
-        server = HttpServer(RestApi(self.data_plane, settings, token).handle, limits)
+        server = HttpServer(RestApi(self.data_plane, token).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
             await server.start(self._rest_socket, tls)

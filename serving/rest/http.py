@@ -82,11 +82,8 @@ class Response:
 
 
 Respond = Callable[[Response], None]
-Handler = Callable[[Head, bytes, Respond], Coroutine[Any, Any, Response] | None]
-"""
-Given head and body, answers by calling its last argument, at once or later; or by returning a coroutine that gives the
-answer.
-"""
+Handler = Callable[[Head, bytes, Respond], Coroutine[Any, Any, None] | None]
+"""Given head and body, answers by calling its last argument, at once or later; a coroutine it returns is run for it."""
 
 _NO_HEAD = Head("", b"", [])
 
@@ -285,7 +282,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail()
             return
         if answering is not None:
-            self._task = self._server.loop.create_task(self._respond_with(answering))
+            self._task = self._server.loop.create_task(self._run(answering))
 
     def close_if_late(self) -> None:
         """Close where the client has left the server waiting for too long."""
@@ -336,13 +333,11 @@ class HttpConnection(asyncio.Protocol):
         lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
         return head + b"".join(lines) + b"\r\n"
 
-    async def _respond_with(self, answering: Coroutine[Any, Any, Response]) -> None:
+    async def _run(self, answering: Coroutine[Any, Any, None]) -> None:
         try:
-            response = await answering
+            await answering
         except Exception:
             self._fail()
-        else:
-            self._respond(response)
 
     def _fail(self) -> None:
         log.exception("request failed method=%s target=%r", self._head.method, self._head.target)

@@ -1,5 +1,5 @@
 """
-How do the examples in a JSON request become ``tf.Example`` records?
+Reads the examples in a JSON request as ``tf.Example`` records.
 
 Source: tensorflow_serving/util/json_tensor.cc
 """
@@ -14,7 +14,7 @@ from tensorflow_serving.apis import input_pb2
 
 from serving.protocol.errors import InvalidRequest
 from serving.rest.json_dialect import dump, members, type_name
-from serving.rest.json_tensors import decode_base64, is_base64
+from serving.rest.json_inputs import decode_base64, is_base64
 
 _LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
 _INT64_MAX = 2**63 - 1

@@ -1,34 +1,25 @@
 """
-How is a JSON request read: which signature, and which values?
+Reads the JSON of a request: the name of the signature, and the values or examples for it.
 
-A small one is read where it is. A huge one would keep Python from doing anything else, and leave the process with the
-memory it took: it is read in a process of its own, which ends with it.
+Nothing here needs TensorFlow until there are examples, so that a process of its own can begin to read at once.
 """
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import signal
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import orjson
 
-from serving.protocol.errors import Exhausted, InvalidRequest
-from serving.protocol.signature import DEFAULT_SIGNATURE, Signature
+from serving.protocol.errors import InvalidRequest
+from serving.protocol.signature import DEFAULT_SIGNATURE, Signature, choose_signature
 from serving.protocol.tensors import Array
 from serving.rest.json_dialect import dump, parse
-from serving.rest.json_tensors import read_inputs
+from serving.rest.json_inputs import read_inputs
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-MAX_INLINE_PARSE_BYTES = 8 * 2**20
+PredictBody = tuple[str, dict[str, Array], bool]
+"""The name of the signature, the arrays by input, and whether they came in row form."""
 
 
 def read_body(content: bytes) -> tuple[dict[str, Any], str]:
@@ -69,49 +60,45 @@ def read_plain_rows(content: bytes) -> Array | None:
 
 
 def read_predict(
-    content: bytes, body: dict[str, Any], signature: Signature, has_doubles: bool
-) -> tuple[dict[str, Array], bool]:
+    content: bytes, signatures: Mapping[str, Signature], double_signatures: Collection[str]
+) -> PredictBody:
     """
-    The arrays of a predict, and whether it is in row form.
+    What a predict asks for.
 
     Args:
         content: The request as it came.
-        body: The object in it.
-        signature: What it asks for.
-        has_doubles: Whether numbers are to be read to the last bit as TensorFlow Serving reads them.
+        signatures: All that the model has, by name.
+        double_signatures: Those whose numbers are to be read to the last bit as TensorFlow Serving reads them.
 
     Raises:
-        InvalidRequest: A value cannot be read as the type of its input.
+        InvalidRequest: It is no JSON, the model has no such signature, or a value is not of the type of its input.
         Unsupported: The type of an input cannot come from JSON.
     """
-    if has_doubles:
+    body, signature_name = read_body(content)
+    signature = choose_signature(signatures, signature_name, _no_signature)
+    name = signature_name or DEFAULT_SIGNATURE
+    if name in double_signatures:
         body = parse(content, fast_numbers=False)
-    return read_inputs(body, signature, has_bools=b"true" in content or b"false" in content)
+    return name, *read_inputs(body, signature, has_bools=b"true" in content or b"false" in content)
 
 
-def read_huge_predict(
-    content: bytes, signatures: Mapping[str, Signature], double_signatures: Collection[str]
-) -> tuple[str, dict[str, Array], bool]:
-    """The name of the signature of a predict, its arrays (none if the signature is unknown), and if it is by rows."""
-    return _in_a_process(_read_predict, content, signatures, double_signatures)
+def check_body(content: bytes) -> None:
+    """
+    Look only whether a request can be read: that is reported before a model that nobody knows.
+
+    Raises:
+        InvalidRequest: There is no JSON object, or the name of the signature is none.
+    """
+    read_body(content)
 
 
-def read_huge_examples(content: bytes) -> tuple[str, bytes]:
-    """The name of the signature of a classify or regress, and its ``tensorflow.serving.Input`` in bytes."""
-    return _in_a_process(_read_examples, content)
+def read_example_request(content: bytes) -> tuple[str, bytes]:
+    """
+    The name of the signature of a classify or regress, and its ``tensorflow.serving.Input`` in bytes.
 
-
-def _read_predict(
-    content: bytes, signatures: Mapping[str, Signature], double_signatures: Collection[str]
-) -> tuple[str, dict[str, Array], bool]:
-    body, name = read_body(content)
-    signature = signatures.get(name or DEFAULT_SIGNATURE)
-    if signature is None:
-        return name, {}, False
-    return name, *read_predict(content, body, signature, signature.name in double_signatures)
-
-
-def _read_examples(content: bytes) -> tuple[str, bytes]:
+    Raises:
+        InvalidRequest: It is no JSON, or has no examples.
+    """
     from serving.runtime import tensorflow_import
 
     tensorflow_import.prepare()
@@ -121,19 +108,5 @@ def _read_examples(content: bytes) -> tuple[str, bytes]:
     return name, read_examples(body).SerializeToString()
 
 
-def _in_a_process(function: Callable[..., T], *arguments: object) -> T:
-    try:
-        return _in_a_new_process(function, *arguments)
-    except OSError as exc:
-        log.warning("a huge request is read in a thread, as no process can be had: %s", exc)
-        return function(*arguments)
-
-
-def _in_a_new_process(function: Callable[..., T], *arguments: object) -> T:
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches all processes of a terminal; the server decides what becomes of the requests it has.
-    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as exc:
-            raise Exhausted("Reading the request took more memory than there is. Send fewer rows at a time.") from exc
+def _no_signature(name: str) -> InvalidRequest:
+    return InvalidRequest(f'Serving signature name: "{name}" not found in signature def')

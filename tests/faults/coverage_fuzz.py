@@ -29,12 +29,12 @@ with atheris.instrument_imports(include=["serving"]):
     from serving.grpc.predict_requests import PredictRequests
     from serving.protocol import wire_pb2 as wire
     from serving.protocol.errors import ServingError
-    from serving.protocol.signature import Signature, TensorInfo
+    from serving.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
     from serving.protocol.tensors import MAX_NUMPY_DIMENSIONS, Array, decode, dtype_of, is_packed
     from serving.rest.json_dialect import parse
     from serving.rest.json_examples import read_examples
+    from serving.rest.json_outputs import write_columns, write_rows
     from serving.rest.json_requests import read_body, read_plain_rows, read_predict
-    from serving.rest.json_tensors import write_columns, write_rows
 
 from tests.conformance.cases import content, read_cases
 
@@ -67,7 +67,8 @@ def json_request(data: bytes) -> None:
     for signature in SIGNATURES:
         has_doubles = any(info.dtype == types_pb2.DT_DOUBLE for info in signature.inputs.values())
         try:
-            inputs, by_rows = read_predict(data, body, signature, has_doubles)
+            name = signature_name or DEFAULT_SIGNATURE
+            _, inputs, by_rows = read_predict(data, {name: signature}, {name} if has_doubles else ())
         except ServingError:
             assert signature is not FLOATS or signature_name or read_plain_rows(data) is None, data
             continue

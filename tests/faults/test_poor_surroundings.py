@@ -15,7 +15,7 @@ import requests
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from clients.grpc_client import GrpcClient
-from serving.rest.json_requests import MAX_INLINE_PARSE_BYTES
+from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
 from tests.faults.server_process import PROJECT, ServerProcess, server_process

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as npst
 
 from serving.protocol.errors import InvalidRequest
 from serving.rest.json_dialect import DEEPEST, MAX_DUMP_LENGTH, double_text, dump, parse, quoted
-from serving.rest.json_tensors import decode_base64, float_texts, write_few_rows, write_rows
+from serving.rest.json_inputs import decode_base64
+from serving.rest.json_outputs import float_texts, write_few_rows, write_rows
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -14,19 +14,21 @@ from tensorflow_serving.apis import input_pb2
 from serving.protocol.errors import InvalidRequest
 from serving.protocol.signature import DEFAULT_SIGNATURE, Signature, TensorInfo
 from serving.rest.json_examples import read_examples
-from serving.rest.json_requests import read_body, read_huge_examples, read_huge_predict, read_plain_rows, read_predict
+from serving.rest.json_requests import read_body, read_example_request, read_plain_rows, read_predict
+from serving.rest.off_loop import run_in_process
 
 SIGNATURE = Signature(
     DEFAULT_SIGNATURE, {"x": TensorInfo("x:0", 1, (-1, 2))}, {"y": TensorInfo("y:0", 1, (-1,))}, "predict", {}
 )
+SIGNATURES = {DEFAULT_SIGNATURE: SIGNATURE}
 
 
 def test_values_are_the_same() -> None:
     """Signature, arrays and form are those of a small request."""
     content = b'{"signature_name": "", "instances": [[1.5, 2], [3, 1e-7]]}'
-    name, arrays, by_rows = read_huge_predict(content, {DEFAULT_SIGNATURE: SIGNATURE}, ())
-    here, here_by_rows = read_predict(content, read_body(content)[0], SIGNATURE, False)
-    assert (name, by_rows) == ("", True) == ("", here_by_rows)
+    name, arrays, by_rows = run_in_process(read_predict, content, SIGNATURES, ())
+    here_name, here, here_by_rows = read_predict(content, SIGNATURES, ())
+    assert (name, by_rows) == (DEFAULT_SIGNATURE, True) == (here_name, here_by_rows)
     np.testing.assert_array_equal(arrays["x"], here["x"])
     assert arrays["x"].dtype == np.float32
 
@@ -50,7 +52,7 @@ def test_plain_rows_are_the_same(rows: Any) -> None:
     plain = read_plain_rows(content)
     if plain is None:
         return
-    arrays, by_rows = read_predict(content, read_body(content)[0], SIGNATURE, False)
+    _, arrays, by_rows = read_predict(content, SIGNATURES, ())
     assert by_rows
     assert plain.dtype == np.float32
     assert (plain.shape, plain.tobytes()) == (arrays["x"].shape, arrays["x"].tobytes())
@@ -77,26 +79,28 @@ def test_plain_rows_are_known(content: bytes, is_plain: bool) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[1]", b'{"signature_name": 1}', b'{"instances": [[1, 2], [3]]}', b'{"inputs": "a", "instances": []}'],
+    [
+        b"",
+        b"[1]",
+        b'{"signature_name": 1}',
+        b'{"signature_name": "other", "instances": 1}',
+        b'{"instances": [[1, 2], [3]]}',
+        b'{"inputs": "a", "instances": []}',
+    ],
 )
 def test_errors_are_the_same(content: bytes) -> None:
     """The text of an error does not say where it was found."""
     with pytest.raises(InvalidRequest) as here:
-        read_predict(content, read_body(content)[0], SIGNATURE, False)
+        read_predict(content, SIGNATURES, ())
     with pytest.raises(InvalidRequest) as there:
-        read_huge_predict(content, {DEFAULT_SIGNATURE: SIGNATURE}, ())
+        run_in_process(read_predict, content, SIGNATURES, ())
     assert str(there.value) == str(here.value)
-
-
-def test_a_signature_nobody_knows_has_no_values() -> None:
-    """The caller, who knows the signatures, says what is wrong."""
-    assert read_huge_predict(b'{"signature_name": "other", "instances": 1}', {}, ()) == ("other", {}, False)
 
 
 def test_examples_are_the_same() -> None:
     """Examples come back as their protocol buffer."""
     content = b'{"signature_name": "c", "examples": [{"a": 1.5, "b": ["x", "y"]}, {"a": 2.5}]}'
-    name, serialized = read_huge_examples(content)
+    name, serialized = run_in_process(read_example_request, content)
     assert name == "c"
     assert input_pb2.Input.FromString(serialized) == read_examples(read_body(content)[0])
 
@@ -113,4 +117,4 @@ def test_a_signature_without_inputs_is_named_as_it_was_asked_for(content: bytes,
     """Who asked for none learns that it is the default one."""
     signature = Signature(DEFAULT_SIGNATURE, {}, {}, "predict", {})
     with pytest.raises(InvalidRequest, match=f"^Failed to get input map for signature: {named}$"):
-        read_predict(content, read_body(content)[0], signature, False)
+        read_predict(content, {DEFAULT_SIGNATURE: signature}, ())

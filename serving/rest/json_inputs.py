@@ -1,5 +1,5 @@
 """
-How do the values in a JSON request become arrays, and arrays values in an answer?
+Reads the values in a JSON request as arrays.
 
 Requests in row form (``instances``) have one element per row, in column form (``inputs``) one value per input. What
 numpy takes as it is goes the fast way; anything else is read value by value, with TensorFlow Serving's errors. Shapes
@@ -14,44 +14,20 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from struct import Struct
 from typing import Any
 
 import numpy as np
 
 from serving.protocol.errors import InvalidRequest, ServingError, Unsupported
 from serving.protocol.signature import Signature, TensorInfo
-from serving.protocol.tensors import MAX_DIMENSIONS, Array, as_bytes, data_type_of, dtype_of, shaped
+from serving.protocol.tensors import MAX_DIMENSIONS, Array, dtype_of, shaped
 from serving.protocol.tensors import type_name as tensor_type_name
-from serving.rest.json_dialect import array as laid_out_array
-from serving.rest.json_dialect import dump, mapping, members, quoted, type_name
+from serving.rest.json_dialect import dump, members, type_name
+from serving.rest.json_types import BOOL, FLOATS, INTEGERS, JSON_TYPES, STRING, UINT64
 from serving.runtime.requested import unreadable
 
-_FLOATS = {1, 2}
-_INTEGERS = {
-    # type -> lowest and highest number that is read; smaller types wrap
-    3: (-(2**31), 2**31 - 1),
-    4: (-(2**31), 2**31 - 1),
-    5: (-(2**31), 2**31 - 1),
-    6: (-(2**31), 2**31 - 1),
-    9: (-(2**63), 2**63 - 1),
-    22: (0, 2**32 - 1),
-    23: (0, 2**64 - 1),
-}
-_STRING, _BOOL, _UINT64 = 7, 10, 23
-_WRITABLE = {1, 2, 3, 4, 5, 6, _STRING, 9, _BOOL, 22, 23}
-_MIN_NORMAL = {1: float(np.finfo(np.float32).tiny), 2: float(np.finfo(np.float64).tiny)}
-_FEW = 32
-_AT_A_TIME = 8192
-"""How many floats are written in one go: no other thread runs meanwhile."""
-_POWERS = 10.0 ** np.arange(-3, 5)
-_SIX_DIGITS = 10.0 ** np.arange(9, 0, -1)
-"""By what a float below a power, or beyond all, is multiplied for six digits before the point."""
-_FLOAT, _DOUBLE = Struct("f"), Struct("d")
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _WHITE_SPACE = re.compile(r"[ \t\n\v\f\r]")
-
 
 _Quick = Callable[[Any, int], Array | None]
 
@@ -82,166 +58,6 @@ def read_inputs(body: Mapping[str, Any], signature: Signature, has_bools: bool) 
     if "inputs" in body:
         return _read_columns(body["inputs"], signature.inputs, quick), False
     raise InvalidRequest("Missing 'inputs' or 'instances' key")
-
-
-def write_rows(outputs: Mapping[str, Array]) -> str:
-    """
-    The value of ``predictions``: one element per row.
-
-    Raises:
-        InvalidRequest: An output has no rows, or another number of them than the others.
-    """
-    count: int | None = None
-    for name, array in outputs.items():
-        if array.ndim == 0:
-            raise InvalidRequest(f"Tensor name: {name} has no shape information ")
-        if count is None:
-            count = len(array)
-        elif len(array) != count:
-            raise InvalidRequest(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {count}")
-    if len(outputs) == 1:
-        return _rows(array.shape, value_texts(name, array, 2))
-    columns = {
-        name: _lay_out(array.shape, value_texts(name, array, 3), 2, single_line=True, rows_only=True)
-        for name, array in outputs.items()
-    }
-    rows = [mapping({name: column[row] for name, column in columns.items()}, 2) for row in range(count or 0)]
-    return laid_out_array(rows, 1, single_line=False)
-
-
-def write_few_rows(array: Array) -> str | None:
-    """What `write_rows` gives for the only output, if that is rows of a few single floats; None for any other."""
-    if array.dtype != np.float32 or array.ndim == 0 or not 0 < array.size <= _FEW:
-        return None
-    return _few_rows(array.shape) % tuple(_few_float_texts(array.ravel().tolist(), 1))
-
-
-def _rows(shape: tuple[int, ...], texts: list[str]) -> str:
-    rows = _lay_out(shape, texts, 1, single_line=True, rows_only=True)
-    return f"[{', '.join(rows)}\n    ]" if rows else "[]"
-
-
-@lru_cache
-def _few_rows(shape: tuple[int, ...]) -> str:
-    """Rows of this shape, with ``%s`` for each value: to lay out a few takes longer than to write them."""
-    return _rows(shape, ["%s"] * math.prod(shape))
-
-
-def write_columns(outputs: Mapping[str, Array]) -> str:
-    """
-    The value of ``outputs``: one value per output, every element on a line of its own.
-
-    Raises:
-        InvalidRequest: The type of an output cannot be written as JSON.
-    """
-    if len(outputs) == 1:
-        ((name, array),) = outputs.items()
-        return _column(name, array, 1)
-    return mapping({name: _column(name, array, 2) for name, array in outputs.items()}, 1)
-
-
-def value_texts(name: str, array: Array, level: int) -> list[str]:
-    """
-    Every value of an array as JSON, in order; strings of outputs named ``…_bytes`` in base64.
-
-    Raises:
-        InvalidRequest: Its type cannot be written as JSON.
-    """
-    data_type = data_type_of(array.dtype)
-    if data_type not in _WRITABLE and array.size:
-        raise InvalidRequest(f"Failed to write JSON value for tensor type: {tensor_type_name(data_type)}")
-    if data_type in _FLOATS:
-        return float_texts(array, data_type)
-    if data_type == _STRING:
-        values = [as_bytes(value) for value in array.ravel()]
-        if name.endswith("_bytes"):
-            return [
-                mapping({"b64": f'"{base64.b64encode(value).decode()}"'}, level + array.ndim - 1) for value in values
-            ]
-        return [quoted(value.decode("utf-8", "surrogateescape")) for value in values]
-    if data_type == _BOOL:
-        return ["true" if value else "false" for value in array.ravel().tolist()]
-    return list(map(str, array.ravel().tolist()))
-
-
-def float_texts(array: Array, data_type: int = 1) -> list[str]:
-    """
-    Floats in the shortest of ``%g`` and ``%.9g`` (doubles: ``%.17g``) that reads back the same.
-
-    Numbers too small for full precision come back as zero, as in TensorFlow Serving.
-    """
-    flat = array.reshape(-1)
-    if len(flat) > _AT_A_TIME:
-        parts = range(0, len(flat), _AT_A_TIME)
-        return [text for start in parts for text in float_texts(flat[start : start + _AT_A_TIME], data_type)]
-    if data_type == 1 and len(flat) > _FEW:
-        return _many_float_texts(flat)
-    return _few_float_texts(flat.tolist(), data_type)
-
-
-def _few_float_texts(values: list[float], data_type: int) -> list[str]:
-    size, longer = (_FLOAT, "%.9g") if data_type == 1 else (_DOUBLE, "%.17g")
-    pack, unpack = size.pack, size.unpack
-    texts = []
-    for value in values:
-        text = "%g" % value  # noqa: UP031
-        if unpack(pack(float(text)))[0] != value:
-            text = longer % value
-        if "e" in text or "n" in text:
-            text = _unusual(value, text, data_type)
-        elif "." not in text:
-            text += ".0"
-        texts.append(text)
-    return texts
-
-
-def _many_float_texts(flat: Array) -> list[str]:
-    """
-    Single floats that are written without an exponent and with a fraction at once, the others one by one.
-
-    Six digits of such a float are found without an error: it has 24 bits, 10**9 has 21 besides powers of two, and a
-    double has room for both. So whether they read back the same is known before anything is written.
-    """
-    with np.errstate(invalid="ignore"):
-        sizes = np.abs(flat.astype(np.float64))
-    powers = _SIX_DIGITS[_POWERS.searchsorted(sizes, "right")]
-    six_do = (np.rint(sizes * powers) / powers).astype(np.float32) == sizes
-    template = " ".join(["%g" if six else "%.9g" for six in six_do.tolist()])
-    texts = (template % tuple(flat.tolist())).split()
-    others = np.flatnonzero(~((sizes >= 1e-4) & (sizes < 1e5) & (sizes != np.rint(sizes))))
-    for position, text in zip(others.tolist(), _few_float_texts(flat[others].tolist(), 1), strict=True):
-        texts[position] = text
-    return texts
-
-
-def _unusual(value: float, text: str, data_type: int) -> str:
-    """The text of a number with an exponent, or of one that is not finite."""
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
-    if abs(value) < _MIN_NORMAL[data_type]:
-        return "-0.0" if value < 0 else "0.0"
-    return text
-
-
-def _column(name: str, array: Array, level: int) -> str:
-    texts = value_texts(name, array, level + 1)
-    return texts[0] if array.ndim == 0 else _lay_out(array.shape, texts, level, single_line=False)[0]
-
-
-def _lay_out(
-    shape: Sequence[int], texts: list[str], level: int, single_line: bool, rows_only: bool = False
-) -> list[str]:
-    """Values put into brackets, dimension by dimension from the last one; the outermost one is left out for rows."""
-    for depth in range(len(shape) - 1, 0 if rows_only else -1, -1):
-        size = shape[depth]
-        count = math.prod(shape[:depth])
-        texts = [
-            laid_out_array(texts[start * size : (start + 1) * size], level + depth, single_line)
-            for start in range(count)
-        ]
-    return texts
 
 
 def _read_rows(body: Mapping[str, Any], infos: Mapping[str, TensorInfo], quick: _Quick) -> dict[str, Array]:
@@ -342,12 +158,12 @@ def _read_quickly(value: Any, data_type: int) -> Array | None:
     except (ValueError, OverflowError):
         return None
     dtype = dtype_of(data_type)
-    if data_type in _FLOATS and array.dtype.kind in "iu":
+    if data_type in FLOATS and array.dtype.kind in "iu":
         array = array.astype(np.float64)  # in TensorFlow Serving every number is a double before it is a float
-    if data_type in _FLOATS and array.dtype.kind == "f":
+    if data_type in FLOATS and array.dtype.kind == "f":
         return array.astype(dtype, copy=False)
-    if data_type in _INTEGERS and (array.dtype.kind == "i" or not array.size):
-        lowest, highest = _INTEGERS[data_type]
+    if data_type in INTEGERS and (array.dtype.kind == "i" or not array.size):
+        lowest, highest = INTEGERS[data_type]
         if not array.size or (lowest <= array.min() and array.max() <= highest):
             return array.astype(dtype, copy=False)
     return None
@@ -396,14 +212,14 @@ class _Column:
         dtype = dtype_of(self._data_type)
         if dtype is None:
             raise InvalidRequest(f"tensor parsing error: {self._name}")
-        if self._data_type == _STRING:
+        if self._data_type == STRING:
             array = np.empty(len(values), object)
             array[:] = values
-        elif self._data_type in _INTEGERS and self._data_type != _UINT64:
+        elif self._data_type in INTEGERS and self._data_type != UINT64:
             array = np.array(values, np.int64).astype(dtype)
         else:
             with np.errstate(over="ignore"):
-                array = np.array(values, np.float64 if self._data_type in _FLOATS else dtype).astype(dtype)
+                array = np.array(values, np.float64 if self._data_type in FLOATS else dtype).astype(dtype)
         try:
             return shaped(array, shape)
         except ValueError as exc:
@@ -431,21 +247,21 @@ class _Column:
 def _scalar(value: Any, data_type: int) -> Any:
     """One value as the type of its input."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if data_type in _FLOATS and is_number:
+    if data_type in FLOATS and is_number:
         return value
-    if data_type in _INTEGERS and is_number and isinstance(value, int):
-        lowest, highest = _INTEGERS[data_type]
+    if data_type in INTEGERS and is_number and isinstance(value, int):
+        lowest, highest = INTEGERS[data_type]
         if lowest <= value <= highest:
             return value
-    if data_type == _BOOL and isinstance(value, bool):
+    if data_type == BOOL and isinstance(value, bool):
         return value
-    if data_type == _STRING and isinstance(value, str):
+    if data_type == STRING and isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
-    if data_type == _STRING and isinstance(value, dict):
+    if data_type == STRING and isinstance(value, dict):
         if not is_base64(value):
             raise InvalidRequest(f"JSON Value: {dump(value)} not formatted correctly for base64 data")
         return decode_base64(value["b64"])
-    if data_type not in _WRITABLE and not isinstance(value, dict):
+    if data_type not in JSON_TYPES and not isinstance(value, dict):
         raise Unsupported(f"Conversion of JSON Value: {dump(value)} to type: {tensor_type_name(data_type)}")
     raise InvalidRequest(
         f"JSON Value: {dump(value)} Type: {type_name(value)} is not of expected type: {tensor_type_name(data_type)}"
