@@ -29,7 +29,7 @@ from serving.protocol.errors import HotswapError, ServingError
 from serving.protocol.text_protos import read_text_proto
 from serving.repository.model_config import ModelEntry, entries_of
 from serving.rest.api import RestApi
-from serving.rest.http import HttpLimits, HttpServer
+from serving.rest.http_server import HttpLimits, HttpServer
 from serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import grpc
 
 from serving.inference.monitoring import Metrics
 from serving.protocol.errors import ServingError
-from serving.rest.http import JSON, Respond, Response, error_page
+from serving.rest.http_messages import JSON, Respond, Response, error_page
 from serving.rest.json_dialect import quoted
 from serving.rest.off_loop import MAX_INLINE_BYTES, OffLoop
 from serving.rest.routes import Route

@@ -16,7 +16,7 @@ from serving.inference.data_plane import DataPlane
 from serving.protocol.errors import InvalidRequest, ServingError
 from serving.rest.answers import Exchange, error_response
 from serving.rest.example_inference import ExampleInference
-from serving.rest.http import METHODS, TEXT, Head, Respond, Response, error_page
+from serving.rest.http_messages import METHODS, TEXT, Head, Respond, Response, error_page
 from serving.rest.model_info import metadata_page, status_page
 from serving.rest.model_report import report_page
 from serving.rest.off_loop import OffLoop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from serving.rest.http import Head
+from serving.rest.http_messages import Head
 from serving.rest.off_loop import MAX_INLINE_BYTES
 
 MAX_INFLATED_BYTES = 100 * 2**20

@@ -13,7 +13,7 @@ from serving.inference import examples
 from serving.inference.data_plane import DataPlane
 from serving.rest.answers import inference_response
 from serving.rest.content import inflated, is_large
-from serving.rest.http import Head, Response
+from serving.rest.http_messages import Head, Response
 from serving.rest.json_dialect import array, quoted
 from serving.rest.json_outputs import float_texts
 from serving.rest.json_requests import read_example_request

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from serving.inference.data_plane import DataPlane
 from serving.inference.replies import signature_map, status_response
 from serving.protocol.model_spec import ModelSpec
-from serving.rest.http import Response
+from serving.rest.http_messages import Response
 
 
 def status_page(data_plane: DataPlane, spec: ModelSpec) -> Response:

@@ -20,7 +20,7 @@ from serving.protocol.unknown_operations import explained
 from serving.protocol.version_status import VersionStatus
 from serving.repository.identity import is_same_directory
 from serving.repository.stamp import Stamp
-from serving.rest.http import Response
+from serving.rest.http_messages import Response
 from serving.runtime.servable import Servable
 
 

@@ -22,7 +22,7 @@ from serving.protocol.signature import DEFAULT_SIGNATURE
 from serving.protocol.tensors import Array
 from serving.rest.answers import Exchange, inference_response
 from serving.rest.content import inflated, is_large
-from serving.rest.http import Head, Response
+from serving.rest.http_messages import Head, Response
 from serving.rest.json_outputs import write_columns, write_few_rows, write_rows
 from serving.rest.json_requests import PredictBody, check_body, read_plain_rows, read_predict
 from serving.rest.off_loop import OffLoop

@@ -1,143 +1,32 @@
 """
-Speaks HTTP/1.1 on each connection.
+Speaks HTTP/1.1 on one connection.
 
-httptools parses what arrives; the requests of a connection are answered one after the other, in their order. Between
-the parser and the handler there is nothing: an ASGI layer would cost more than a small model does. What a client may
-send, and how long it may take, is bounded by `HttpLimits`.
+httptools parses what arrives; the requests of a connection are answered one after the other, in their order. What a
+client may send, and how long it may take, is bounded by the server's `HttpLimits`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import socket
-import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from email.utils import formatdate
+from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
+from serving.rest.http_messages import Head, Response, error_page, status_of_unreadable
+
+if TYPE_CHECKING:
+    from serving.rest.http_server import HttpServer
+
 log = logging.getLogger(__name__)
 
-HTML, JSON, TEXT = b"text/html", b"application/json", b"text/plain"
-METHODS = {b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"}
-
-_BACKLOG = 2048
 _LINGER_SECONDS = 5.0
-_QUIET_SECONDS = 0.25
-_SWEEP_SECONDS = 1.0
-_DRAIN_STEP_SECONDS = 0.02
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_METHOD = re.compile(rb"([A-Za-z]+) (?P<relative>[\w%.-]+(/[\w%.:/-]*)?(\?\S*)? HTTP/1\.)?")
 _METHODS_WITH_BODY = {b"POST", b"PUT", b"PATCH"}
-_STATUS_LINES = {int(status): f"{status} {status.phrase}".encode() for status in HTTPStatus}
-_STATUS_LINES[499] = b"499 Client Closed Request"
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What one client may ask of the server; see the settings of the same names."""
-
-    body_bytes: int
-    buffered_bytes: int
-    head_bytes: int
-    connections: int
-    idle_seconds: float
-    receive_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """
-    What a request says before its body.
-
-    `target` is what stands in the request line, header names are in lower case.
-    """
-
-    method: str
-    target: bytes
-    headers: list[tuple[bytes, bytes]]
-    keep_alive: bool = True
-    is_old: bool = False
-    """HTTP/1.0"""
-    encoding: bytes = b""
-    """how the body is encoded, as in the first header that says so"""
-
-
-@dataclass(slots=True)
-class Response:
-    """One answer; content length, date and connection headers are added on the way out."""
-
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    closes: bool = False
-    """whether the connection ends with it"""
-
-
-Respond = Callable[[Response], None]
-Handler = Callable[[Head, bytes, Respond], Coroutine[Any, Any, None] | None]
-"""Given head and body, answers by calling its last argument, at once or later; a coroutine it returns is run for it."""
-
 _NO_HEAD = Head("", b"", [])
-
-
-class HttpServer:
-    """Every connection of one listening socket."""
-
-    def __init__(self, handle: Handler, limits: HttpLimits) -> None:
-        self.handle = handle
-        self.limits = limits
-        self.connections: set[HttpConnection] = set()
-        self.draining = False
-        self.buffered_bytes = 0
-        self.loop = asyncio.get_running_loop()
-        self._listening: asyncio.Server | None = None
-        self._sweep()
-
-    async def start(self, bound: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Accept connections."""
-        self._listening = await self.loop.create_server(
-            lambda: HttpConnection(self), sock=bound, ssl=tls, backlog=_BACKLOG
-        )
-
-    async def close(self, seconds: float) -> None:
-        """
-        Accept no more connections, and end each as soon as it is quiet.
-
-        A connection is quiet when every request on it is answered and nothing has arrived for a moment: what a client
-        had sent before it could know is answered. After `seconds` the rest is cut off.
-        """
-        self.draining = True
-        if self._listening is not None:
-            await asyncio.sleep(0)  # takes the connections that wait to be accepted
-            self._listening.close()
-        self.now = self.loop.time()
-        deadline = self.now + seconds
-        for connection in self.connections:
-            connection.since = self.now
-        while self.connections and self.now < deadline:
-            await asyncio.sleep(_DRAIN_STEP_SECONDS)
-            self.now = self.loop.time()
-            for connection in list(self.connections):
-                connection.close_if_quiet(_QUIET_SECONDS)
-        for connection in list(self.connections):
-            connection.transport.abort()
-        self._timer.cancel()
-
-    def _sweep(self) -> None:
-        """Once a second: what time it is, and who has taken too long."""
-        self.now = self.loop.time()
-        self.date = formatdate(usegmt=True).encode()
-        for connection in list(self.connections):
-            connection.close_if_late()
-        self._timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 
 
 class HttpConnection(asyncio.Protocol):
@@ -190,7 +79,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self._refuse(_status_of_unreadable(data))
+            self._refuse(status_of_unreadable(data))
         if self._is_in_head and self._received_bytes > self._server.limits.head_bytes:
             self._refuse_head()
 
@@ -351,19 +240,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._write_closed and not self.transport.is_closing():
             is_last = response.closes or ((server.draining or self._read_closed) and not self._waiting)
             keep_alive = head.keep_alive and not is_last
-            text = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n" % (
-                _STATUS_LINES[response.status],
-                response.content_type,
-                server.date,
-                len(response.body),
-            )
-            for name, value in response.headers:
-                text += b"%b: %b\r\n" % (name, value)
-            if not keep_alive:
-                text += b"Connection: close\r\n"
-            elif head.is_old:
-                text += b"Connection: keep-alive\r\n"
-            self.transport.write(text + b"\r\n" if head.method == "HEAD" else text + b"\r\n" + response.body)
+            self.transport.write(response.to_bytes(head, server.date, keep_alive))
             if not keep_alive:
                 self._end()
         if self._waiting:
@@ -417,20 +294,3 @@ class HttpConnection(asyncio.Protocol):
             # Closing at once would make the kernel take back the answer, as there may be more to read.
             self.transport.write_eof()
             self.transport.resume_reading()
-
-
-def _status_of_unreadable(data: bytes) -> HTTPStatus:
-    """What the parser refuses is no request, is one that nobody serves, or asks for what is under no root."""
-    method = _METHOD.match(data)
-    if method is not None and method[1] not in METHODS:
-        return HTTPStatus.NOT_IMPLEMENTED
-    return HTTPStatus.NOT_FOUND if method is not None and method["relative"] else HTTPStatus.BAD_REQUEST
-
-
-def error_page(status: HTTPStatus) -> Response:
-    """What is answered where the request does not reach the API; the connection ends with it."""
-    text = (
-        f"<HTML><HEAD>\n<TITLE>{status} {status.phrase}</TITLE>\n"
-        f"</HEAD><BODY>\n<H1>{status.phrase}</H1>\n</BODY></HTML>\n"
-    )
-    return Response(status, text.encode(), HTML, closes=True)
