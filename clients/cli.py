@@ -1,4 +1,4 @@
-"""What does a model server say about a model, and about three flowers?"""
+"""Prints the status, the signatures and sample answers of a model, over either protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(connect: Connect, default_port: int) -> None:
     """Print status, signatures and sample predictions of the model that the command line names."""
     arguments = _parser(default_port).parse_args()
     try:
-        with connect(arguments.host, arguments.port, _access(arguments)) as client:
+        with connect(arguments.host, arguments.port, _credentials(arguments)) as client:
             _print_status(client.status(arguments.model))
             metadata = client.metadata(arguments.model, version=arguments.version, label=arguments.label)
             _print_signatures(metadata)
@@ -41,17 +41,19 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address of the server (%(default)s)")
     parser.add_argument("--port", type=int, default=default_port, help="port of the server (%(default)s)")
     parser.add_argument("--model", default="iris", help="name of the model (%(default)s)")
-    parser.add_argument("--token-file", help="file with the bearer token that the server wants")
-    parser.add_argument("--ca-file", help="certificate (PEM) of who signed the server's; the connection is encrypted")
-    parser.add_argument("--certificate-file", help="this client's certificate (PEM), where the server wants one")
+    parser.add_argument("--token-file", help="file with the bearer token that the server requires")
+    parser.add_argument(
+        "--ca-file", help="certificate (PEM) of the authority that signed the server's; encrypts the connection"
+    )
+    parser.add_argument("--certificate-file", help="this client's certificate (PEM), where the server requires one")
     parser.add_argument("--key-file", help="its key (PEM)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, help="number of the version to ask (that of the server's choice)")
+    which.add_argument("--version", type=int, help="number of the version to ask (default: the server chooses)")
     which.add_argument("--label", help="label of the version to ask, such as stable")
     return parser
 
 
-def _access(arguments: argparse.Namespace) -> Credentials:
+def _credentials(arguments: argparse.Namespace) -> Credentials:
     token = ""
     if arguments.token_file:
         try:

@@ -1,4 +1,4 @@
-"""What can be asked of a model server, and what does it answer, whichever protocol carries it?"""
+"""What a client asks of a model server and gets from it, over either protocol."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How a client shows who it is, and how it knows that it speaks with the right server."""
+    """How a client proves who it is, and recognizes the right server."""
 
     token: str = ""
-    """the bearer token that the server wants"""
+    """the bearer token that the server requires"""
     ca_file: str | None = None
-    """the certificate, as PEM, of who signed the server's; with it gRPC speaks TLS"""
+    """the certificate, as PEM, of the authority that signed the server's; with it gRPC uses TLS"""
     certificate_file: str | None = None
-    """the client's own certificate as PEM, where the server wants one"""
+    """the client's own certificate as PEM, where the server requires one"""
     key_file: str | None = None
     """its key as PEM"""
 
@@ -56,7 +56,7 @@ NO_CREDENTIALS = Credentials()
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One array per signature output, and the version that answered where the server tells it."""
+    """One array per signature output, and the version that answered where the server names it."""
 
     outputs: dict[str, NDArray[Any]]
     version: int | None
@@ -94,15 +94,15 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the embedded server says of itself."""
+    """What the embedded server reports about itself."""
 
     server: str | None
-    """of this server while it runs; None from one that does not tell"""
+    """the id of this server while it runs; None from a server without one"""
     repository: str | None
     """the directory with the models, as the server sees it"""
     repository_id: str | None
     rows: list[dict[str, Any]]
-    """every version that it knows, with state, labels, digest, run and requests"""
+    """every version it knows, with state, labels, digest, run and number of requests"""
     default_version_label: str | None = None
     """where requests with neither version nor label go; None for the highest version"""
 
@@ -111,9 +111,9 @@ class PredictClient(Protocol):
     """
     Asks one model server.
 
-    Every method raises an error of `serving.protocol.errors`: `ServerUnavailable` where nobody answers,
-    `DeadlineExceeded` where the answer takes too long, else what the server says is wrong. A call is made again only
-    while the server is unavailable.
+    Every method raises an error of `serving.protocol.errors`: `ServerUnavailable` where nothing answers,
+    `DeadlineExceeded` where the answer takes too long, otherwise the error that the server reports. A call is retried
+    only while the server is unavailable.
     """
 
     def predict(
@@ -162,10 +162,10 @@ class PredictClient(Protocol):
 
 def model_spec(model: str, version: int | None = None, label: str | None = None) -> ModelSpec:
     """
-    Which servable is asked for.
+    The servable to ask for.
 
     Raises:
-        InvalidRequest: Nothing can have this address.
+        InvalidRequest: No servable can have this address.
     """
     if not model:
         raise InvalidRequest("The name of a model is needed")
@@ -177,7 +177,7 @@ def model_spec(model: str, version: int | None = None, label: str | None = None)
 
 
 def error_of(code: grpc.StatusCode, message: str) -> ServingError:
-    """The error of our family for a status that a server gave."""
+    """The error of our own family for a status from a server."""
     if message == _NOT_ONE_TENSOR:
         message += (
             ": an input or output of this signature is sparse or ragged, and only dense tensors can be sent and "
@@ -192,7 +192,7 @@ def error_of(code: grpc.StatusCode, message: str) -> ServingError:
 
 
 def unreachable(server: str) -> ServerUnavailable:
-    """Nobody listens at the address `server`."""
+    """Nothing listens at the address `server`."""
     return ServerUnavailable(
         f"The model server at {server} cannot be reached; start it with `hotswap serve` or `hotswap up`."
     )

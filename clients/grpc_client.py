@@ -1,5 +1,5 @@
 """
-How is a model server asked over gRPC?
+Asks a model server over gRPC.
 
 ``python -m clients.grpc_client --host 127.0.0.1 --port 8500`` asks a server for iris and prints what it says.
 
@@ -61,11 +61,11 @@ Answer = TypeVar("Answer", bound=Message)
 class GrpcClient(PredictClient):
     """Asks the server at a target such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``."""
 
-    def __init__(self, target: str, timeout_seconds: float = 10.0, access: Credentials = NO_CREDENTIALS) -> None:
+    def __init__(self, target: str, timeout_seconds: float = 10.0, credentials: Credentials = NO_CREDENTIALS) -> None:
         self._target = target
         self._timeout_seconds = timeout_seconds
-        self._channel = _channel(target, access)
-        self._call_metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
+        self._channel = _channel(target, credentials)
+        self._call_metadata = (("authorization", f"Bearer {credentials.token}"),) if credentials.token else ()
         self._metadata: dict[ModelSpec, ModelMetadata] = {}
 
     def predict(
@@ -184,16 +184,18 @@ class GrpcClient(PredictClient):
         return error_of(code, details)
 
 
-def _channel(target: str, access: Credentials) -> grpc.Channel:
+def _channel(target: str, credentials: Credentials) -> grpc.Channel:
     options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_local_target(target)))]
-    if not access.ca_file:
+    if not credentials.ca_file:
         return grpc.insecure_channel(target, options=options)
-    files = (access.ca_file, access.key_file, access.certificate_file)
+    files = (credentials.ca_file, credentials.key_file, credentials.certificate_file)
     try:
-        credentials = grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
+        channel_credentials = grpc.ssl_channel_credentials(
+            *(Path(file).read_bytes() if file else None for file in files)
+        )
     except OSError as exc:
         raise InvalidRequest(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    return grpc.secure_channel(target, credentials, options=options)
+    return grpc.secure_channel(target, channel_credentials, options=options)
 
 
 def _serialize(message: Message) -> bytes:
@@ -256,4 +258,4 @@ def _as_strings(value: ArrayLike) -> NDArray[Any]:
 if __name__ == "__main__":
     from clients.cli import main
 
-    main(lambda host, port, access: GrpcClient(f"{host}:{port}", access=access), default_port=8500)
+    main(lambda host, port, credentials: GrpcClient(f"{host}:{port}", credentials=credentials), default_port=8500)

@@ -1,8 +1,8 @@
 """
-Which requests go straight to their server, whatever proxy the environment names?
+Keeps requests to this machine away from proxies.
 
-Those to this machine: a proxy for the internet does not lead back to it. For everything else ``http_proxy``,
-``https_proxy``, ``all_proxy`` and ``no_proxy`` count as they count for everybody.
+A proxy for the internet does not lead back to this machine. For all other requests ``http_proxy``, ``https_proxy``,
+``all_proxy`` and ``no_proxy`` mean what they mean everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
-    """Does `host` name this machine, by name or by address?"""
+    """Whether `host` is this machine, by name or by address."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_target(target: str) -> bool:
-    """Is a gRPC target, such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``, on this machine?"""
+    """Whether a gRPC target, such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``, is on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     for scheme in ("dns:", "ipv4:", "ipv6:"):

@@ -1,5 +1,5 @@
 """
-How is a model server asked over REST?
+Asks a model server over REST.
 
 ``python -m clients.rest_client --host 127.0.0.1 --port 8501`` asks a server for iris and prints what it says.
 
@@ -68,7 +68,7 @@ _ROW_KEYS = {"model", "version", "state", "labels", "digest"}
 class RestClient(PredictClient):
     """Asks the server at a URL such as ``http://127.0.0.1:8501``; with ``https`` over TLS."""
 
-    def __init__(self, base_url: str, timeout_seconds: float = 10.0, access: Credentials = NO_CREDENTIALS) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float = 10.0, credentials: Credentials = NO_CREDENTIALS) -> None:
         self._base_url = base_url.rstrip("/")
         self._shown = redacted(self._base_url)
         self._timeout_seconds = timeout_seconds
@@ -77,11 +77,11 @@ class RestClient(PredictClient):
         self._session.trust_env = False
         if not is_loopback(urlsplit(self._base_url).hostname or ""):
             self._session.proxies = requests.utils.get_environ_proxies(self._base_url)
-        self._session.verify = access.ca_file or True
-        if access.certificate_file and access.key_file:
-            self._session.cert = (access.certificate_file, access.key_file)
-        if access.token:
-            self._session.headers["Authorization"] = f"Bearer {access.token}"
+        self._session.verify = credentials.ca_file or True
+        if credentials.certificate_file and credentials.key_file:
+            self._session.cert = (credentials.certificate_file, credentials.key_file)
+        if credentials.token:
+            self._session.headers["Authorization"] = f"Bearer {credentials.token}"
         self._metadata: dict[ModelSpec, ModelMetadata] = {}
 
     def predict(
@@ -249,7 +249,7 @@ def _as_bytes(value: Any) -> Any:
 if __name__ == "__main__":
     from clients.cli import main
 
-    def connect(host: str, port: int, access: Credentials) -> RestClient:
-        return RestClient(f"{'https' if access.ca_file else 'http'}://{host}:{port}", access=access)
+    def connect(host: str, port: int, credentials: Credentials) -> RestClient:
+        return RestClient(f"{'https' if credentials.ca_file else 'http'}://{host}:{port}", credentials=credentials)
 
     main(connect, default_port=8501)

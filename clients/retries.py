@@ -1,4 +1,4 @@
-"""When is a call made again?"""
+"""Retries calls while the server is unavailable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def call_with_retries(call: Callable[[float], T], timeout_seconds: float) -> T:
     Call, and again while the server is unavailable: at most three times, and never beyond the timeout.
 
     Args:
-        call: Is told how many seconds are left.
+        call: Given how many seconds remain.
     """
     deadline = time.monotonic() + timeout_seconds
     retrying = Retrying(

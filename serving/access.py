@@ -1,5 +1,5 @@
 """
-Who may ask the server, and how does a client know that it speaks with it?
+Protects the server: bearer tokens for clients, TLS for both protocols.
 
 Source: tensorflow_serving/config/ssl_config.proto; RFC 6750 for the bearer token
 """
@@ -28,19 +28,19 @@ class BearerToken:
 
     def check(self, authorization: bytes | None) -> None:
         """
-        Look at a request's ``authorization``.
+        Check the ``authorization`` of a request.
 
         Raises:
-            Unauthenticated: It is missing, or carries something else.
+            Unauthenticated: It is missing, or carries another token.
         """
         if authorization is None or not authorization.lower().startswith(_SCHEME):
-            raise Unauthenticated("This server wants a token: send 'Authorization: Bearer TOKEN'")
+            raise Unauthenticated("This server requires a bearer token: send the header 'Authorization: Bearer TOKEN'")
         if not hmac.compare_digest(authorization[len(_SCHEME) :].strip(), self._secret):
-            raise Unauthenticated("The token is not the one that this server wants")
+            raise Unauthenticated("Invalid bearer token")
 
 
-async def admit(token: BearerToken, context: Any) -> None:
-    """End a gRPC call that does not carry the token."""
+async def require_token(token: BearerToken, context: Any) -> None:
+    """Abort a gRPC call that does not carry the token."""
     authorization = dict(context.invocation_metadata()).get("authorization")
     try:
         token.check(None if authorization is None else authorization.encode())
@@ -63,16 +63,16 @@ def read_token(path: Path) -> BearerToken:
 
 def read_grpc_credentials(path: Path) -> grpc.ServerCredentials:
     """
-    What an ``SSLConfig`` in text format asks for; keys and certificates stand in it as PEM.
+    TLS for gRPC, from an ``SSLConfig`` in text format, which holds keys and certificates as PEM.
 
     Raises:
-        InvalidRequest: It is none, or asks for client certificates without naming who signs them.
+        InvalidRequest: It is not one, or asks for client certificates without the authority that signs them.
     """
     config = read_text_proto(path, wire.SSLConfig())
     if not config.server_key or not config.server_cert:
         raise InvalidRequest(f"{path} must have a server_key and a server_cert, both as PEM")
     if config.client_verify and not config.custom_ca:
-        raise InvalidRequest(f"{path} has client_verify, and no custom_ca to verify with")
+        raise InvalidRequest(f"{path} has client_verify but no custom_ca to verify with")
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         config.custom_ca.encode() or None,
@@ -80,12 +80,12 @@ def read_grpc_credentials(path: Path) -> grpc.ServerCredentials:
     )
 
 
-def read_rest_context(certificate_file: Path, key_file: Path | None) -> ssl.SSLContext:
+def read_tls_context(certificate_file: Path, key_file: Path | None) -> ssl.SSLContext:
     """
-    TLS 1.2 or later with this certificate.
+    TLS 1.2 or later for REST, with this certificate.
 
     Raises:
-        InvalidRequest: It does not fit the key, or is none.
+        InvalidRequest: It does not match the key, or is not a certificate.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:

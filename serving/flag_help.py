@@ -1,7 +1,7 @@
 """
-What does each flag of the model server do?
+Explains each flag of the model server.
 
-The words are those of `ServerSettings`: what its source says below a field is the help of the flag.
+The help of a flag is the docstring of its field in `ServerSettings`.
 """
 
 from __future__ import annotations

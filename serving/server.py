@@ -1,5 +1,5 @@
 """
-How does the server start, and how does it stop?
+Starts and stops the server.
 
 ``with Server(settings) as server:`` returns once every configured model answers and both ports are open; leaving the
 block lets the requests in flight end. The server runs in a thread of its own, with its own event loop.
@@ -22,7 +22,7 @@ import numpy as np
 from grpc import aio
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.access import BearerToken, read_grpc_credentials, read_rest_context, read_token
+from serving.access import BearerToken, read_grpc_credentials, read_tls_context, read_token
 from serving.grpc.api import OPTIONS, Lasting, add_services
 from serving.inference.data_plane import DataPlane
 from serving.protocol.errors import HotswapError, ServingError
@@ -67,7 +67,7 @@ class Server:
 
     @property
     def data_plane(self) -> DataPlane:
-        """What the server does, below the protocols."""
+        """Everything below the protocols."""
         assert self._data_plane is not None
         return self._data_plane
 
@@ -97,7 +97,7 @@ class Server:
         Start, and return when the ports are open.
 
         Raises:
-            StartupError: It cannot start, in TensorFlow Serving's words, or `request_stop` came first.
+            StartupError: It cannot start (with TensorFlow Serving's message), or `request_stop` came first.
         """
         self._reserve_ports()
         self._thread.start()
@@ -170,7 +170,7 @@ class Server:
             raise StartupError(f"{exc.code.name}: {exc}") from exc
 
     async def _load_models(self, entries: Sequence[ModelEntry], has_config: bool) -> None:
-        """Wait until every configured model is available, or the server is told to stop."""
+        """Wait until every configured model is available, or the server is to stop."""
         assert self._stop is not None
         try:
             loading = asyncio.ensure_future(self.data_plane.models.start(entries, has_config))
@@ -180,7 +180,7 @@ class Server:
             if not loading.done():
                 loading.cancel()
                 await asyncio.wait([loading])
-                raise StartupError("CANCELLED: told to stop before every model was available")
+                raise StartupError("CANCELLED: stopped before every model was available")
             loading.result()
         except ServingError as exc:
             raise StartupError(f"{exc.code.name}: {exc}") from exc
@@ -220,7 +220,7 @@ class Server:
         return server
 
     async def _open_native_grpc(self, token: BearerToken | None) -> Any:
-        """By pygrpc-native, an extra whose private parts may change; None where it does not start."""
+        """A server on pygrpc-native, an extra whose private parts may change; None where it does not start."""
         server = None
         try:
             from serving.grpc.quick_grpc import QuickServer
@@ -230,7 +230,7 @@ class Server:
         except Exception as exc:
             if not (isinstance(exc, ModuleNotFoundError) and exc.name == "pygrpc_native"):
                 log.warning(
-                    "gRPC is spoken by grpcio, as pygrpc-native does not start: %s: %s", type(exc).__name__, exc
+                    "gRPC is served by grpcio, as pygrpc-native does not start: %s: %s", type(exc).__name__, exc
                 )
             if server is not None:
                 await server.abandon()
@@ -261,7 +261,7 @@ class Server:
             receive_seconds=settings.rest_receive_seconds,
         )
         certificate = settings.rest_ssl_certificate_file
-        tls = _read(partial(read_rest_context, key_file=settings.rest_ssl_key_file), certificate)
+        tls = _read(partial(read_tls_context, key_file=settings.rest_ssl_key_file), certificate)
         token = _read(read_token, settings.token_file)
         server = HttpServer(RestApi(self.data_plane, token).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
@@ -272,7 +272,7 @@ class Server:
         return server
 
     async def _poll_config(self) -> None:
-        """Apply the config file again and again; what is wrong with it is logged and changes nothing."""
+        """Apply the config file again and again; a file with an error is logged and changes nothing."""
         seconds = self.settings.model_config_file_poll_wait_seconds
         path = self.settings.model_config_file
         while seconds > 0 and path is not None:
@@ -290,7 +290,7 @@ class Server:
 
 
 def _read(read: Callable[[Path], T], path: Path | None) -> T | None:
-    """What a file says; None where there is no file."""
+    """What a file holds; None where there is no file."""
     try:
         return None if path is None else read(path)
     except OSError as exc:
@@ -300,7 +300,7 @@ def _read(read: Callable[[Path], T], path: Path | None) -> T | None:
 
 
 def _listen(server: Any, address: str, credentials: Any) -> int:
-    """Make a gRPC server listen; the port."""
+    """Make a gRPC server listen, and return its port."""
     try:
         port = (
             server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
@@ -313,7 +313,7 @@ def _listen(server: Any, address: str, credentials: Any) -> int:
         raise StartupError(f"Cannot listen on {address}: choose another --grpc_socket_path.")
     if credentials is not None:
         raise StartupError(
-            f"gRPC cannot listen on {address}: the port is taken, or the key in --ssl_config_file does not fit the "
+            f"gRPC cannot listen on {address}: the port is taken, or the key in --ssl_config_file does not match the "
             "certificate."
         )
     raise _port_in_use(int(address.rpartition(":")[2]), "--port")

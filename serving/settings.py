@@ -1,4 +1,4 @@
-"""How is a server to run?"""
+"""The settings of a server."""
 
 from __future__ import annotations
 

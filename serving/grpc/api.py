@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.access import BearerToken, admit
+from serving.access import BearerToken, require_token
 from serving.grpc.health import serving_health
 from serving.grpc.model_service import ModelService
 from serving.grpc.predict import Predicts
@@ -101,7 +101,7 @@ def _add(server: Any, service: str, methods: dict[str, Handler], token: BearerTo
 
 def _guarded(handler: Handler, token: BearerToken) -> Handler:
     async def handle(content: bytes, context: Any) -> Any:
-        await admit(token, context)
+        await require_token(token, context)
         return await handler(content, context)
 
     return handle

@@ -1,7 +1,7 @@
 """
-How does a client that has none of the ``.proto`` files learn what can be called?
+Offers gRPC server reflection, which tells clients without the ``.proto`` files what can be called.
 
-gRPC server reflection, which ``grpcurl`` and the like ask first. Versions v1 and v1alpha differ in the name of their
+``grpcurl`` and the like ask it first. Versions v1 and v1alpha differ in the name of their
 package alone, so one servicer speaks both.
 
 Source: grpc/reflection/v1/reflection.proto, grpc/reflection/v1alpha/reflection.proto
@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
-from serving.access import BearerToken, admit
+from serving.access import BearerToken, require_token
 
 _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 _FILES = (prediction_service_pb2, model_service_pb2, health_pb2, reflection_pb2)
@@ -56,7 +56,7 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # it ships no t
 
     async def _answers(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         if self._token is not None:
-            await admit(self._token, context)
+            await require_token(self._token, context)
         async for answer in self.ServerReflectionInfo(self._until_ended(requests), context):
             yield answer
 

@@ -1,5 +1,5 @@
 """
-Which JSON does TensorFlow Serving read and write?
+Reads and writes JSON as TensorFlow Serving does.
 
 Its parser is RapidJSON: the first of two equal keys wins, what follows the document is ignored, ``NaN`` and
 ``Infinity`` are numbers, and invalid UTF-8 passes. orjson reads what both understand alike, python-rapidjson the rest.

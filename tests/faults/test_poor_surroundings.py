@@ -148,5 +148,5 @@ def test_grpcio_serves_where_pygrpc_native_does_not_start(kind: str, tiny_model:
         wait_answered_by(server, 1)
         assert "tensorflow.serving.PredictionService" in services(server)
         (line,) = [line for line in server.log.read_text().splitlines() if "pygrpc-native" in line]
-        assert f"gRPC is spoken by grpcio, as pygrpc-native does not start: {told}" in line
+        assert f"gRPC is served by grpcio, as pygrpc-native does not start: {told}" in line
         assert not server.complaints()

@@ -99,7 +99,7 @@ def test_grpc_over_tls(model_server: Any, tmp_path: Path, base_path: str, owner:
     """A client that knows who signed is answered; one that does not encrypt is not."""
     server = model_server(model_base_path=base_path, ssl_config_file=ssl_config(tmp_path, owner))
     target = f"127.0.0.1:{server.grpc_port}"
-    with GrpcClient(target, access=Credentials(ca_file=str(authority.certificate))) as client:
+    with GrpcClient(target, credentials=Credentials(ca_file=str(authority.certificate))) as client:
         assert client.predict("default", ROWS).version == 1
     with GrpcClient(target, timeout_seconds=2) as client, pytest.raises(ServerUnavailable):
         client.status("default")
@@ -113,10 +113,13 @@ def test_grpc_wants_client_certificates(
     target = f"127.0.0.1:{server.grpc_port}"
     known, stranger = identity(tmp_path, "known", authority), identity(tmp_path, "stranger")
     ca_file = str(authority.certificate)
-    with GrpcClient(target, access=Credentials("", ca_file, str(known.certificate), str(known.key))) as client:
+    with GrpcClient(target, credentials=Credentials("", ca_file, str(known.certificate), str(known.key))) as client:
         assert client.predict("default", ROWS).version == 1
-    for access in (Credentials("", ca_file), Credentials("", ca_file, str(stranger.certificate), str(stranger.key))):
-        with GrpcClient(target, timeout_seconds=2, access=access) as client, pytest.raises(ServerUnavailable):
+    for credentials in (
+        Credentials("", ca_file),
+        Credentials("", ca_file, str(stranger.certificate), str(stranger.key)),
+    ):
+        with GrpcClient(target, timeout_seconds=2, credentials=credentials) as client, pytest.raises(ServerUnavailable):
             client.status("default")
 
 
@@ -140,7 +143,7 @@ def test_rest_over_tls(model_server: Any, base_path: str, owner: Identity, autho
         model_base_path=base_path, rest_ssl_certificate_file=owner.certificate, rest_ssl_key_file=owner.key
     )
     url = f"https://127.0.0.1:{server.rest_port}"
-    with RestClient(url, access=Credentials(ca_file=str(authority.certificate))) as client:
+    with RestClient(url, credentials=Credentials(ca_file=str(authority.certificate))) as client:
         assert client.predict("default", ROWS).version == 1
     with RestClient(url) as client, pytest.raises(InvalidRequest, match="do not agree on TLS"):
         client.status("default")
@@ -154,11 +157,11 @@ def test_a_token_is_wanted_over_both_protocols(
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     server = model_server(model_base_path=base_path, token_file=tmp_path / "token", native_grpc=native_grpc)
     url, target = f"http://127.0.0.1:{server.rest_port}", f"127.0.0.1:{server.grpc_port}"
-    for client in (RestClient(url, access=Credentials(TOKEN)), GrpcClient(target, access=Credentials(TOKEN))):
+    for client in (RestClient(url, credentials=Credentials(TOKEN)), GrpcClient(target, credentials=Credentials(TOKEN))):
         with client:
             assert client.predict("default", ROWS).version == 1
-    for access in (Credentials(), Credentials("another")):
-        for client in (RestClient(url, access=access), GrpcClient(target, access=access)):
+    for credentials in (Credentials(), Credentials("another")):
+        for client in (RestClient(url, credentials=credentials), GrpcClient(target, credentials=credentials)):
             with client, pytest.raises(Unauthenticated, match="token"):
                 client.predict("default", ROWS)
     refused = requests.get(f"{url}/v1/models/default", timeout=5)
