@@ -22,15 +22,15 @@ class ServerSettings:
     grpc_socket_path: str = ""
     """A Unix socket that gRPC listens on too."""
     ssl_config_file: Path | None = None
-    """An ``SSLConfig`` in text format: gRPC speaks TLS, and may want client certificates."""
+    """An ``SSLConfig`` in text format: gRPC uses TLS, and may require client certificates."""
     use_alts_credentials: bool = False
     """Refused when true: ALTS exists on Google Cloud only."""
     rest_ssl_certificate_file: Path | None = None
-    """A certificate (chain) as PEM: REST speaks TLS."""
+    """A certificate (chain) as PEM: REST uses TLS."""
     rest_ssl_key_file: Path | None = None
-    """Its key as PEM; None: it stands in `rest_ssl_certificate_file` too."""
+    """Its key as PEM; None if `rest_ssl_certificate_file` holds it too."""
     token_file: Path | None = None
-    """A file with the bearer token that REST and gRPC want from everyone but health checks."""
+    """A file with the bearer token that REST and gRPC require of every request but health checks."""
     model_name: str = "default"
     """The name of the one model at `model_base_path`."""
     model_base_path: str = ""
@@ -44,13 +44,13 @@ class ServerSettings:
     default_version_label: str | None = None
     """Requests with neither version nor label go to the version with this label, where that is available."""
     require_all_models: bool = True
-    """End at the start when no version of a model can be loaded; else serve the other models."""
+    """Fail to start when no version of a model can be loaded; otherwise serve the other models."""
     file_system_poll_wait_seconds: int = 1
     """Seconds between two polls of the base paths; 0 polls once, a negative number never."""
     max_num_load_retries: int = 5
-    """How often a load that failed is tried again."""
+    """How often a failed load is retried."""
     load_retry_interval_micros: int = 60_000_000
-    """Microseconds between two tries."""
+    """Microseconds between two attempts."""
     num_load_threads: int = 0
     """How many versions are loaded at a time; 0 means one per CPU."""
     saved_model_tags: str = "serve"
@@ -60,19 +60,19 @@ class ServerSettings:
     num_request_iterations_for_warmup: int = 0
     """How often each warm-up request runs; 0 means once."""
     rest_api_timeout_in_ms: int = 30_000
-    """How long a run of the graph may take for REST; 0 or less means for ever."""
+    """How long a run of the graph may take over REST; 0 or less means no limit."""
     rest_api_enable_cors_support: bool = False
     """Let browsers of other origins read the answers."""
     rest_max_body_bytes: int = 256 * 2**20
     """The largest body of a REST request; a larger one is refused with 413."""
     rest_max_buffered_bytes: int = 2**30
-    """What the bodies of all REST requests in progress may take together; what comes on top is refused with 503."""
+    """How much the bodies of all REST requests in progress may take together; what exceeds it is refused with 503."""
     rest_max_head_bytes: int = 2**16
     """How long a request line (414) or all headers together (431) may be."""
     rest_max_connections: int = 16_384
     """How many REST connections may be open; the next one is refused with 503."""
     rest_idle_seconds: float = 60.0
-    """When a REST connection on which nothing happens is closed."""
+    """After how many seconds an idle REST connection is closed."""
     rest_receive_seconds: float = 30.0
     """How long a client may take to send a head, pause within a body (both: 408) or leave an answer unread."""
     enable_batching: bool = False
@@ -93,12 +93,12 @@ class ServerSettings:
     enable_serialization_as_tensor_content: bool = False
     """Send gRPC tensors as ``tensor_content`` instead of typed fields."""
     grpc_max_threads: int = 4 * (os.cpu_count() or 1)
-    """How many runs of slow graphs go on at a time."""
+    """How many slow graphs run at a time."""
     native_grpc: bool = True
-    """Speak gRPC by pygrpc-native where it is installed; else by grpcio."""
+    """Serve gRPC with pygrpc-native where it is installed, otherwise with grpcio."""
     tensorflow_intra_op_parallelism: int = 0
-    """Threads that one operation may use; 0 means one where all models are below 1 MB at the start, else all CPUs."""
+    """Threads per operation; 0 means one where all models are below 1 MB at the start, otherwise all CPUs."""
     tensorflow_inter_op_parallelism: int = 0
-    """Operations of one run that may go on at a time; 0 lets TensorFlow decide."""
+    """How many operations of one run may run at a time; 0 lets TensorFlow decide."""
     drain_seconds: float = 30.0
-    """How long requests in flight may take to end when the server is told to stop."""
+    """How long requests in flight may take to end when the server stops."""

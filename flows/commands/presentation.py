@@ -170,8 +170,7 @@ def _print(lines: Sequence[str], hanging: int = 0) -> None:
 
 def server_help() -> str:
     """The flags of the model server, each with default and meaning."""
-    from serving.cli import flag_defaults, flags_without_effect
-    from serving.flag_help import flag_meanings
+    from serving.flags import flag_defaults, flag_meanings, flags_without_effect
 
     meanings = flag_meanings()
     lines = [

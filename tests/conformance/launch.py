@@ -19,7 +19,7 @@ import grpc
 import orjson
 from tensorflow_serving.apis import get_model_status_pb2
 
-from serving.cli import parse_flags, settings_of
+from serving.flags import parse_flags, settings_of
 from serving.server import Server
 from tests.conformance.cases import MODELS
 from tests.conformance.client import GrpcAnswer, RestAnswer, ask_grpc, ask_rest, open_channel

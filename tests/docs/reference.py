@@ -18,8 +18,7 @@ from pathlib import Path
 from flows import cli
 from flows.recipes import Thresholds
 from flows.settings import Settings
-from serving.cli import flag_defaults, flags_without_effect
-from serving.flag_help import flag_meanings
+from serving.flags import flag_defaults, flag_meanings, flags_without_effect
 from serving.inference.monitoring import COUNTERS, DEFAULT_PATH, GAUGES, HISTOGRAMS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.cli import EXIT_NOT_STARTED, EXIT_USAGE, UsageError, main, parse_flags, settings_of, usage
+from serving.cli import EXIT_NOT_STARTED, EXIT_USAGE, main
+from serving.flags import UsageError, parse_flags, settings_of, usage
 from serving.settings import ServerSettings
 
 

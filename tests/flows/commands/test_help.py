@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from flows.cli import app, run
-from serving.cli import flag_defaults
-from serving.flag_help import flag_meanings
+from serving.flags import flag_defaults, flag_meanings
 from tests.flows.terminals import on_a_terminal
 
 COMMAND = [sys.executable, "-m", "flows.cli"]

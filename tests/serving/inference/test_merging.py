@@ -16,7 +16,7 @@ import pytest
 from clients.client import PredictClient
 from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
-from serving.cli import UsageError, parse_flags, settings_of
+from serving.flags import UsageError, parse_flags, settings_of
 from tests.conftest import ModelServer, TinyModel
 
 CLIENTS = 16
