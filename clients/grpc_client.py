@@ -84,7 +84,7 @@ class GrpcClient(PredictClient):
         try:
             response = self._call(_PREDICT, request, wire.PredictResponse)
         except FailedPrecondition:
-            self._known_metadata(spec).signature(signature_name)  # REST calls an unknown signature an invalid request
+            self._known_metadata(spec).signature(signature_name)  # over REST an unknown signature is an invalid request
             raise
         outputs = {name: _decoded(name, tensor) for name, tensor in response.outputs.items()}
         answered = response.model_spec.version.value if response.model_spec.HasField("version") else version
@@ -117,17 +117,17 @@ class GrpcClient(PredictClient):
         Make the server serve these models and labels, and no others.
 
         Raises:
-            ServingError: The server did not take the configuration over; it goes on with the one it has.
+            ServingError: The server refused the configuration and keeps the one it has.
         """
         request = wire.ReloadConfigRequest(config=to_message(entries))
         self._call_once(_RELOAD, request, wire.ReloadConfigResponse, self._timeout_seconds)
 
     def server(self) -> str | None:
         """
-        Which server this is, as `Served.server`; None from TensorFlow Serving itself, which does not tell.
+        The id of this server, as `Served.server`; None from TensorFlow Serving itself, which has none.
 
         Raises:
-            ServingError: Nobody answers, or somebody who has no ``ModelService``.
+            ServingError: Nothing answers, or a server without ``ModelService``.
         """
         return call_with_retries(self._server_once, self._timeout_seconds)
 

@@ -134,9 +134,9 @@ class RestClient(PredictClient):
 
     def served(self) -> Served | None:
         """
-        What the server says of itself: its repository, and every version that it knows.
+        What the server reports about itself: its repository, and every version it knows.
 
-        None from TensorFlow Serving itself, which has no page for that.
+        None from TensorFlow Serving itself, which has no such page.
         """
         try:
             page = self._call("GET", "/hotswap/models").json()
@@ -150,7 +150,7 @@ class RestClient(PredictClient):
         self._session.close()
 
     def _answered(self, spec: ModelSpec, content: str) -> tuple[requests.Response, ModelSpec]:
-        """The answer to a predict, and the version that gave it, as far as the answer tells."""
+        """The answer to a predict, and the version that gave it, as far as the answer names it."""
         response = self._call("POST", f"{_path(spec)}:predict", content)
         version = response.headers.get("model-version")
         return response, spec if version is None else ModelSpec(spec.name, int(version))
@@ -166,7 +166,7 @@ class RestClient(PredictClient):
         try:
             response = self._session.request(method, self._base_url + path, data=body, timeout=timeout_seconds)
         except requests.exceptions.SSLError as exc:
-            raise InvalidRequest(f"{self._shown} and this client do not agree on TLS: {redacted(str(exc))}") from exc
+            raise InvalidRequest(f"TLS with {self._shown} failed: {redacted(str(exc))}") from exc
         except requests.Timeout as exc:
             raise too_late(self._shown, self._timeout_seconds) from exc
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as exc:
@@ -186,7 +186,7 @@ class RestClient(PredictClient):
 
 
 def _served(page: Any) -> Served | None:
-    """The page of a server; one from before the page told the repository was a list. None for anything else."""
+    """The page of a server, also of one so old that its page is a list; None for anything else."""
     page = {"models": page} if isinstance(page, list) else page
     rows = page.get("models") if isinstance(page, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS for row in rows):

@@ -57,7 +57,7 @@ def _frame(
     shape: tuple[int, ...],
     as_content: bool,
 ) -> tuple[bytes, bytes]:
-    """What stands before and after the values of the only output; the same for all answers of one shape."""
+    """The bytes before and after the values of the only output; the same for all answers of one shape."""
     tensor: Any = wire.TensorProto()
     tensor.dtype = data_type_of(dtype)
     tensor.tensor_shape.SetInParent()
@@ -75,5 +75,5 @@ def _frame(
 
 
 def _length_prefix(number: int, size: int) -> bytes:
-    """What stands before the bytes of a field."""
+    """The bytes before the value of a field."""
     return varint(number << 3 | 2) + varint(size)

@@ -1,9 +1,9 @@
 """
 Reads predict requests.
 
-Requests of one client mostly differ in their values alone. Where the values of the only input stand in one piece, the
-bytes around them are kept: a request with the same bytes around is not parsed again, its values are taken from where
-they are. Nor is it bound again, until something changes.
+Requests of one client mostly differ in their values alone. Where the values of the only input are in one piece, the
+bytes around them are kept: a request with the same bytes around its values is neither parsed nor, until something
+changes, bound again.
 
 Source: tensorflow_serving/apis/predict.proto
 """
@@ -31,7 +31,7 @@ _MAX_PER_LENGTH = 8
 
 @dataclass(slots=True)
 class _Frame:
-    """What stands before and after the values, what it means, and what it was last bound to."""
+    """The bytes before and after the values, their meaning, and the call they were last bound to."""
 
     head: bytes
     tail: bytes
@@ -75,7 +75,7 @@ class PredictRequest:
 
 
 class PredictRequests:
-    """Reads requests, and remembers what they have in common."""
+    """Reads requests, and keeps what they have in common."""
 
     def __init__(self) -> None:
         self._frames: dict[int, deque[_Frame]] = {}
@@ -109,7 +109,7 @@ class PredictRequests:
         return PredictRequest(message, inputs, frame)
 
     def _remember(self, content: bytes, message: Any, inputs: dict[str, Array]) -> _Frame | None:
-        """Keep what stands around the values of the only input, if they stand in one piece."""
+        """Keep the bytes around the values of the only input, if these are in one piece."""
         ((alias, array),) = inputs.items()
         raw = _raw_values(message.inputs[alias], array) if array.nbytes <= len(content) else None
         if raw is None or content.count(raw) != 1:

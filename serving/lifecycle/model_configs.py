@@ -75,7 +75,7 @@ def check_platforms(entries: Sequence[ModelEntry]) -> None:
 
 def check_logging(entries: Sequence[ModelEntry]) -> None:
     """
-    Refuse request logging, which nobody has plugged in.
+    Refuse request logging, which does not exist here.
 
     Raises:
         InvalidRequest: An entry asks for it.

@@ -86,7 +86,7 @@ class ServedModels:
 
     def find(self, spec: ModelSpec) -> Servable:
         """
-        The servable that a request asks for; it may be freed once the event loop goes on.
+        The servable that a request asks for; it may be freed in the next turn of the event loop.
 
         Raises:
             ServableNotFound: The model or version is not available.

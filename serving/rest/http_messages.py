@@ -21,7 +21,7 @@ class Head:
     """
     What a request says before its body.
 
-    `target` is what stands in the request line, header names are in lower case.
+    `target` is as in the request line, header names are in lower case.
     """
 
     method: str
@@ -31,7 +31,7 @@ class Head:
     is_old: bool = False
     """HTTP/1.0"""
     encoding: bytes = b""
-    """how the body is encoded, as in the first header that says so"""
+    """of the body, from the first such header"""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 Reads and writes JSON as TensorFlow Serving does.
 
 Its parser is RapidJSON: the first of two equal keys wins, what follows the document is ignored, ``NaN`` and
-``Infinity`` are numbers, and invalid UTF-8 passes. orjson reads what both understand alike, python-rapidjson the rest.
+``Infinity`` are numbers, and invalid UTF-8 passes. orjson reads what both read alike, python-rapidjson the rest.
 Strings are ``str`` with ``surrogateescape``, so that every byte survives.
 
 Source: RapidJSON 1.1.0 (reader.h, prettywriter.h), tensorflow_serving/util/json_tensor.cc
@@ -36,7 +36,7 @@ _MAX_EXPONENT = 308
 _STRING_OR_NUMBER = re.compile(
     rb'"(?:[^"\\]|\\.)*"|-?\d{1,17}(?:\.(?P<fraction>\d{1,17}))?[eE]\+?(?P<exponent>\d{1,4})(?!\d)', re.DOTALL
 )
-# While python-rapidjson reads a text, private code points stand for what it would refuse.
+# While python-rapidjson reads a text, private code points replace what it would refuse.
 _BYTES = 0x10FF00  # + a byte that is not UTF-8
 _SURROGATES = 0x10F800  # + what a low surrogate is above U+DC00, where it comes alone
 _STAND_INS = {
@@ -50,7 +50,7 @@ _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPED_STAND_IN = rf"\\u[dD][bB][fF][eEfF]{_LOW}"
 _ESCAPES = re.compile(rf"(?P<taken>{_ESCAPED_STAND_IN})|{_HIGH}{_LOW}|(?P<alone>{_LOW})|\\.", re.DOTALL)
 _TAKEN = re.compile(f"[{chr(_SURROGATES)}-{chr(sys.maxunicode)}]")
-"""The characters that stand for others; where they come themselves, their bytes are stood in for."""
+"""The characters that replace others; where a text has them itself, their bytes are replaced."""
 _ESCAPED = re.compile('["\\\\\x00-\x1f]')
 _SHORT_ESCAPES = {
     '"': '\\"',
@@ -64,7 +64,7 @@ _SHORT_ESCAPES = {
 
 
 class Object(dict[str, Any]):
-    """A JSON object in which a key stands more than once; the first one is the value, `pairs` has them all."""
+    """A JSON object with a repeated key; its first value counts, `pairs` has them all."""
 
     pairs: list[tuple[str, Any]]
 
@@ -290,7 +290,7 @@ def _decode_first(decode: _Decoder, text: bytes) -> Any:
 
 def _infinity(match: re.Match[bytes]) -> bytes:
     """
-    What stands for a number: itself, or an infinity of the same length.
+    The replacement for a number: itself, or an infinity of the same length.
 
     TensorFlow Serving's RapidJSON, unlike python-rapidjson's, refuses an exponent that is too big, not the number.
     """

@@ -148,7 +148,7 @@ def _read_value(value: Any, name: str, data_type: int, quick: _Quick) -> Array:
 
 
 def _read_nothing_quickly(value: Any, data_type: int) -> None:
-    """What stands in for `_read_quickly` where every value must be looked at."""
+    """Replaces `_read_quickly` where every value must be looked at."""
 
 
 def _read_quickly(value: Any, data_type: int) -> Array | None:
@@ -202,7 +202,7 @@ class _Column:
         """
         All elements, with `rows` as the first dimension.
 
-        A key that stands in a row more than once gave more values than there is room for; the last ones are left out.
+        A key that is repeated in a row gives more values than there is room for; the last ones are left out.
 
         Raises:
             InvalidRequest: It has more dimensions than a tensor.
@@ -282,12 +282,12 @@ def decode_base64(text: str) -> bytes:
 
 
 def is_base64(value: Any) -> bool:
-    """Is this an object that holds bytes?"""
+    """Whether this is an object that holds bytes."""
     return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def _is_named(value: Any) -> bool:
-    """An object that names inputs."""
+    """Whether this is an object that names inputs."""
     return isinstance(value, dict) and not is_base64(value)
 
 

@@ -27,7 +27,7 @@ def read_body(content: bytes) -> tuple[dict[str, Any], str]:
     The JSON object in a request, and the name of the signature in it.
 
     Raises:
-        InvalidRequest: There is no object, or the name is none.
+        InvalidRequest: There is no object, or the name is not a string.
     """
     body = parse(content)
     if not isinstance(body, dict):
@@ -42,7 +42,7 @@ def read_body(content: bytes) -> tuple[dict[str, Any], str]:
 
 def read_plain_rows(content: bytes) -> Array | None:
     """
-    The values of a predict in row form that has nothing but lists of decimals; None for one that must be looked at.
+    The values of a predict in row form that holds only lists of decimals; None for any other.
 
     Args:
         content: The request as it came.
@@ -71,7 +71,7 @@ def read_predict(
         double_signatures: Those whose numbers are to be read to the last bit as TensorFlow Serving reads them.
 
     Raises:
-        InvalidRequest: It is no JSON, the model has no such signature, or a value is not of the type of its input.
+        InvalidRequest: It is not JSON, the model has no such signature, or a value is not of the type of its input.
         Unsupported: The type of an input cannot come from JSON.
     """
     body, signature_name = read_body(content)
@@ -84,10 +84,10 @@ def read_predict(
 
 def check_body(content: bytes) -> None:
     """
-    Look only whether a request can be read: that is reported before a model that nobody knows.
+    Only check that a request can be read: this error comes before that of an unknown model.
 
     Raises:
-        InvalidRequest: There is no JSON object, or the name of the signature is none.
+        InvalidRequest: It holds no JSON object, or the name of the signature is not a string.
     """
     read_body(content)
 
@@ -97,7 +97,7 @@ def read_example_request(content: bytes) -> tuple[str, bytes]:
     The name of the signature of a classify or regress, and its ``tensorflow.serving.Input`` in bytes.
 
     Raises:
-        InvalidRequest: It is no JSON, or has no examples.
+        InvalidRequest: It is not JSON, or has no examples.
     """
     from serving.runtime import tensorflow_import
 

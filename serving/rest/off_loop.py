@@ -1,8 +1,8 @@
 """
-Keeps large requests off the event loop, so that others need not wait for them.
+Keeps large requests off the event loop, so that others do not wait for them.
 
-A large one is read and written in a thread. A huge one would keep Python from doing anything else, and leave the
-process with the memory it took: it is read in a process of its own, which ends with it.
+A large one is read and written in a thread. A huge one would hold Python's lock and leave the process with the memory
+it took, so it is read in a process of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OffLoop:
         return self._loop.run_in_executor(self._threads, function, *arguments)
 
     async def read(self, function: Callable[..., T], content: bytes, *arguments: Any) -> T:
-        """Run ``function(content, *arguments)`` where it disturbs nobody, by the size of the content."""
+        """Run ``function(content, *arguments)``: here, in a thread or in a process, by the size of the content."""
         if len(content) <= MAX_INLINE_BYTES:
             return function(content, *arguments)
         if len(content) <= MAX_INLINE_PARSE_BYTES:
@@ -49,7 +49,7 @@ class OffLoop:
 
 def run_in_process(function: Callable[..., T], *arguments: Any) -> T:
     """
-    Run something in a process of its own; here, where no process can be had.
+    Run something in a process of its own; in this one where no other can be started.
 
     Raises:
         Exhausted: There is not enough memory for it.
@@ -57,7 +57,7 @@ def run_in_process(function: Callable[..., T], *arguments: Any) -> T:
     try:
         return _run_in_new_process(function, *arguments)
     except OSError as exc:
-        log.warning("a huge request is read in a thread, as no process can be had: %s", exc)
+        log.warning("a huge request is read in a thread, as no process can be started: %s", exc)
         return function(*arguments)
 
 
