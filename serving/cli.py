@@ -68,7 +68,8 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     tensorflow_import.set_environment()
     with without_start_up_notes():
         tensorflow_import.prepare()
-    from serving.server import PortInUse, Server, StartupError
+    from serving.server import Server
+    from serving.startup import PortInUse, StartupError
 
     server = Server(settings)
     signalled = False

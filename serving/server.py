@@ -8,43 +8,31 @@ block lets the requests in flight end. The server runs in a thread of its own, w
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from grpc import aio
-from tensorflow_serving.config import model_server_config_pb2
 
 from serving.access import BearerToken, read_grpc_credentials, read_tls_context, read_token
 from serving.grpc.api import OPTIONS, Lasting, add_services
 from serving.inference.data_plane import DataPlane
+from serving.ports import address_of, bind_port, listen_grpc, port_in_use
 from serving.protocol.errors import HotswapError, ServingError
-from serving.protocol.text_protos import read_text_proto
-from serving.repository.model_config import ModelEntry, entries_of
+from serving.repository.model_config import ModelEntry
 from serving.rest.api import RestApi
 from serving.rest.http_server import HttpLimits, HttpServer
 from serving.settings import ServerSettings
+from serving.startup import StartupError, configured_models, read_config, read_file
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _SIGNAL_SECONDS = 1.0
-
-
-class StartupError(HotswapError):
-    """The server could not start."""
-
-
-class PortInUse(StartupError):
-    """A port that the server should listen on is taken."""
 
 
 class Server:
@@ -129,9 +117,9 @@ class Server:
     def _reserve_ports(self) -> None:
         settings = self.settings
         if settings.grpc_port:
-            _bind(settings.host, settings.grpc_port, "--port").close()
+            bind_port(settings.host, settings.grpc_port, "--port").close()
         if settings.rest_port is not None:
-            self._rest_socket = _bind(settings.host, settings.rest_port, "--rest_api_port")
+            self._rest_socket = bind_port(settings.host, settings.rest_port, "--rest_api_port")
 
     def _run(self) -> None:
         try:
@@ -209,8 +197,8 @@ class Server:
         settings = self.settings
         if settings.grpc_port is None and not settings.grpc_socket_path:
             return None
-        credentials = _read(read_grpc_credentials, settings.ssl_config_file)
-        token = _read(read_token, settings.token_file)
+        credentials = read_file(read_grpc_credentials, settings.ssl_config_file)
+        token = read_file(read_token, settings.token_file)
         if settings.native_grpc and credentials is None and not settings.grpc_socket_path:
             server = await self._open_native_grpc(token)
             if server is not None:
@@ -242,9 +230,9 @@ class Server:
         self._lasting = await add_services(server, self.data_plane, token)
         port = None
         if settings.grpc_port is not None:
-            port = _listen(server, _address(settings.host, settings.grpc_port), credentials)
+            port = listen_grpc(server, address_of(settings.host, settings.grpc_port), credentials)
         if settings.grpc_socket_path:
-            _listen(server, f"unix:{settings.grpc_socket_path}", credentials)
+            listen_grpc(server, f"unix:{settings.grpc_socket_path}", credentials)
         await server.start()
         self._grpc_port = port
 
@@ -261,14 +249,14 @@ class Server:
             receive_seconds=settings.rest_receive_seconds,
         )
         certificate = settings.rest_ssl_certificate_file
-        tls = _read(partial(read_tls_context, key_file=settings.rest_ssl_key_file), certificate)
-        token = _read(read_token, settings.token_file)
+        tls = read_file(partial(read_tls_context, key_file=settings.rest_ssl_key_file), certificate)
+        token = read_file(read_token, settings.token_file)
         server = HttpServer(RestApi(self.data_plane, token).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
             await server.start(self._rest_socket, tls)
         except OSError as exc:
-            raise _port_in_use(self._rest_port, "--rest_api_port") from exc
+            raise port_in_use(self._rest_port, "--rest_api_port") from exc
         return server
 
     async def _poll_config(self) -> None:
@@ -278,7 +266,7 @@ class Server:
         while seconds > 0 and path is not None:
             await asyncio.sleep(seconds)
             try:
-                await self.data_plane.models.adopt(_read(read_config, path))
+                await self.data_plane.models.adopt(read_file(read_config, path))
             except (ServingError, StartupError) as exc:
                 log.warning("config file not applied path=%s: %s", path, exc)
 
@@ -289,62 +277,6 @@ class Server:
             log.warning("some requests had not ended after %g seconds", self.settings.drain_seconds)
 
 
-def _read(read: Callable[[Path], T], path: Path | None) -> T | None:
-    """What a file holds; None where there is no file."""
-    try:
-        return None if path is None else read(path)
-    except OSError as exc:
-        raise StartupError(f"NOT_FOUND: {path}; {exc.strerror}") from exc
-    except ServingError as exc:
-        raise StartupError(f"{exc.code.name}: {exc}") from exc
-
-
-def _listen(server: Any, address: str, credentials: Any) -> int:
-    """Make a gRPC server listen, and return its port."""
-    try:
-        port = (
-            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
-        )
-    except RuntimeError:
-        port = 0
-    if port:
-        return int(port)
-    if address.startswith("unix:"):
-        raise StartupError(f"Cannot listen on {address}: choose another --grpc_socket_path.")
-    if credentials is not None:
-        raise StartupError(
-            f"gRPC cannot listen on {address}: the port is taken, or the key in --ssl_config_file does not match the "
-            "certificate."
-        )
-    raise _port_in_use(int(address.rpartition(":")[2]), "--port")
-
-
-def configured_models(settings: ServerSettings) -> tuple[Sequence[ModelEntry], bool]:
-    """The models that the settings ask for, and whether there is a list of them at all."""
-    if settings.use_alts_credentials:
-        raise StartupError("UNIMPLEMENTED: ALTS exists on Google Cloud only; use --ssl_config_file for TLS.")
-    config = _read(read_config, settings.model_config_file)
-    if config is None and not settings.model_base_path:
-        raise StartupError(
-            "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"
-        )
-    if config is not None and config.HasField("custom_model_config"):
-        raise StartupError("UNIMPLEMENTED: ModelServer does not yet support custom model config.")
-    if settings.batching_parameters_file is not None and not settings.enable_batching:
-        raise StartupError(
-            "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "
-            "server_options.enable_batching to true."
-        )
-    if config is None:
-        return [ModelEntry(settings.model_name, settings.model_base_path)], True
-    return entries_of(config), config.HasField("model_config_list")
-
-
-def read_config(path: Path) -> Any:
-    """The ``ModelServerConfig`` in a file."""
-    return read_text_proto(path, model_server_config_pb2.ModelServerConfig())
-
-
 def _new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
@@ -352,28 +284,3 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
-
-
-def _bind(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to the port, not listening yet: connections are refused until the models are available."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as exc:
-        bound.close()
-        if exc.errno == errno.EADDRINUSE:
-            raise _port_in_use(port, flag) from exc
-        raise StartupError(
-            f"Cannot listen on {_address(host, port)}: {exc.strerror}; change --host or {flag}."
-        ) from exc
-    return bound
-
-
-def _port_in_use(port: int, flag: str) -> PortInUse:
-    return PortInUse(f"Port {port} is in use; stop the process that listens on it or choose another with {flag}.")
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import Credentials, GrpcClient, RestClient
 from serving.protocol.errors import InvalidRequest, ServerUnavailable, Unauthenticated
-from serving.server import StartupError
+from serving.startup import StartupError
 
 TOKEN = "s3cret"
 ROWS = [[1.0, 2.0, 3.0, 4.0]]
@@ -145,7 +145,7 @@ def test_rest_over_tls(model_server: Any, base_path: str, owner: Identity, autho
     url = f"https://127.0.0.1:{server.rest_port}"
     with RestClient(url, credentials=Credentials(ca_file=str(authority.certificate))) as client:
         assert client.predict("default", ROWS).version == 1
-    with RestClient(url) as client, pytest.raises(InvalidRequest, match="TLS with .* failed"):
+    with RestClient(url) as client, pytest.raises(InvalidRequest, match=r"TLS with .* failed"):
         client.status("default")
 
 
