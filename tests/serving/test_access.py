@@ -189,7 +189,7 @@ def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, b
         ("ssl_config_file", "no such field: 1", "Invalid protobuf file"),
         ("ssl_config_file", 'server_key: "k"', "server_cert"),
         ("ssl_config_file", 'server_key: "k" server_cert: "c" client_verify: true', "custom_ca"),
-        ("ssl_config_file", 'server_key: "k" server_cert: "c"', "does not fit"),
+        ("ssl_config_file", 'server_key: "k" server_cert: "c"', "does not match"),
         ("rest_ssl_certificate_file", "no certificate", "cannot be used for TLS"),
         ("token_file", " \n", "one line of ASCII"),
         ("token_file", None, "No such file"),
