@@ -204,8 +204,8 @@ def publish(run: PromotionRun, candidate: Candidate, registered: Registered) -> 
 @step("verify", "verifying that the server answers as judged", retried=True)
 def verify(run: PromotionRun, version: int) -> None:
     """Wait until the version answers by number, and as it was judged."""
-    verified = verification.verify(run.deployment, version)
-    run.note(version=version, digest=run.deployment.stamp(version).digest, server=verified.server)
+    server = verification.verify(run.deployment, version)
+    run.note(version=version, digest=run.deployment.stamp(version).digest, server=server)
 
 
 @step("label", "moving the label", retried=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from flows.endpoints.own_server import own_server
 from flows.endpoints.servers import Endpoints
@@ -19,17 +18,12 @@ from flows.promotion.deployment import Deployment
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """Who answered for a version, and how many seconds after the start it was available."""
-
-    server: str
-    seconds: float
-
-
-def verify(deployment: Deployment, version: int) -> Verified:
+def verify(deployment: Deployment, version: int) -> str:
     """
     Wait until `version` is available, and compare its answers with those that publish kept.
+
+    Returns:
+        The names of the servers that answered.
 
     Raises:
         HotswapError: It did not become available in time, or gave other answers.
@@ -49,4 +43,4 @@ def verify(deployment: Deployment, version: int) -> Verified:
         servers.each(lambda server: server.check_answers(model, version, stamp))
         name = servers.name
     log.info("version verified model=%s version=%d server=%s seconds=%.3f", model, version, name, seconds)
-    return Verified(name, seconds)
+    return name

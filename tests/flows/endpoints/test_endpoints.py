@@ -32,7 +32,7 @@ def test_a_version_is_promoted_at_every_endpoint(replicas: tuple[Pipeline, list[
     assert answered(pipeline, version=version) == answered(pipeline, label="stable") == {version}
     assert pipeline.row(version).state == "AVAILABLE"
     with pipeline.repository.lock(pipeline.model):
-        name = verify(pipeline.deployment, version).server
+        name = verify(pipeline.deployment, version)
     assert all(str(server.rest_port) in name for server in servers)
 
 
