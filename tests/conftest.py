@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,11 +67,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of whole rooms and files that take long, as measured by ``--durations=0``."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what takes long, as measured by ``--durations=0``, and leave out what is of the long form only."""
     for item in items:
         if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
             item.add_marker("slow")
+    if not config.getoption("--soak"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")
@@ -172,31 +177,92 @@ def logs_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with an MLflow database, which the environment points to while the tests run."""
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the databases of MLflow and Prefect are kept as these made them at their first start, in seconds."""
+    return tmp_path_factory.mktemp("databases")
+
+
+@pytest.fixture(scope="session")
+def mlflow_home(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an MLflow database, one for all tests of a worker."""
     from flows.registry.mlflow_registry import Registry
+
+    home = tmp_path_factory.mktemp("home")
+    with at_home(home):
+        Registry(home / "artifacts").check()
+    copy_database(home, databases, "mlflow.db")
+    return home
+
+
+@pytest.fixture(scope="session")
+def prefect_api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server, one for all tests of a worker that are not about Prefect itself."""
+    from flows.orchestration.prefect_server import TemporaryPrefect
+    from flows.settings import Settings
+
+    home = tmp_path_factory.mktemp("prefect")
+    with at_home(home):
+        server = TemporaryPrefect(Settings(home=home, models_repo=home))
+        server.wait()
+    copy_database(home, databases, "prefect/prefect.db")
+    yield server.api_url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(mlflow_home: Path) -> Iterator[str]:
+    """The address of an MLflow server with the database of `mlflow_home`; who uses it is in its xdist group."""
+    from tests.faults.restartable import mlflow_server
+
+    with at_home(mlflow_home):
+        server = mlflow_server(mlflow_home)
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[Path], None]:
+    """Puts empty databases of MLflow and Prefect into a new home, so that nobody has to wait for them."""
+    return lambda home: shutil.copytree(databases, home, dirs_exist_ok=True) and None
+
+
+@contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """During the block the environment says that MLflow and Prefect keep what they have in `home`."""
     from flows.settings import Settings, apply_environment
 
     before = dict(os.environ)
-    home = tmp_path_factory.mktemp("home")
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "HOTSWAP_HOME", "HOTSWAP_MODELS_REPO"):
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "PREFECT_", "HOTSWAP_"))]:
+        del os.environ[name]
     apply_environment(Settings(home=home, models_repo=home / "unused"))
-    Registry(home / "artifacts").check()
-    yield home
+    yield
     os.environ.clear()
     os.environ.update(before)
 
 
+def copy_database(home: Path, target: Path, name: str) -> None:
+    """Copy a database of SQLite, which may be in use."""
+    (target / name).parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(home / name)) as source, closing(sqlite3.connect(target / name)) as copy:
+        source.backup(copy)
+
+
 @pytest.fixture
-def offline(mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
+def in_mlflow_home(mlflow_home: Path) -> Iterator[Path]:
+    """`mlflow_home`, to which the environment points while the test runs."""
+    with at_home(mlflow_home):
+        yield mlflow_home
+
+
+@pytest.fixture
+def offline(in_mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
     """A model of its own name, with nobody listening on the ports of the settings."""
     from flows.registry.mlflow_registry import Registry
     from flows.settings import Settings
     from tests.pipelines import NUMBERS, Pipeline
 
-    settings = Settings(home=mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
-    registry = Registry(mlflow_home / "artifacts")
+    settings = Settings(home=in_mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
+    registry = Registry(in_mlflow_home / "artifacts")
     return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(NUMBERS)}", tiny_model, tmp_path)
 
 

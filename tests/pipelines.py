@@ -25,6 +25,7 @@ from flows.registry.run import Run
 from flows.reports import doctor
 from flows.reports.status import VersionRow, status
 from flows.settings import Settings
+from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import GoldenRows, Stamp
 from serving.repository.store import Repository
 
@@ -190,3 +191,15 @@ def assert_gone(pipeline: Pipeline) -> None:
     assert doctor.examine(pipeline.settings) == []
     assert status(pipeline.settings) == []
     assert pipeline.repository.models() == []
+
+
+def assert_whole(pipeline: Pipeline) -> None:
+    """What the server polls holds complete versions only, and nobody has the lock."""
+    repository, model = pipeline.repository, pipeline.model
+    versions = repository.versions(model)
+    assert sorted(path.name for path in repository.base_path(model).iterdir()) == sorted(map(str, versions))
+    for version in versions:
+        check_complete(repository.path(model, version))
+        assert digest(repository.path(model, version)) == repository.stamp(model, version).digest
+    with repository.lock(model, timeout_seconds=0):
+        pass

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY",
 
 
 @pytest.fixture
-def behind_a_proxy(tmp_path: Path) -> dict[str, str]:
+def behind_a_proxy(furnish: Callable[[Path], None], tmp_path: Path) -> dict[str, str]:
     """An environment with a home and ports of the test's own, and a proxy where nobody listens."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_")) and name.lower() != "no_proxy"
     }
+    furnish(tmp_path / "home")
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
     return {**kept, **ports, **paths, **dict.fromkeys(PROXIES, "http://127.0.0.1:9")}

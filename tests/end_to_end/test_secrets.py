@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +95,10 @@ def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
     directory = tmp_path_factory.mktemp("secrets")
+    furnish(directory / "home")
     (directory / "token").write_text(TOKEN)
     (directory / "leaky_recipe.py").write_text(RECIPE)
     with ExitStack() as stack:

@@ -1,13 +1,16 @@
-"""Does anybody else notice?"""
+"""Somebody who asks a server all the time, and should not notice what is done to it."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import requests
+
+from tests.pipelines import Pipeline
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
 
@@ -56,6 +59,23 @@ def undisturbed(url: str, within_seconds: float = 30.0) -> Iterator[None]:
         bystander.stop()
     assert [status for status, _ in bystander.answers] == [200], bystander.answers
     assert bystander.slowest_seconds < within_seconds, f"one answer took {bystander.slowest_seconds:.1f} seconds"
+
+
+@contextmanager
+def answered_all_the_while(pipeline: Pipeline, *kinds: int) -> Iterator[None]:
+    """During the block each request, by label or without, gets the whole answer of a version of one of these kinds."""
+    url = f"{pipeline.settings.rest_url}/v1/models/{pipeline.model}"
+    bystanders = [Bystander(f"{url}{how}:predict") for how in ("", "/labels/stable")]
+    with ExitStack() as stack:
+        for bystander in bystanders:
+            bystander.start()
+            stack.callback(bystander.stop)
+            assert bystander.answered.wait(30)
+        yield
+    total = sum(ROW["instances"][0])
+    expected = [{"predictions": [[total * factor + kind for factor in (1, 10, 100)]]} for kind in kinds]
+    for status, text in {answer for bystander in bystanders for answer in bystander.answers}:
+        assert (status, json.loads(text) in expected) == (200, True), text
 
 
 def _wait_available(url: str) -> None:

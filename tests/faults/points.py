@@ -1,25 +1,21 @@
 """
-How does a real process come to grief at exactly one step?
+Points at which a real process comes to grief: before or after a step of the product.
 
-A point is a step of the product, named by one of its functions: ``"after flows.promotion.verification:verify"`` is when
-`verify` has returned, ``"before flows.journal:Journal.append 2"`` when `append` is called for the second time. The
-functions do all that they always do. ``python -m tests.faults.points POINT COMMAND…`` is ``hotswap COMMAND…``, killed
-at the point.
+A step is a public function, of the product or of Python, given as such: ``after(verify)`` is when `verify` has
+returned, ``before(Journal.append, 2)`` when `append` is called for the second time. The functions do all that they
+always do, wherever they were imported to. A point that the process does not come to is an error.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import multiprocessing
 import os
-import pkgutil
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from typing import Any
 
 from flows.promotion.bake import bake as bake_version
@@ -30,65 +26,106 @@ from flows.settings import Settings
 from serving.repository.stamp import Stamp
 from tests.pipelines import go_live
 from tests.pipelines import make_stable as promote_published
+from tests.processes import finish, run_hotswap, start
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["flows.cli", __name__])  # MLflow is imported once, not by each process
-_TIMEOUT_SECONDS = 120.0
+_ROOMS = ("flows", "clients", "serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """When a step is called for the `call`-th time, or has returned from that."""
+
+    step: Callable[..., object]
+    is_after: bool
+    call: int
+
+
+def before(step: Callable[..., object], call: int = 1) -> Point:
+    return Point(step, False, call)
+
+
+def after(step: Callable[..., object], call: int = 1) -> Point:
+    return Point(step, True, call)
 
 
 @contextmanager
-def at(point: str, action: Callable[[], object]) -> Iterator[None]:
-    """During the block `action` is called, once, when this process comes to `point`."""
-    match = re.fullmatch(r"(before|after) (\S+)[.:](\w+) ?(\d*)", point)
-    assert match, point
-    when, owner, name = match[1], pkgutil.resolve_name(match[2]), match[3]
-    original, call, calls = getattr(owner, name), int(match[4] or 1), itertools.count(1)
+def at(point: Point, action: Callable[[], object]) -> Iterator[None]:
+    """During the block `action` is called, once, when this process comes to `point`, which it must."""
+    step, calls = point.step, itertools.count(1)
+    reached = False
 
-    @functools.wraps(original)
     def watched(*args: Any, **kwargs: Any) -> Any:
-        here = next(calls) == call
-        if here and when == "before":
+        nonlocal reached
+        here = next(calls) == point.call
+        reached |= here
+        if here and not point.is_after:
             action()
-        result = original(*args, **kwargs)
-        if here and when == "after":
+        result = step(*args, **kwargs)
+        if here and point.is_after:
             action()
         return result
 
-    setattr(owner, name, watched)
+    with _replaced(step, watched):
+        yield
+    assert reached, f"it did not come to {point}"
+
+
+@contextmanager
+def counted(step: Callable[..., object]) -> Iterator[list[None]]:
+    """The list has one entry for each call of `step` during the block."""
+    calls: list[None] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return step(*args, **kwargs)
+
+    with _replaced(step, watched):
+        yield calls
+
+
+@contextmanager
+def _replaced(step: Callable[..., object], other: Callable[..., object]) -> Iterator[None]:
+    """During the block whoever calls `step` calls `other`."""
+    places = list(_places(step))
+    for place in places:
+        setattr(place, step.__name__, functools.wraps(step)(other))
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        for place in places:
+            setattr(place, step.__name__, step)
+
+
+def _places(step: Callable[..., object]) -> Iterator[object]:
+    """The class of a method; the module that a function is in, and those of ours that it was imported into."""
+    *owners, name = step.__qualname__.split(".")
+    home = sys.modules[step.__module__]
+    yield functools.reduce(getattr, owners, home)
+    for module_name, module in list(sys.modules.items()):
+        is_ours = module is not home and module_name.partition(".")[0] in _ROOMS
+        if not owners and is_ours and vars(module).get(name) is step:
+            yield module
 
 
 def kill_this_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_at(point: str, action: Callable[..., object], *args: Any) -> None:
+def killed_at(point: Point, action: Callable[..., object], *args: Any) -> None:
     """Do something, as `start` does, in a process that is killed when it comes to `point`."""
-    assert finish(start(dying_at, point, action, args)) == -signal.SIGKILL, f"it did not come to {point!r}"
+    assert finish(start(dying_at, point, action, args)) == -signal.SIGKILL, f"it did not come to {point}"
 
 
-def start(action: Callable[..., object], *args: Any, **environment: str) -> BaseProcess:
-    """Do something in a process of its own, with this environment and what is given in addition."""
-    process = _FORKS.Process(target=_run, args=({**os.environ, **environment}, action, args))
-    process.start()
-    return process
-
-
-def finish(process: BaseProcess) -> int | None:
-    """The exit code of a process, once it has ended."""
-    process.join(_TIMEOUT_SECONDS)
-    return process.exitcode
+def dying_at(point: Point, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Do something in this process, which is killed when it comes to `point`."""
+    with at(point, kill_this_process):
+        action(*args)
 
 
 def command(settings: Settings, *arguments: str) -> None:
     """``hotswap …``"""
-    from flows.cli import main
-
     os.environ.update(environment(settings))
-    main(arguments)
+    run_hotswap(arguments)
 
 
 def promote(settings: Settings, model: str, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:
@@ -113,22 +150,3 @@ def bake(settings: Settings, model: str, version: int, previous: int | None) -> 
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that say the same as `settings`."""
     return {f"HOTSWAP_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-
-
-def _run(variables: Mapping[str, str], action: Callable[..., object], args: tuple[Any, ...]) -> None:
-    os.environ.clear()
-    os.environ.update(variables)
-    action(*args)
-
-
-def dying_at(point: str, action: Callable[..., object], args: tuple[Any, ...]) -> None:
-    """Do something in this process, which is killed when it comes to `point`."""
-    with at(point, kill_this_process):
-        action(*args)
-
-
-if __name__ == "__main__":
-    from flows.cli import main
-
-    with at(sys.argv[1], kill_this_process):
-        main(sys.argv[2:])

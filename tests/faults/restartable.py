@@ -39,7 +39,7 @@ class Restartable:
 
     def wait(self) -> None:
         """Return when it answers."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self._answers():
             assert self._process.poll() is None, self._log.read_text("utf-8", "replace")
             assert time.monotonic() < deadline

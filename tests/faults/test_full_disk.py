@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from flows.promotion.labels import Labels
 from flows.promotion.retention import tidy, tidy_after_promotion
 from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
-from tests.faults.points import at
+from serving.repository.store import Repository
+from tests.faults.points import Point, at, before
 from tests.pipelines import Pipeline, answered
 
 BIG_BYTES = 33 << 20
@@ -79,7 +81,7 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
     monkeypatch.setattr(pipeline, "sources", big)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with (
-        at("before serving.repository.store:Repository.stage", limited),
+        at(before(Repository.stage), limited),
         pytest.raises(HotswapError, match=r"No room is left in .*: free some space there") as caught,
     ):
         pipeline.promote(2)
@@ -92,13 +94,13 @@ def test_a_file_that_does_not_fit_ends_a_promotion(
 @pytest.mark.parametrize(
     ("point", "taken_out"),
     [
-        pytest.param("before serving.repository.store:Repository.stage", False, id="staging"),
-        pytest.param("before flows.promotion.labels:Labels.write 1", True, id="config"),
-        pytest.param("before flows.promotion.labels:Labels.write 2", True, id="label"),
+        pytest.param(before(Repository.stage), False, id="staging"),
+        pytest.param(before(Labels.write), True, id="config"),
+        pytest.param(before(Labels.write, 2), True, id="label"),
     ],
 )
 def test_a_full_disk_undoes_a_promotion(
-    point: str, taken_out: bool, pipeline: Pipeline, small_disk: Path, tmp_path: Path
+    point: Point, taken_out: bool, pipeline: Pipeline, small_disk: Path, tmp_path: Path
 ) -> None:
     """Wherever it fills up, what was live stays live; `doctor` tells it, and with room again the next one works."""
     pipeline.settings = pipeline.settings.model_copy(update={"models_repo": small_disk / "models"})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,67 +17,60 @@ import pytest
 
 from clients import GrpcClient
 from flows.journal import Journal
-from flows.orchestration.prefect_server import TemporaryPrefect
 from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
+from flows.registry.mlflow_registry import Registry
+from flows.registry.run import Run
 from flows.reports.status import VersionRow, status
 from flows.settings import Settings, apply_environment
+from flows.training.fit import fit
 from serving.protocol.errors import HotswapError
 from serving.repository.saved_model_files import digest
 from serving.repository.store import Repository
 from tests.conftest import wait_available
-from tests.faults.server_process import PROJECT
+from tests.faults.points import Point, after, dying_at, environment
 from tests.pipelines import examine_without_server
+from tests.processes import Piped, run_hotswap, running, without_settings
 
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
 
 EARLY_POINTS = {
-    "run started": "after flows.registry.mlflow_registry:Registry.start_run",
-    "trained": "after flows.training.fit:fit",
-    "evaluated": "after flows.registry.run:Run.log_evaluation",
-    "gate decided": "after flows.registry.run:Run.log_decision",
-    "sandbox decided": "after flows.registry.run:Run.log_sandbox",
-    "registered": "after flows.registry.mlflow_registry:Registry.register",
+    "run started": after(Registry.start_run),
+    "trained": after(fit),
+    "evaluated": after(Run.log_evaluation),
+    "gate decided": after(Run.log_decision),
+    "sandbox decided": after(Run.log_sandbox),
+    "registered": after(Registry.register),
 }
-SHORT = ("run started", "sandbox decided", "registered")
+SHORT = "registered"
+"""what leaves the most"""
 
 
 class Home:
     """A home whose trainings can be watched and interrupted."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefect_api: str) -> None:
         self.settings = Settings(
             home=directory / "home",
             models_repo=directory / "models",
             rest_port=1,
             grpc_port=2,
-            prefect_port=3,
         )
         self.repository = Repository(self.settings.models_repo)
-        theirs = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
-        ours = {
-            f"HOTSWAP_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
-        }
-        self.environment = {**kept, **ours}
+        self.environment = {**without_settings(), **environment(self.settings), "PREFECT_API_URL": prefect_api}
 
-    def start(self, *arguments: str, point: str = "", **variables: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, point: Point | None = None, **variables: str) -> Piped:
         """``hotswap train iris`` or what the arguments say, which is killed at `point`."""
-        command = ["-m", "tests.faults.points", point] if point else ["-m", "flows.cli"]
-        return subprocess.Popen(
-            [sys.executable, *command, "train", *(arguments or ["iris"]), "--json"],
-            cwd=PROJECT,
-            env={**self.environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        environment, command = {**self.environment, **variables}, ("train", *(arguments or ["iris"]), "--json")
+        if point is None:
+            return running(environment, *command)
+        return Piped(environment, dying_at, point, run_hotswap, (command,))
 
     def train(self) -> int:
         """The version that a training promotes."""
-        training = self.start(PREFECT_API_URL=os.environ["PREFECT_API_URL"])
-        output, errors = training.communicate(timeout=200)
+        training = self.start()
+        output, errors = training.communicate()
         assert training.returncode == 0, errors
         version: int = json.loads(output)["version"]
         return version
@@ -94,21 +85,15 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with a Prefect server, in which one version of Iris is live; MLflow in this process looks there too."""
+def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Home]:
+    """A home in which one version of Iris is live; MLflow in this process looks there too."""
     before = dict(os.environ)
-    # Whoever runs the tests in the background of a shell has Ctrl-C turned off, for all that they start too.
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    home = Home(tmp_path_factory.mktemp("interrupted"))
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL"):
+    home = Home(tmp_path_factory.mktemp("interrupted"), prefect_api)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         os.environ.pop(name, None)
     apply_environment(home.settings)
-    prefect = TemporaryPrefect(home.settings)
-    prefect.wait()
     home.train()
     yield home
-    prefect.stop()
-    signal.signal(signal.SIGINT, interrupt)
     os.environ.clear()
     os.environ.update(before)
 
@@ -116,15 +101,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.mark.timeout(600)
 def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> None:
     """Ctrl-C and kill -9 leave no half version, moved label, stuck lock or process, and the next training tidies."""
-    training = home.start(PREFECT_API_URL=os.environ["PREFECT_API_URL"])
+    training = home.start()
     with nothing_live_changes(home, training, signal.SIGINT):
-        assert training.stderr is not None
         assert any("training epoch=8" in line for line in training.stderr)
         children = psutil.Process(training.pid).children(recursive=True)
         training.send_signal(signal.SIGINT)
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert find(Deployment(home.settings, "iris")) == []
-    training = home.start(point="after serving.repository.store:Repository.publish")  # with a Prefect server of its own
+    training = home.start(point=after(Repository.publish))
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     unfinished = [version for version, row in home.status().items() if row.state != "RETIRED" and not row.labels]
@@ -138,13 +122,17 @@ def test_an_interrupted_training_changes_nothing_that_is_live(home: Home) -> Non
     assert home.newest_run()[1] == "FINISHED"
 
 
-@pytest.mark.parametrize("point", EARLY_POINTS)
-def test_a_training_killed_before_it_publishes_is_reported_and_closed(point: str, home: Home, soak: bool) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(EARLY_POINTS[name], marks=() if name == SHORT else pytest.mark.soak, id=name)
+        for name in EARLY_POINTS
+    ],
+)
+def test_a_training_killed_before_it_publishes_is_reported_and_closed(point: Point, home: Home) -> None:
     """`status` and `doctor` tell that nobody has closed its run in MLflow, and `hotswap reconcile` does, as KILLED."""
-    if point not in SHORT and not soak:
-        pytest.skip("in the long form only (make soak): the same is left as after the other steps")
     before = home.status()
-    training = home.start(point=EARLY_POINTS[point], PREFECT_API_URL=os.environ["PREFECT_API_URL"])
+    training = home.start(point=point)
     with nothing_live_changes(home, training, signal.SIGKILL):
         pass
     run_id, _ = home.newest_run()
@@ -166,13 +154,12 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
     wait_available(server, "iris", live)
     training = home.start(
         *("tests.faults.fragile_recipe", "--bake", "100"),
-        PREFECT_API_URL=os.environ["PREFECT_API_URL"],
         HOTSWAP_REST_PORT=str(server.rest_port),
         HOTSWAP_GRPC_PORT=str(server.grpc_port),
     )
     try:
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
-            while training.poll() is None:
+            while training.returncode is None:
                 version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
                 if version != live:
                     with suppress(HotswapError):
@@ -181,7 +168,7 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
             assert client.predict("iris", np.ones((1, 4), np.float32)).version == live
     finally:
         training.kill()
-        output, errors = training.communicate(timeout=60)
+        output, errors = training.communicate()
     assert (training.returncode, output) == (5, ""), errors
     told = errors.splitlines()[-1]
     assert told.startswith("hotswap: Version ")
@@ -196,12 +183,12 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
 
 
 @contextmanager
-def nothing_live_changes(home: Home, training: subprocess.Popen[str], ended_by: signal.Signals) -> Iterator[None]:
+def nothing_live_changes(home: Home, training: Piped, ended_by: signal.Signals) -> Iterator[None]:
     """A training that is interrupted in the block leaves live what was live, whole, and holds no lock."""
     before = home.status()
     yield
     try:
-        _, errors = training.communicate(timeout=120)
+        _, errors = training.communicate()
     finally:
         training.kill()
     assert training.returncode == (130 if ended_by is signal.SIGINT else -ended_by), errors

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from flows.journal import Journal
+from flows.promotion import labelling
 from flows.promotion.history import replay
-from flows.promotion.labels import alias_of
+from flows.promotion.labels import Labels, alias_of
+from flows.promotion.verification import verify
 from flows.reconciliation.findings import find
+from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
-from tests.faults.points import command, finish, killed_at, make_stable, promote, start
-from tests.faults.test_killed_commands import WRITE_LABELS, answered_all_the_while, assert_whole
-from tests.pipelines import Pipeline, answered
+from serving.repository.store import Repository
+from tests.faults.bystander import answered_all_the_while
+from tests.faults.points import Point, after, before, command, killed_at, make_stable, promote
+from tests.pipelines import Pipeline, answered, assert_whole
+from tests.processes import finish, start
+
+SOAK = pytest.mark.soak
 
 
 def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
@@ -29,15 +37,15 @@ def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
 @pytest.mark.parametrize(
     ("point", "kept"),
     [
-        pytest.param("after serving.repository.store:Repository.publish", False, id="published"),
-        pytest.param("after flows.promotion.verification:verify", False, id="verified"),
-        pytest.param(f"after {WRITE_LABELS} 2", True, id="config written"),
-        pytest.param("after flows.promotion.labelling:move", True, id="label moved"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", True, id="alias set"),
-        pytest.param("before flows.journal:Journal.append 2", True, id="tagged"),
+        pytest.param(after(Repository.publish), False, id="published"),
+        pytest.param(after(verify), False, marks=SOAK, id="verified"),
+        pytest.param(after(Labels.write, 2), True, marks=SOAK, id="config written"),
+        pytest.param(after(labelling.move), True, id="label moved"),
+        pytest.param(after(Registry.set_alias), True, marks=SOAK, id="alias set"),
+        pytest.param(before(Journal.append, 2), True, marks=SOAK, id="tagged"),
     ],
 )
-def test_a_killed_canary_promotion_never_touches_what_is_stable(point: str, kept: bool, pipeline: Pipeline) -> None:
+def test_a_killed_canary_promotion_never_touches_what_is_stable(point: Point, kept: bool, pipeline: Pipeline) -> None:
     """It is finished as a canary when its label had moved, else undone: the canary before it stays."""
     pipeline.promote(1)
     pipeline.promote(2, label="canary")
@@ -53,17 +61,17 @@ def test_a_killed_canary_promotion_never_touches_what_is_stable(point: str, kept
 @pytest.mark.parametrize(
     ("point", "finished"),
     [
-        pytest.param("after flows.promotion.verification:verify", False, id="verified"),
-        pytest.param("after flows.journal:Journal.append", False, id="announced"),
-        pytest.param(f"after {WRITE_LABELS}", True, id="config written"),
-        pytest.param("after flows.promotion.labelling:move", True, id="label moved"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias 1", True, id="champion set"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias 2", True, id="challenger removed"),
-        pytest.param("after flows.journal:Journal.append 2", True, id="journaled"),
+        pytest.param(after(verify), False, marks=SOAK, id="verified"),
+        pytest.param(after(Journal.append), False, id="announced"),
+        pytest.param(after(Labels.write), True, id="config written"),
+        pytest.param(after(labelling.move), True, marks=SOAK, id="label moved"),
+        pytest.param(after(Registry.set_alias), True, marks=SOAK, id="champion set"),
+        pytest.param(after(Registry.set_alias, 2), True, id="challenger removed"),
+        pytest.param(after(Journal.append, 2), True, marks=SOAK, id="journaled"),
     ],
 )
 def test_a_killed_promotion_of_a_canary_is_finished_or_changes_nothing(
-    point: str, finished: bool, pipeline: Pipeline
+    point: Point, finished: bool, pipeline: Pipeline
 ) -> None:
     """Once the label has moved it is stable and no canary any more; before that it stays the canary."""
     pipeline.promote(1)

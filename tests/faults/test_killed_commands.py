@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import shutil
 
 import pytest
 
+from flows.journal import Journal
+from flows.promotion import labelling
 from flows.promotion.history import replay
+from flows.promotion.labels import Labels
 from flows.promotion.retirement import retire
 from flows.promotion.rollback import rollback
+from flows.promotion.verification import verify
 from flows.reconciliation.findings import find
+from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
-from serving.repository.saved_model_files import check_complete, digest
-from tests.faults.bystander import ROW, Bystander
-from tests.faults.points import bake, command, finish, killed_at, promote, start
-from tests.pipelines import Pipeline, answered, change_golden_answer
+from serving.repository.store import Repository
+from tests.faults.bystander import answered_all_the_while
+from tests.faults.points import Point, after, bake, before, command, killed_at, promote
+from tests.pipelines import Pipeline, answered, assert_whole, change_golden_answer
+from tests.processes import finish, start
 
-REPOSITORY = "serving.repository.store:Repository"
-JOURNALED = "flows.promotion.change:Change.record"
-WRITE_LABELS = "flows.promotion.labels:Labels.write"
+SOAK = pytest.mark.soak
 ROLLBACK_POINTS = {
-    "verified": "after flows.promotion.verification:verify",
-    "announced": "after flows.promotion.rollback:announce",
-    "config written": f"after {WRITE_LABELS}",
-    "label moved": "after flows.promotion.labelling:move",
-    "one retired": f"after {REPOSITORY}.retire 1",
-    "all retired": f"after {REPOSITORY}.retire 2",
-    "journaled": f"after {JOURNALED}",
-    "alias set": "after flows.registry.mlflow_registry:Registry.set_alias",
+    "verified": after(verify),
+    "announced": after(Journal.append),
+    "config written": after(Labels.write),
+    "label moved": after(labelling.move),
+    "one retired": after(Repository.retire),
+    "all retired": after(Repository.retire, 2),
+    "journaled": after(Journal.append, 2),
+    "alias set": after(Registry.set_alias),
 }
-
-
-@contextmanager
-def answered_all_the_while(pipeline: Pipeline, *kinds: int) -> Iterator[None]:
-    """During the block each request, by label or without, gets the whole answer of a version of one of these kinds."""
-    url = f"{pipeline.settings.rest_url}/v1/models/{pipeline.model}"
-    bystanders = [Bystander(f"{url}{how}:predict") for how in ("", "/labels/stable")]
-    with ExitStack() as stack:
-        for bystander in bystanders:
-            bystander.start()
-            stack.callback(bystander.stop)
-            assert bystander.answered.wait(30)
-        yield
-    total = sum(ROW["instances"][0])
-    expected = [{"predictions": [[total * factor + kind for factor in (1, 10, 100)]]} for kind in kinds]
-    for status, text in {answer for bystander in bystanders for answer in bystander.answers}:
-        assert (status, json.loads(text) in expected) == (200, True), text
-
-
-def assert_whole(pipeline: Pipeline) -> None:
-    """What the server polls holds complete versions only, and nobody has the lock."""
-    repository, model = pipeline.repository, pipeline.model
-    versions = repository.versions(model)
-    assert sorted(path.name for path in repository.base_path(model).iterdir()) == sorted(map(str, versions))
-    for version in versions:
-        check_complete(repository.path(model, version))
-        assert digest(repository.path(model, version)) == repository.stamp(model, version).digest
-    with repository.lock(model, timeout_seconds=0):
-        pass
 
 
 def wait_loaded(pipeline: Pipeline, versions: list[int]) -> None:
@@ -94,21 +67,21 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param("before serving.repository.store:fsync_tree", 1, 1, id="half-staged"),
-        pytest.param(f"after {REPOSITORY}.stage", 1, 1, id="staged"),
-        pytest.param(f"before {REPOSITORY}.publish", 1, 1, id="announced"),
-        pytest.param(f"after {REPOSITORY}.publish", 1, 1, id="published"),
-        pytest.param(f"after {WRITE_LABELS} 1", 1, 1, id="configured"),
-        pytest.param("after flows.promotion.verification:verify", 1, 1, id="verified"),
-        pytest.param(f"before {REPOSITORY}.write_config 2", 1, 1, id="config not yet written"),
-        pytest.param(f"after {WRITE_LABELS} 2", 1, 2, id="config written"),
-        pytest.param("after flows.promotion.labelling:move", 2, 2, id="label moved"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 2, 2, id="alias set"),
-        pytest.param("before flows.journal:Journal.append 2", 2, 2, id="tagged"),
-        pytest.param("after flows.journal:Journal.append 2", 2, 2, id="journaled"),
+        pytest.param(before(shutil.copyfile), 1, 1, id="half-staged"),
+        pytest.param(after(Repository.stage), 1, 1, marks=SOAK, id="staged"),
+        pytest.param(before(Repository.publish), 1, 1, marks=SOAK, id="announced"),
+        pytest.param(after(Repository.publish), 1, 1, id="published"),
+        pytest.param(after(Labels.write), 1, 1, marks=SOAK, id="configured"),
+        pytest.param(after(verify), 1, 1, marks=SOAK, id="verified"),
+        pytest.param(before(Repository.write_config, 2), 1, 1, marks=SOAK, id="config not yet written"),
+        pytest.param(after(Labels.write, 2), 1, 2, id="config written"),
+        pytest.param(after(labelling.move), 2, 2, marks=SOAK, id="label moved"),
+        pytest.param(after(Registry.set_alias), 2, 2, id="alias set"),
+        pytest.param(before(Journal.append, 2), 2, 2, marks=SOAK, id="tagged"),
+        pytest.param(after(Journal.append, 2), 2, 2, marks=SOAK, id="journaled"),
     ],
 )
-def test_a_killed_promotion_is_finished_or_undone(point: str, live: int, kept: int, pipeline: Pipeline) -> None:
+def test_a_killed_promotion_is_finished_or_undone(point: Point, live: int, kept: int, pipeline: Pipeline) -> None:
     """Killed at any step: the old version is live, or the new one once its label moved; it stays if it was labelled."""
     assert pipeline.promote(1) == 1
     registered = pipeline.register(2)
@@ -125,7 +98,18 @@ def test_a_killed_promotion_is_finished_or_undone(point: str, live: int, kept: i
 
 @pytest.mark.parametrize(
     ("point", "retired"),
-    [*((point, False) for point in ROLLBACK_POINTS), *((point, True) for point in ("announced", "config written"))],
+    [
+        pytest.param("verified", False, marks=SOAK),
+        pytest.param("announced", False, marks=SOAK),
+        ("announced", True),
+        ("config written", False),
+        pytest.param("config written", True, marks=SOAK),
+        pytest.param("label moved", False, marks=SOAK),
+        ("one retired", False),
+        pytest.param("all retired", False, marks=SOAK),
+        pytest.param("journaled", False, marks=SOAK),
+        pytest.param("alias set", False, marks=SOAK),
+    ],
 )
 def test_a_killed_rollback_is_finished_or_changes_nothing(point: str, retired: bool, pipeline: Pipeline) -> None:
     """Killed at any step of ``rollback --to 1``: once the label has moved all later versions go, before that none."""
@@ -144,7 +128,9 @@ def test_a_killed_rollback_is_finished_or_changes_nothing(point: str, retired: b
         assert_next_promotion_works(pipeline, 2, above=3)
 
 
-@pytest.mark.parametrize("point", ["config written", "label moved", "one retired"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("config written", marks=SOAK), pytest.param("label moved", marks=SOAK), "one retired"]
+)
 def test_a_killed_rollback_that_is_asked_for_again_goes_no_further(point: str, pipeline: Pipeline) -> None:
     """Without a number it would go back one version more, as the label has moved; it is finished instead."""
     for kind in (1, 2, 3, 4):
@@ -163,7 +149,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pipeline.promote(kind)
     change_golden_answer(pipeline, 2)
     with answered_all_the_while(pipeline, 1, 2, 3):
-        killed_at("after flows.promotion.labelling:apply", bake, pipeline.settings, pipeline.model, 2, 1)
+        killed_at(after(labelling.restore), bake, pipeline.settings, pipeline.model, 2, 1)
         assert_whole(pipeline)
         assert answered(pipeline, label="stable") == {1}
         assert_reconciled(pipeline, 1)
@@ -174,17 +160,17 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     ("point", "arguments", "published"),
     [
-        pytest.param(f"before {REPOSITORY}.retire", ["retire", "1"], [1, 2, 3], id="retire-not yet"),
-        pytest.param(f"after {REPOSITORY}.retire", ["retire", "1"], [2, 3], id="retire-moved"),
-        pytest.param(f"after {JOURNALED}", ["retire", "1"], [2, 3], id="retire-journaled"),
-        pytest.param(f"before {REPOSITORY}.restore", ["restore", "4"], [1, 2, 3], id="restore-not yet"),
-        pytest.param(f"after {REPOSITORY}.restore", ["restore", "4"], [1, 2, 3, 4], id="restore-moved"),
-        pytest.param(f"before {JOURNALED}", ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
-        pytest.param(f"after {JOURNALED}", ["restore", "4"], [1, 2, 3, 4], id="restore-journaled"),
+        pytest.param(before(Repository.retire), ["retire", "1"], [1, 2, 3], marks=SOAK, id="retire-not yet"),
+        pytest.param(after(Repository.retire), ["retire", "1"], [2, 3], id="retire-moved"),
+        pytest.param(after(Journal.append), ["retire", "1"], [2, 3], marks=SOAK, id="retire-journaled"),
+        pytest.param(before(Repository.restore), ["restore", "4"], [1, 2, 3], marks=SOAK, id="restore-not yet"),
+        pytest.param(after(Repository.restore), ["restore", "4"], [1, 2, 3, 4], marks=SOAK, id="restore-moved"),
+        pytest.param(before(Journal.append), ["restore", "4"], [1, 2, 3, 4], id="restore-available"),
+        pytest.param(after(Journal.append), ["restore", "4"], [1, 2, 3, 4], marks=SOAK, id="restore-journaled"),
     ],
 )
 def test_a_killed_retire_or_restore_was_done_or_not(
-    point: str, arguments: list[str], published: list[int], pipeline: Pipeline
+    point: Point, arguments: list[str], published: list[int], pipeline: Pipeline
 ) -> None:
     """Killed at any step: the version is in or out, as a whole; the live one stays live, and the journal is told."""
     for kind in (1, 2, 3, 4):
@@ -204,13 +190,13 @@ def test_a_killed_retire_or_restore_was_done_or_not(
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param(f"after {WRITE_LABELS}", 3, 3, id="config written"),
-        pytest.param("after flows.promotion.labelling:move", 1, 3, id="label moved"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 1, 1, id="alias set"),
-        pytest.param(f"after {JOURNALED}", 1, 1, id="journaled"),
+        pytest.param(after(Labels.write), 3, 3, id="config written"),
+        pytest.param(after(labelling.move), 1, 3, id="label moved"),
+        pytest.param(after(Registry.set_alias), 1, 1, id="alias set"),
+        pytest.param(after(Journal.append), 1, 1, marks=SOAK, id="journaled"),
     ],
 )
-def test_a_killed_label_is_where_its_alias_is(point: str, live: int, kept: int, pipeline: Pipeline) -> None:
+def test_a_killed_label_is_where_its_alias_is(point: Point, live: int, kept: int, pipeline: Pipeline) -> None:
     """Killed at any step of ``label MODEL stable 1``: the registry decides where the label stays."""
     for kind in (1, 2, 3):
         pipeline.promote(kind)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from flows.endpoints.live_server import LiveServer
+from flows.journal import Journal
 from flows.promotion import removal
 from flows.promotion.history import replay
+from flows.promotion.labels import Labels
 from flows.reconciliation.findings import find
+from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
-from tests.faults.points import command, finish, killed_at, start
+from serving.repository.store import Repository
+from tests.faults.points import Point, after, before, command, killed_at
 from tests.pipelines import Pipeline, answered, assert_gone
+from tests.processes import finish, start
 
 POINTS = {
-    "config written": "after flows.promotion.labels:Labels.forget",
-    "unloaded": "after flows.promotion.removal:_unload",
-    "one archived": "after serving.repository.store:Repository._move 1",
-    "two archived": "after serving.repository.store:Repository._move 2",
-    "all archived": "after serving.repository.store:Repository.archive",
-    "registry told": "after flows.registry.mlflow_registry:Registry.mark_removed",
-    "journaled": "after flows.journal:Journal.append 2",
+    "config written": after(Labels.forget),
+    "unloaded": after(LiveServer.wait_gone),
+    "one archived": after(Path.rename),
+    "two archived": after(Path.rename, 2),
+    "all archived": after(Repository.archive),
+    "registry told": after(Registry.mark_removed),
+    "journaled": after(Journal.append, 2),
 }
+SHORT = ("config written", "all archived")
+"""one that the server knows of, one that nobody does"""
 
 
-def killed(pipeline: Pipeline, point: str) -> None:
+def killed(pipeline: Pipeline, point: Point) -> None:
     """A removal of a model with three versions, one of them retired, that is killed at a point."""
     for kind in (1, 2, 3):
         pipeline.promote(kind)
@@ -30,8 +40,11 @@ def killed(pipeline: Pipeline, point: str) -> None:
     killed_at(point, command, pipeline.settings, "remove", pipeline.model, "--force", "no longer sold")
 
 
-@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
-def test_a_killed_removal_is_finished(point: str, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(POINTS[name], marks=() if name in SHORT else pytest.mark.soak, id=name) for name in POINTS],
+)
+def test_a_killed_removal_is_finished(point: Point, pipeline: Pipeline) -> None:
     """`hotswap reconcile` does what is left, and another training gets a number of its own."""
     killed(pipeline, point)
     assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
@@ -58,7 +71,7 @@ def test_a_killed_removal_is_finished_by_the_next_command(again: str, pipeline: 
 
 def test_a_removal_that_was_only_announced_has_changed_nothing(pipeline: Pipeline) -> None:
     """All goes on as before, and it can be asked for again."""
-    killed(pipeline, "before flows.promotion.labels:Labels.forget")
+    killed(pipeline, before(Labels.forget))
     assert answered(pipeline, label="stable") == {3}
     assert find(pipeline.deployment) == []
     assert replay(pipeline.journal.read()).labels == {"stable": 3}

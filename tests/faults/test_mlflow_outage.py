@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
+from flows.promotion import promotion
+from flows.promotion.deployment import Deployment
 from flows.promotion.rollback import rollback
 from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
@@ -16,24 +16,25 @@ from flows.reconciliation.repair import repair
 from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
-from tests.faults.points import at, environment
-from tests.faults.restartable import Restartable, mlflow_server
+from tests.faults.points import Point, after, at, before, environment
+from tests.faults.proxy import Proxy, proxied
 from tests.pipelines import Pipeline, answered
+from tests.processes import hotswap
 
-pytestmark = pytest.mark.xdist_group("mlflow-outage")  # one worker starts the server
+pytestmark = pytest.mark.xdist_group("mlflow-server")  # one worker starts the server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
-    server = mlflow_server(tmp_path_factory.mktemp("mlflow"))
-    yield server
-    server.kill()
+def way(mlflow_url: str) -> Iterator[Proxy]:
+    """The way to the MLflow server."""
+    with proxied(int(mlflow_url.rpartition(":")[2])) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def remote(pipeline: Pipeline, server: Restartable, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+def remote(pipeline: Pipeline, way: Proxy, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A pipeline whose first version is live, with MLflow in other processes."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address(way))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     pipeline.registry = Registry(pipeline.settings.home / "artifacts")
@@ -42,25 +43,27 @@ def remote(pipeline: Pipeline, server: Restartable, monkeypatch: pytest.MonkeyPa
     return pipeline
 
 
+def address(way: Proxy) -> str:
+    return f"http://127.0.0.1:{way.port}"
+
+
 @pytest.mark.parametrize(
     ("point", "code", "retired"),
     [
-        pytest.param(
-            "before flows.promotion.deployment:Deployment.highest_version_seen", 1, [], id="before registering"
-        ),
-        pytest.param("after flows.registry.mlflow_registry:Registry.register", 1, [], id="after registering"),
-        pytest.param("after flows.promotion.promotion:publish", 5, [2], id="published"),
-        pytest.param("before flows.registry.mlflow_registry:Registry.set_alias", 5, [2], id="before the alias"),
-        pytest.param("after flows.registry.mlflow_registry:Registry.set_alias", 5, [2], id="after the alias"),
+        pytest.param(before(Deployment.highest_version_seen), 1, [], id="before registering"),
+        pytest.param(after(Registry.register), 1, [], id="after registering"),
+        pytest.param(after(promotion.publish), 5, [2], id="published"),
+        pytest.param(before(Registry.set_alias), 5, [2], id="before the alias"),
+        pytest.param(after(Registry.set_alias), 5, [2], id="after the alias"),
     ],
 )
 def test_a_promotion_without_mlflow_is_undone(
-    point: str, code: int, retired: list[int], remote: Pipeline, server: Restartable
+    point: Point, code: int, retired: list[int], remote: Pipeline, way: Proxy
 ) -> None:
     """What was live stays live, the message names MLflow's address; with MLflow back, running again works."""
     with (
-        at(point, server.kill),
-        pytest.raises(HotswapError, match=f"MLflow at {server.url} cannot be used") as caught,
+        at(point, way.cut),
+        pytest.raises(HotswapError, match=f"MLflow at {address(way)} cannot be used") as caught,
     ):
         remote.promote(2)
     try:
@@ -70,8 +73,7 @@ def test_a_promotion_without_mlflow_is_undone(
         assert (remote.repository.versions(remote.model), remote.repository.retired(remote.model)) == ([1], retired)
         assert not list((remote.repository.root / ".staging").glob("*"))
     finally:
-        server.start()
-        server.wait()
+        way.mend()
     assert repair(remote.deployment).remaining == ()
     assert find(remote.deployment) == []
     assert remote.registry.aliases(remote.model) == {"champion": 1}
@@ -81,58 +83,47 @@ def test_a_promotion_without_mlflow_is_undone(
     assert remote.registry.aliases(remote.model) == {"champion": version}
 
 
-def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(
-    remote: Pipeline, server: Restartable
-) -> None:
+def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(remote: Pipeline, way: Proxy) -> None:
     """After the seconds of ``MLFLOW_HTTP_REQUEST_TIMEOUT`` it counts as gone."""
     try:
         with (
-            at("before flows.registry.mlflow_registry:Registry.set_alias", server.pause),
+            at(before(Registry.set_alias), way.pause),
             pytest.raises(PromotionUndone, match=r"timeout|timed out"),
         ):
             remote.promote(2)
         assert answered(remote) == answered(remote, label="stable") == {1}
     finally:
-        server.go_on()
+        way.go_on()
     assert repair(remote.deployment).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
 
 
-def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, server: Restartable) -> None:
+def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, way: Proxy) -> None:
     """The way back works without it, `doctor` tells that it is away, and `reconcile` moves the alias later."""
     assert remote.promote(2) == 2
-    server.kill()
+    way.cut()
     try:
         assert rollback(remote.deployment).version == 1
         assert answered(remote) == answered(remote, label="stable") == {1}
-        assert any(f"MLflow at {server.url} cannot be read" in finding.what for finding in examine(remote.settings))
+        assert any(f"MLflow at {address(way)} cannot be read" in finding.what for finding in examine(remote.settings))
     finally:
-        server.start()
-        server.wait()
+        way.mend()
     assert remote.registry.aliases(remote.model) == {"champion": 2}
     assert repair(remote.deployment).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
     assert examine(remote.settings) == []
 
 
-def test_a_training_without_mlflow_does_not_begin(remote: Pipeline, server: Restartable) -> None:
+def test_a_training_without_mlflow_does_not_begin(remote: Pipeline, way: Proxy, prefect_api: str) -> None:
     """Exit code 1 and one sentence, before anything is trained; a run would have nowhere to be recorded."""
     before = remote.live()
-    server.kill()
+    way.cut()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "train", "iris"],
-            env={**os.environ, **environment(remote.settings), "HOTSWAP_PREFECT_PORT": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = hotswap({**os.environ, **environment(remote.settings), "PREFECT_API_URL": prefect_api}, "train", "iris")
     finally:
-        server.start()
-        server.wait()
+        way.mend()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith(f"hotswap: MLflow at {server.url} cannot be used")
+    assert done.stderr.splitlines()[-1].startswith(f"hotswap: MLflow at {address(way)} cannot be used")
     assert "training epoch" not in done.stderr
     assert "Traceback" not in done.stderr
     assert remote.live() == before

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,19 @@ import httpx
 import psutil
 import pytest
 
+from flows.endpoints.servers import Servers
 from flows.orchestration.prefect_server import TemporaryPrefect
+from flows.promotion.rollback import rollback
+from flows.reconcile import reconcile
+from flows.reconciliation.repair import repair
+from flows.roll_back import roll_back
 from flows.settings import Settings
+from flows.train_and_promote import train_and_promote
+from tests import processes
+from tests.faults.points import Point, at, before
+from tests.faults.proxy import Proxy, cut, proxied
 from tests.faults.restartable import Restartable, free_ports
+from tests.processes import Piped
 
 pytestmark = pytest.mark.xdist_group("prefect-trouble")  # one worker starts the server
 
@@ -42,9 +51,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
 
 @pytest.fixture
 def environment(prefect: Restartable, tmp_path: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     return {
-        **kept,
+        **processes.without_settings(),
         "HOTSWAP_HOME": str(tmp_path / "home"),
         "HOTSWAP_MODELS_REPO": str(tmp_path / "models"),
         "HOTSWAP_REST_PORT": "1",
@@ -53,15 +61,15 @@ def environment(prefect: Restartable, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def way(prefect: Restartable) -> Iterator[Proxy]:
+    """A way to the Prefect server that can be cut."""
+    with proxied(int(prefect.url.rpartition(":")[2])) as proxy:
+        yield proxy
+
+
 def hotswap(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = processes.hotswap(environment, *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -78,10 +86,11 @@ def test_a_prefect_that_refuses_us_is_reported_before_anything_is_trained(
 
 
 def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
-    environment: dict[str, str], prefect: Restartable, tmp_path: Path
+    environment: dict[str, str], prefect: Restartable, way: Proxy, tmp_path: Path
 ) -> None:
     """`doctor` names its flow run, `reconcile` makes it a crashed one; a flow run that is not ours is left alone."""
-    environment = {**environment, "PREFECT_API_AUTH_STRING": ":".join(WHO)}
+    api_url = f"http://127.0.0.1:{way.port}/api"
+    environment = {**environment, "PREFECT_API_AUTH_STRING": ":".join(WHO), "PREFECT_API_URL": api_url}
     with httpx.Client(base_url=f"{prefect.url}/api", auth=WHO, trust_env=False) as api:
         flow = api.post("/flows/", json={"name": "train-and-promote"}).json()["id"]
         running: dict[str, Any] = {"flow_id": flow, "state": {"type": "RUNNING", "name": "Running"}}
@@ -96,10 +105,8 @@ def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
         code, out, _ = hotswap(environment, "doctor")
         assert code == 1
         assert f"flow run {killed} has ended, but its run in MLflow is still open" in " ".join(out.split())
-        prefect.kill()
-        assert hotswap(environment, "reconcile")[0] == 0
-        prefect.start()
-        prefect.wait()
+        with cut(way):
+            assert hotswap(environment, "reconcile")[0] == 0
         code, out, _ = hotswap(environment, "doctor")
         assert code == 1
         assert f"Prefect shows flow run {killed} as running, but its process has ended" in " ".join(out.split())
@@ -109,12 +116,10 @@ def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
         assert hotswap(environment, "reconcile")[0] == 0
         assert (state(killed), state(other)) == ("CRASHED", "RUNNING")
         assert hotswap(environment, "doctor")[:2] == (0, "All is well.\n")
-        prefect.kill()
-        code, out, _ = hotswap(environment, "doctor")
+        with cut(way):
+            code, out, _ = hotswap(environment, "doctor")
         assert code == 1
-        assert f"no Prefect server answers at PREFECT_API_URL={prefect.url}/api" in " ".join(out.split())
-        prefect.start()
-        prefect.wait()
+        assert f"no Prefect server answers at PREFECT_API_URL={api_url}" in " ".join(out.split())
 
 
 def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
@@ -136,10 +141,22 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
         server.stop()
 
 
+def run_roll_back() -> None:
+    roll_back("tiny")
+
+
+def run_reconcile() -> None:
+    reconcile("tiny")
+
+
+def run_training() -> None:
+    train_and_promote()
+
+
 FLOWS = (
-    ("flows.roll_back:roll_back", "before flows.promotion.rollback:rollback", "'tiny'"),
-    ("flows.reconcile:reconcile", "before flows.reconcile:repair", "'tiny'"),
-    ("flows.train_and_promote:train_and_promote", "before flows.endpoints.servers:Servers.ask_first", ""),
+    (run_roll_back, before(rollback)),
+    (run_reconcile, before(repair)),
+    (run_training, before(Servers.ask_first)),
 )
 
 
@@ -151,8 +168,7 @@ def test_killed_flow_runs_of_every_kind_are_named_and_ended(
     with ExitStack() as stack:
         running = [stack.enter_context(waiting(environment, *flow)) for flow in FLOWS]
         for process in running:
-            assert process.stdout is not None
-            assert "there\n" in process.stdout
+            assert process.stdout.readline() == "there\n"
         assert "whose process has gone" not in " ".join(hotswap(environment, "doctor")[1].split())
         for process in running:
             process.kill()
@@ -168,13 +184,21 @@ def test_killed_flow_runs_of_every_kind_are_named_and_ended(
     assert list((tmp_path / "home" / "flow_runs").iterdir()) == []
 
 
-def waiting(environment: dict[str, str], flow: str, point: str, parameters: str) -> subprocess.Popen[str]:
+@contextmanager
+def waiting(environment: dict[str, str], flow: Callable[[], None], point: Point) -> Iterator[Piped]:
     """A flow run in a process of its own, which says when it has come to the point, and stays there."""
-    module, name = flow.split(":")
-    code = f"""
-from {module} import {name}
-from tests.faults.points import at
-with at({point!r}, lambda: print("there", flush=True) or input()):
-    {name}({parameters})
-"""
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=-1, stdout=-1, text=True)
+    process = Piped(environment, wait_at, flow, point)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_at(flow: Callable[[], None], point: Point) -> None:
+    def say_and_wait() -> None:
+        print("there", flush=True)
+        signal.pause()
+
+    with at(point, say_and_wait):
+        flow()

@@ -11,7 +11,11 @@ import requests
 
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.version_policy import All
+from serving.rest.json_requests import MAX_INLINE_PARSE_BYTES
 from tests.faults.bystander import ROW, undisturbed
+
+HUGE_BYTES = 2 * MAX_INLINE_PARSE_BYTES
+"""more than is read on the loop"""
 
 
 @pytest.fixture
@@ -33,13 +37,13 @@ def url(base_path: Path, model_server: Any) -> str:
     ("body", "told"),
     [
         (b'{"instances": [1,]}', "JSON Parse error: Invalid value. at offset: 17"),
-        (b" " * (50 * 2**20), "The document is empty"),
-        (b'{"instances": [' + b"[1.0, 2.0, 3.0, 4.0]," * 2_500_000, "JSON Parse error"),
-        (b'{"instances": "' + b"x" * (50 * 2**20) + b'"}', "Expecting 'instances' to be an list/array"),
+        (b" " * HUGE_BYTES, "The document is empty"),
+        (b'{"instances": [' + b"[1.0, 2.0, 3.0, 4.0]," * (HUGE_BYTES // 21), "JSON Parse error"),
+        (b'{"instances": "' + b"x" * HUGE_BYTES + b'"}', "Expecting 'instances' to be an list/array"),
         (b'{"instances": [[1.0], [2.0, 3.0]]}', "Expecting tensor size: 1 but got: 2"),
         (b'{"inputs": {"other": [[1.0]]}}', "Missing named input: input"),
     ],
-    ids=["unparsable", "50 MB of nothing", "50 MB cut off", "50 MB of text", "wrong shape", "wrong name"],
+    ids=["unparsable", "16 MB of nothing", "16 MB cut off", "16 MB of text", "wrong shape", "wrong name"],
 )
 def test_a_bad_request_is_reported_and_disturbs_nobody(url: str, body: bytes, told: str) -> None:
     """The answer is a clear 400, however large the request, and others are answered meanwhile."""

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from flows.endpoints.live_server import LiveServer
+from flows.promotion import labelling
+from flows.promotion.labels import Labels
 from flows.promotion.undo import PromotionUndone
+from flows.promotion.verification import verify
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
-from tests.faults.points import at
+from tests.faults.points import Point, after, at, before
 from tests.faults.restartable import Restartable, free_ports, model_server
 from tests.pipelines import Pipeline, answered
 
@@ -49,10 +53,8 @@ def assert_first_is_live(pipeline: Pipeline) -> None:
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize(
-    "point", ["flows.endpoints.live_server:LiveServer.wait_available", "flows.promotion.labelling:move"]
-)
-def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restartable]) -> None:
+@pytest.mark.parametrize("point", [before(LiveServer.wait_available), before(labelling.move)])
+def test_a_slow_server_is_waited_for(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """One that says nothing for a while, but less than HOTSWAP_SERVER_TIMEOUT_SECONDS, only makes it take longer."""
     pipeline, server = served
 
@@ -61,17 +63,15 @@ def test_a_slow_server_is_waited_for(point: str, served: tuple[Pipeline, Restart
         threading.Timer(SLOW_SECONDS, server.go_on).start()
 
     started = time.monotonic()
-    with at(f"before {point}", be_slow):
+    with at(point, be_slow):
         version = pipeline.promote(2)
     assert time.monotonic() - started > SLOW_SECONDS
     assert answered(pipeline, label="stable") == {version}
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize(
-    "point", ["before flows.promotion.verification:verify", "after flows.promotion.labels:Labels.write 2"]
-)
-def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
+@pytest.mark.parametrize("point", [before(verify), after(Labels.write, 2)])
+def test_a_server_that_stays_silent_undoes_a_promotion(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """After HOTSWAP_SERVER_TIMEOUT_SECONDS the version goes; once the server speaks, the one before is live."""
     pipeline, server = served
     within(pipeline, 1.0)
@@ -84,11 +84,8 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: str, served: tuple
     assert_first_is_live(pipeline)
 
 
-@pytest.mark.parametrize(
-    "point",
-    ["before flows.endpoints.live_server:LiveServer.wait_available", "after flows.promotion.labels:Labels.write 2"],
-)
-def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pipeline, Restartable]) -> None:
+@pytest.mark.parametrize("point", [before(LiveServer.wait_available), after(Labels.write, 2)])
+def test_a_server_that_goes_away_undoes_a_promotion(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """Its next start finds the version before, with its label."""
     pipeline, server = served
     within(pipeline, 1.0)
@@ -104,7 +101,7 @@ def test_a_server_that_goes_away_undoes_a_promotion(point: str, served: tuple[Pi
 def test_a_server_that_starts_again_meanwhile_is_waited_for(served: tuple[Pipeline, Restartable]) -> None:
     """The new version is verified as soon as the server is back."""
     pipeline, server = served
-    with at("before flows.endpoints.live_server:LiveServer.wait_available", server.restart):
+    with at(before(LiveServer.wait_available), server.restart):
         version = pipeline.promote(2)
     assert answered(pipeline, label="stable") == answered(pipeline) == {version}
     assert answered(pipeline, version=1) == {1}

@@ -27,7 +27,8 @@ from tests.faults.server_process import PROJECT, ServerProcess, server_process
 
 pytestmark = pytest.mark.xdist_group("swaps-under-load")
 
-SWAPS = 20
+SWAPS = 8
+SOAK_SWAPS = 200
 SWAPS_PER_REMOVAL = 4
 REQUESTS_PER_SWAP = 600
 TIMEOUT_SECONDS = 30.0
@@ -175,7 +176,7 @@ def test_no_request_fails_and_each_is_answered_by_an_available_version(
     tiny_model: TinyModel, tmp_path: Path, soak: bool
 ) -> None:
     """Thousands of requests over REST and gRPC, for the model and for its label, during swaps and roll backs."""
-    swaps = 10 * SWAPS if soak else SWAPS
+    swaps = SOAK_SWAPS if soak else SWAPS
     base_path = tmp_path / "tiny"
     for version in range(1, swaps + 2):
         tiny_model(tmp_path / "built", version)
@@ -208,5 +209,5 @@ def test_no_request_fails_and_each_is_answered_by_an_available_version(
     assert len(available) == swaps + 1 + swaps // SWAPS_PER_REMOVAL
     assert wrongly_answered(asked, available, operator) == []
     assert {request.answer for request in asked} == set(range(1, swaps + 2))
-    assert len(asked) >= swaps * REQUESTS_PER_SWAP >= 10_000
+    assert len(asked) >= swaps * REQUESTS_PER_SWAP
     assert min(Counter(request.label for request in asked).values()) >= len(asked) // 4

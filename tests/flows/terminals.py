@@ -12,6 +12,9 @@ import termios
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from tests.processes import finish, run_hotswap, start_with
 
 _PIECE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+")
 _UP, _ERASE = "\x1b[1A", "\x1b[2K"
@@ -45,13 +48,9 @@ class Shown:
 
 def on_a_terminal(command: Sequence[str], columns: int = 80) -> Shown:
     """Run `command` with standard output and error on a terminal of so many columns."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    leader, follower = _terminal(columns)
     started = time.monotonic()
-    process = subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env={**environment, "TERM": "xterm"}
-    )
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=_environment())
     os.close(follower)
     chunks, first = [], None
     try:
@@ -62,6 +61,38 @@ def on_a_terminal(command: Sequence[str], columns: int = 80) -> Shown:
         os.close(leader)
         code = process.wait(_DEADLINE_SECONDS)
     return Shown(code, b"".join(chunks).decode(), first or 0.0)
+
+
+def hotswap_on_a_terminal(*arguments: str, columns: int = 80) -> Shown:
+    """The same for ``hotswap …``, in a process that is forked as those of `tests.processes` are."""
+    leader, follower = _terminal(columns)
+    with Connection(follower) as end:
+        process = start_with(_environment(), _run_on, end, arguments)
+    chunks = []
+    while chunk := _read(leader):
+        chunks.append(chunk)
+    os.close(leader)
+    code = finish(process)
+    assert code is not None
+    return Shown(code, b"".join(chunks).decode(), 0.0)
+
+
+def _run_on(terminal: Connection, arguments: Sequence[str]) -> None:
+    for number in range(3):
+        os.dup2(terminal.fileno(), number)
+    run_hotswap(arguments)
+
+
+def _terminal(columns: int) -> tuple[int, int]:
+    """Both ends of a new one."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return leader, follower
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    return {**kept, "TERM": "xterm"}
 
 
 def _read(leader: int) -> bytes:

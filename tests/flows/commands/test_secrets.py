@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from flows.machine.processes import Process
 from flows.promotion.labels import Labels
 from serving.repository.store import Repository
+from tests.processes import hotswap, without_settings
 
 SECRET = "hunter-2-of-7"
 TOKEN = "token-9-of-11"
@@ -46,16 +45,8 @@ def test_no_command_shows_a_secret_when_everything_is_down(command: list[str], t
     """Passwords in every address, and tokens, while nobody answers at any of them."""
     tiny_model(tmp_path / "models" / "tiny", 3)
     Labels(Repository(tmp_path / "models"), "tiny").write({})
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *command],
-        env={**kept, **paths, **ADDRESSES, "HOTSWAP_SERVER_TIMEOUT_SECONDS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = hotswap({**without_settings(), **paths, **ADDRESSES, "HOTSWAP_SERVER_TIMEOUT_SECONDS": "1"}, *command)
     assert done.stdout + done.stderr
     texts = [done.stdout, done.stderr]
     for directory in ("home", "models/.journal"):

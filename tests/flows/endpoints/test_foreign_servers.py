@@ -52,6 +52,21 @@ COMMANDS: dict[str, Callable[[Settings, str], object]] = {
     "reconcile --dry-run": lambda settings, model: repair(Deployment(settings, model), dry_run=True),
     "bake": lambda settings, model: watch(Deployment(settings, model), 2, 1, 0.1),
 }
+COMMAND_LINES = (
+    "train iris",
+    "promote iris --run 0",
+    "label MODEL blue 2",
+    "label MODEL canary --remove",
+    "rollback MODEL",
+    "retire MODEL 2 --force test",
+    "restore MODEL 3",
+    "tidy MODEL",
+    "remove MODEL --force test",
+    "reconcile",
+    "reconcile MODEL",
+    "predict MODEL 1,2,3,4",
+    "predict MODEL 1,2,3,4 --grpc",
+)
 
 
 def new_identity(root: Path) -> Repository:
@@ -96,7 +111,7 @@ def nothing_changes(first: Pipeline, *others: Settings) -> Iterator[None]:
     answers: list[object] = []
 
     def ask(client: PredictClient, label: str, version: int) -> None:
-        while not ended.is_set():
+        while not ended.wait(0.005):
             try:
                 prediction = client.predict(first.model, ROWS, label=label)
                 good = prediction.version == version and (prediction.outputs["output"] == first.answers(version)).all()
@@ -140,42 +155,21 @@ def test_no_command_acts_on_the_server_of_another_repository(first: Pipeline, se
         assert_refused(second, first.model, str(first.repository.root), str(second.models_repo), second.rest_url)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "train iris",
-        "promote iris --run 0",
-        "label MODEL blue 2",
-        "label MODEL canary --remove",
-        "rollback MODEL",
-        "retire MODEL 2 --force test",
-        "restore MODEL 3",
-        "tidy MODEL",
-        "remove MODEL --force test",
-        "reconcile",
-        "reconcile MODEL",
-        "predict MODEL 1,2,3,4",
-        "predict MODEL 1,2,3,4 --grpc",
-    ],
-)
 def test_every_command_ends_with_one_sentence_about_a_foreign_server(
-    arguments: str,
-    first: Pipeline,
-    second: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    first: Pipeline, second: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1; it names both repositories, and neither has changed."""
     for name, value in environment(second).items():
         monkeypatch.setenv(name, value)
     with nothing_changes(first, second):
-        assert run(arguments.replace("MODEL", first.model).split()) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("hotswap: ")]
-    assert str(first.repository.root) in sentence
-    assert str(second.models_repo) in sentence
-    assert "Traceback" not in captured.err
+        for arguments in COMMAND_LINES:
+            assert run(arguments.replace("MODEL", first.model).split()) == 1, arguments
+            told = capsys.readouterr()
+            assert told.out == "", arguments
+            (sentence,) = [line for line in told.err.splitlines() if line.startswith("hotswap: ")]
+            assert str(first.repository.root) in sentence
+            assert str(second.models_repo) in sentence
+            assert "Traceback" not in told.err
 
 
 def test_a_model_that_is_not_published_here_is_asked_anywhere(
@@ -347,17 +341,20 @@ def test_a_new_and_empty_server_that_cannot_tell_is_taken(offline: Pipeline, mod
     assert offline.row(offline.promote(1)).state == "AVAILABLE"
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [(200, b"<html>"), (404, b"<html>"), (200, b'{"status": "ok"}'), (404, b'{"detail": "Not Found"}'), (200, b"[]")],
-)
-def test_what_is_no_model_server_is_named(first: Pipeline, page: Callable[..., int], status: int, body: bytes) -> None:
+def test_what_is_no_model_server_is_named(first: Pipeline, page: Callable[..., int]) -> None:
     """Such as the MLflow page, on both ports or on one."""
-    port = page(status=status, body=body)
-    for ports in ({"rest_port": port, "grpc_port": port}, {"rest_port": port}):
-        settings = first.settings.model_copy(update={**ports, "server_timeout_seconds": 5.0})
-        with pytest.raises(ForeignServer, match=rf"127.0.0.1:{port} is no model server"):
-            Deployment(settings, first.model).servers.ask_first(first.model)
+    for status, body in (
+        (200, b"<html>"),
+        (404, b"<html>"),
+        (200, b'{"status": "ok"}'),
+        (404, b'{"detail": "Not Found"}'),
+        (200, b"[]"),
+    ):
+        port = page(status=status, body=body)
+        for ports in ({"rest_port": port, "grpc_port": port}, {"rest_port": port}):
+            settings = first.settings.model_copy(update={**ports, "server_timeout_seconds": 5.0})
+            with pytest.raises(ForeignServer, match=rf"127.0.0.1:{port} is no model server"):
+                Deployment(settings, first.model).servers.ask_first(first.model)
 
 
 def test_ports_of_two_servers_are_named(first: Pipeline, second: Settings, model_server: Any) -> None:

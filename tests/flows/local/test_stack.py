@@ -11,35 +11,50 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import requests
 
 from flows.journal import Journal
 from serving.repository.model_config import ModelEntry, render
+
+pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
+ELSEWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+"""so that `hotswap up` starts no MLflow and no Prefect"""
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A home of the test's own, and ports that were free a moment ago."""
+    return environment_in(tmp_path)
+
+
+def environment_in(directory: Path) -> dict[str, str]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
         ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
-    paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
+    paths = {"HOTSWAP_HOME": str(directory / "home"), "HOTSWAP_MODELS_REPO": str(directory / "models")}
     return {**os.environ, **paths, **ports, "PYTHONPATH": str(Path.cwd())}
 
 
 @pytest.fixture
-def started(environment: dict[str, str], tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def started() -> Iterator[list[subprocess.Popen[str]]]:
     """Processes that are killed with all their children when the test fails before it has stopped them."""
+    with killed_at_last() as processes:
+        yield processes
+
+
+@contextmanager
+def killed_at_last() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
@@ -125,9 +140,13 @@ def answers(url: str) -> bool:
 
 
 def test_up_keeps_everything_running_until_sigterm(
-    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+    environment: dict[str, str],
+    started: list[subprocess.Popen[str]],
+    furnish: Callable[[Path], None],
+    tmp_path: Path,
 ) -> None:
     """Every address answers once the JSON line is there, a killed page comes back alone, and SIGTERM ends all."""
+    furnish(tmp_path / "home")
     process = start_up(environment, tmp_path)
     started.append(process)
     stack = Stack(process, first_line(process), environment, tmp_path)
@@ -182,37 +201,55 @@ def model_server_alone(
     environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> Callable[[], Stack]:
     """Starts ``hotswap up`` where MLflow and Prefect are elsewhere."""
-    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
 
     def start() -> Stack:
-        process = start_up({**environment, **elsewhere}, tmp_path)
-        started.append(process)
-        addresses = first_line(process)
-        assert addresses["mlflow"] == "http://127.0.0.1:1"
-        return Stack(process, addresses, {**environment, **elsewhere}, tmp_path)
+        return start_alone(environment, tmp_path, started)
 
     return start
 
 
-def test_a_model_server_that_was_killed_serves_again(
-    model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
-) -> None:
+def start_alone(environment: dict[str, str], directory: Path, started: list[subprocess.Popen[str]]) -> Stack:
+    environment = {**environment, **ELSEWHERE}
+    process = start_up(environment, directory)
+    started.append(process)
+    addresses = first_line(process)
+    assert addresses["mlflow"] == "http://127.0.0.1:1"
+    return Stack(process, addresses, environment, directory)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A ``hotswap up`` that reconciles often, for the tests that leave it running."""
+    directory = tmp_path_factory.mktemp("up")
+    with killed_at_last() as started:
+        yield start_alone({**environment_in(directory), "HOTSWAP_RECONCILE_SECONDS": "0.2"}, directory, started)
+
+
+def test_a_directory_put_there_by_hand_is_served_and_journaled(shared: Stack, tiny_model: Any) -> None:
+    """While everything is up a reconcile turn makes the model known to the server, without any command."""
+    tiny_model(shared.directory / "models" / "tiny", 3)
+    until(lambda: answers(f"{shared.addresses['rest']}/v1/models/tiny"))
+    journal = Journal(shared.directory / "models", "tiny")
+    until(journal.read)
+    assert journal.read()[0].facts["added"] == [3]
+
+
+def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: Any, tmp_path: Path) -> None:
     """Also when a model has lost all its versions meanwhile; the reconciler runs on, and comes back itself."""
-    tiny_model(tmp_path / "models" / "tiny", 1)
-    tiny_model(tmp_path / "models" / "emptied", 1)
-    config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "emptied")]
-    (tmp_path / "models" / "models.config").write_text(render(config))
-    stack = model_server_alone()
-    reconciler = stack.leader("reconciler")
-    (tmp_path / "models" / "emptied" / "1").rename(tmp_path / "retired")
-    stack.leader("model server").kill()
-    until(lambda: "model server was ended by SIGKILL: restarting it" in stack.said())
-    until(lambda: answers(f"{stack.addresses['rest']}/v1/models/tiny"))
-    assert answers(f"{stack.addresses['rest']}/readyz")
-    server = stack.leader("model server")
+    models, rest = shared.directory / "models", shared.addresses["rest"]
+    for name in ("kept", "emptied"):
+        tiny_model(models / name, 1)
+        until(lambda name=name: answers(f"{rest}/v1/models/{name}"))
+    reconciler = shared.leader("reconciler")
+    (models / "emptied" / "1").rename(tmp_path / "retired")
+    shared.leader("model server").kill()
+    until(lambda: "model server was ended by SIGKILL: restarting it" in shared.said())
+    until(lambda: answers(f"{rest}/v1/models/kept"))
+    assert answers(f"{rest}/readyz")
+    server = shared.leader("model server")
     reconciler.kill()
-    until(lambda: "reconciler runs again" in stack.said())
-    assert stack.leader("model server") == server
+    until(lambda: "reconciler runs again" in shared.said())
+    assert shared.leader("model server") == server
 
 
 def test_a_damaged_model_does_not_keep_the_others_from_being_served(
@@ -234,7 +271,9 @@ def test_a_damaged_model_does_not_keep_the_others_from_being_served(
     assert "serving without some models" in (Path(stack.addresses["logs"]) / "model-server.log").read_text()
 
 
-@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+@pytest.mark.parametrize(
+    ("host", "asked"), [pytest.param("0.0.0.0", "127.0.0.1", marks=pytest.mark.soak), ("::1", "[::1]")]
+)
 def test_other_addresses_are_shown_as_they_can_be_asked(
     host: str, asked: str, model_server_alone: Callable[[], Stack], environment: dict[str, str]
 ) -> None:
@@ -246,19 +285,18 @@ def test_other_addresses_are_shown_as_they_can_be_asked(
     assert answers(f"{stack.addresses['rest']}/readyz")
 
 
-def test_a_second_up_recognises_the_first(model_server_alone: Callable[[], Stack], tmp_path: Path) -> None:
+def test_a_second_up_recognises_the_first(shared: Stack, tmp_path: Path) -> None:
     """It names home, process and addresses, exits with code 6, changes nothing; elsewhere it says whose port it is."""
-    stack = model_server_alone()
-    server = stack.leader("model server")
-    second = stack.second()
+    server = shared.leader("model server")
+    second = shared.second()
     assert (second.returncode, second.stdout) == (6, "")
-    for fact in (str(tmp_path / "home"), f"process {stack.process.pid}", stack.addresses["rest"]):
+    for fact in (str(shared.directory / "home"), f"process {shared.process.pid}", shared.addresses["rest"]):
         assert fact in second.stderr
-    elsewhere = stack.second(HOTSWAP_HOME=str(tmp_path / "other"), HOTSWAP_MODELS_REPO=str(tmp_path / "other_models"))
+    elsewhere = shared.second(HOTSWAP_HOME=str(tmp_path / "other"), HOTSWAP_MODELS_REPO=str(tmp_path / "other_models"))
     assert elsewhere.returncode == 1
-    assert f"it is the hotswap server of {tmp_path / 'models'}, process {server.pid}" in elsewhere.stderr
+    assert f"it is the hotswap server of {shared.directory / 'models'}, process {server.pid}" in elsewhere.stderr
     assert not (tmp_path / "other_models").exists()
-    assert stack.leader("model server") == server
+    assert shared.leader("model server") == server
 
 
 def test_up_after_up_was_killed_is_not_fooled_by_what_it_left(
@@ -288,7 +326,7 @@ def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str
     assert "restarting it" not in done.stderr
 
 
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_the_processes_end_even_when_up_is_killed(stopped: bool, model_server_alone: Callable[[], Stack]) -> None:
     """SIGKILL gives it no time to stop anything, and still nothing is left, not even a process that was stopped."""
     stack = model_server_alone()
@@ -299,29 +337,9 @@ def test_the_processes_end_even_when_up_is_killed(stopped: bool, model_server_al
     assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
-def test_a_directory_put_there_by_hand_is_served_and_journaled(
-    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path, tiny_model: Any
-) -> None:
-    """While everything is up a reconcile turn makes the model known to the server, without any command."""
-    elsewhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
-    process = start_up({**environment, **elsewhere, "HOTSWAP_RECONCILE_SECONDS": "0.2"}, tmp_path)
-    started.append(process)
-    assert process.stdout is not None
-    rest = json.loads(process.stdout.readline())["rest"]
-    tiny_model(tmp_path / "models" / "tiny", 3)
-    deadline = time.monotonic() + 30
-    with requests.Session() as session:
-        while not session.get(f"{rest}/v1/models/tiny", timeout=10).ok:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    journal = Journal(tmp_path / "models", "tiny")
-    while not journal.read():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert journal.read()[0].facts["added"] == [3]
-
-
-@pytest.mark.parametrize("setting", PORTS)
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=() if name == PORTS[-1] else pytest.mark.soak) for name in PORTS]
+)
 def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, str], tmp_path: Path) -> None:
     """Nothing is started when a port is taken; the message says which setting changes it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

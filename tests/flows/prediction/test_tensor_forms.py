@@ -60,7 +60,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture
 def command(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mlflow_home: Path
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_mlflow_home: Path
 ) -> Any:
     """Run a command: exit code and all that it prints."""
     for field in ("home", "models_repo", "rest_port", "grpc_port"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from flows.promotion.rollback import rollback
 from flows.registry.mlflow_errors import RegistryError
 from tests.flows.registry.test_registry_reader import another_database_with_such_a_model
 from tests.pipelines import Pipeline
+from tests.processes import hotswap, without_settings
 
 Commands = Callable[[Pipeline], object]
 
@@ -120,22 +119,16 @@ def test_a_model_that_was_created_again_goes_on(
     assert set_label(labelled.deployment, STABLE, 1).version == 1
 
 
-def test_a_training_for_another_mlflow_ends_before_it_begins(offline: Pipeline, tmp_path: Path) -> None:
+def test_a_training_for_another_mlflow_ends_before_it_begins(
+    offline: Pipeline, prefect_api: str, tmp_path: Path
+) -> None:
     """Exit code 1 and the sentence; nothing is trained, recorded or published, and no database appears."""
     offline.model = "iris"
     offline.sources(offline.repository.base_path("iris"), 1)
     Journal(offline.settings.models_repo, "iris").append("publish", version=1)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(offline.settings.models_repo)}
-    ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_PREFECT_PORT": "3"}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "train", "iris"],
-        env={**kept, **paths, **ports},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    others = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "PREFECT_API_URL": prefect_api}
+    done = hotswap({**without_settings(), **paths, **others}, "train", "iris")
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"hotswap: MLflow at sqlite:///{tmp_path}/home/mlflow.db does not know the model 'iris'")

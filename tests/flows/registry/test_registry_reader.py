@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,40 +24,14 @@ from flows.registry.reader import RegistryUnread, RegistryView, read_registry, r
 from flows.reports.doctor import examine
 from tests.pipelines import Pipeline
 
-
-@pytest.fixture(scope="module")
-def mlflow_server(mlflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The tests' database behind MLflow's own server."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{mlflow_home}/mlflow.db"]
-    with (tmp_path_factory.mktemp("mlflow") / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--workers", "1", "--port", str(port)], stdout=log, stderr=log, start_new_session=True
-        )
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
-    try:
-        while not _answers(url):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+SERVED = pytest.mark.xdist_group("mlflow-server")
 
 
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/health", timeout=5).ok
-    except requests.RequestException:
-        return False
-
-
-@pytest.fixture(params=["file", "server"])
+@pytest.fixture(params=["file", pytest.param("server", marks=SERVED)])
 def how(offline: Pipeline, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is read as a file, or over MLflow's server; the client of `offline` stays at the file."""
     if request.param == "server":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_server"))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_url"))
 
 
 @pytest.mark.usefixtures("how")
@@ -186,8 +156,8 @@ class _Guard(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def guarded(mlflow_server: str) -> Iterator[Guarded]:
-    with Guarded(mlflow_server) as server:
+def guarded(mlflow_url: str) -> Iterator[Guarded]:
+    with Guarded(mlflow_url) as server:
         yield server
         server.shutdown()
 
@@ -225,6 +195,7 @@ def _read_soon(model: str) -> RegistryView:
 BASIC = f"Basic {base64.b64encode(b'ada:love-lace').decode()}"
 
 
+@SERVED
 @pytest.mark.parametrize(
     ("credentials", "accepted"),
     [(by_password, BASIC), (by_token, "Bearer 0123456789"), (by_file, BASIC), (by_address, BASIC)],

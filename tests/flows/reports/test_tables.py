@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from flows.journal import Entry, Journal
 from flows.reports.status import VersionRow
 from flows.reports.tables import gate_table, history_table, version_table
 from serving.repository.stamp import Stamp
-from tests.flows.terminals import on_a_terminal
+from tests.flows.terminals import hotswap_on_a_terminal
 
-COMMAND = [sys.executable, "-m", "flows.cli"]
 RUN = "db878d736ee04d539dd4471d6271a571"
 REASON = "answers were wrong for all rows that came from the third sensor; " * 4
 LONG_NAME = "n" * 200
@@ -164,7 +162,7 @@ def repository(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_no_line_on_a_terminal_of_80_columns_is_longer(arguments: list[str]) -> None:
     """Every command that shows a table or a report, in a real terminal, with long names and reasons."""
-    shown = on_a_terminal([*COMMAND, *arguments])
+    shown = hotswap_on_a_terminal(*arguments)
     assert shown.code in (0, 1)
     assert shown.lines
     words = (LONG_NAME, str(Path.cwd()), os.environ["HOTSWAP_MODELS_REPO"], os.environ["HOTSWAP_HOME"])

@@ -1,0 +1,37 @@
+"""What the processes of `tests.processes` are forked with: all that a command may import, imported once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from flows.settings import Settings, apply_environment
+from serving.runtime.tensorflow_import import set_environment
+
+_before = dict(os.environ)
+with tempfile.TemporaryDirectory() as _home:
+    # Prefect and TensorFlow read these when they are imported.
+    for _name in [_name for _name in os.environ if _name.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))]:
+        del os.environ[_name]
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    set_environment()
+    apply_environment(Settings(home=Path(_home), models_repo=Path(_home)))
+
+    import keras
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store
+    import sklearn.linear_model
+    import sqlalchemy.orm
+    import tensorflow
+
+    import flows.cli
+    import flows.commands.report_commands
+    import flows.local.launch
+    import flows.train_and_promote
+
+    sqlalchemy.orm.configure_mappers()
+os.environ.clear()
+os.environ.update(_before)
+
+__all__ = ["flows", "keras", "mlflow", "sklearn", "tensorflow"]
