@@ -223,7 +223,11 @@ def mlflow_url(mlflow_home: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[Path], None]:
     """Puts empty databases of MLflow and Prefect into a new home, so that nobody has to wait for them."""
-    return lambda home: shutil.copytree(databases, home, dirs_exist_ok=True) and None
+
+    def put(home: Path) -> None:
+        shutil.copytree(databases, home, dirs_exist_ok=True)
+
+    return put
 
 
 @contextmanager

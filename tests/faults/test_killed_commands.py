@@ -149,7 +149,7 @@ def test_a_killed_undo_of_a_watched_version_is_finished(pipeline: Pipeline) -> N
         pipeline.promote(kind)
     change_golden_answer(pipeline, 2)
     with answered_all_the_while(pipeline, 1, 2, 3):
-        killed_at(after(labelling.restore), bake, pipeline.settings, pipeline.model, 2, 1)
+        killed_at(after(labelling.apply), bake, pipeline.settings, pipeline.model, 2, 1)
         assert_whole(pipeline)
         assert answered(pipeline, label="stable") == {1}
         assert_reconciled(pipeline, 1)

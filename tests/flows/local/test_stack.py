@@ -239,7 +239,7 @@ def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: 
     models, rest = shared.directory / "models", shared.addresses["rest"]
     for name in ("kept", "emptied"):
         tiny_model(models / name, 1)
-        until(lambda name=name: answers(f"{rest}/v1/models/{name}"))
+    until(lambda: all(answers(f"{rest}/v1/models/{name}") for name in ("kept", "emptied")))
     reconciler = shared.leader("reconciler")
     (models / "emptied" / "1").rename(tmp_path / "retired")
     shared.leader("model server").kill()
