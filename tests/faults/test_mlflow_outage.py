@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
 from flows.registry.mlflow_registry import Registry
+from flows.registry.reader import RegistryUnread, read_registry
 from flows.reports.doctor import examine
 from serving.protocol.errors import HotswapError
 from tests.faults.points import Point, after, at, before, environment
@@ -98,6 +100,19 @@ def test_mlflow_that_takes_connections_and_says_nothing_undoes_a_promotion(remot
     assert remote.registry.aliases(remote.model) == {"champion": 1}
 
 
+def wait_read(model: str) -> None:
+    """Return when an earlier failure to read MLflow is no longer remembered."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            read_registry(model)
+        except RegistryUnread:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
 def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, way: Proxy) -> None:
     """The way back works without it, `doctor` tells that it is away, and `reconcile` moves the alias later."""
     assert remote.promote(2) == 2
@@ -108,6 +123,7 @@ def test_a_rollback_does_not_wait_for_mlflow(remote: Pipeline, way: Proxy) -> No
         assert any(f"MLflow at {address(way)} cannot be read" in finding.what for finding in examine(remote.settings))
     finally:
         way.mend()
+    wait_read(remote.model)
     assert remote.registry.aliases(remote.model) == {"champion": 2}
     assert repair(remote.deployment).remaining == ()
     assert remote.registry.aliases(remote.model) == {"champion": 1}
