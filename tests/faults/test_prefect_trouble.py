@@ -129,10 +129,13 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    others = psutil.Process().children()
     server = TemporaryPrefect(Settings(home=tmp_path / "home"))
     try:
         (process,) = (
-            each for each in psutil.Process().children() if "flows.orchestration.temporary_prefect" in each.cmdline()
+            each
+            for each in psutil.Process().children()
+            if each not in others and "flows.orchestration.temporary_prefect" in each.cmdline()
         )
         process.kill()
         server.wait()

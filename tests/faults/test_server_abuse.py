@@ -11,7 +11,7 @@ import requests
 
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.version_policy import All
-from serving.rest.json_requests import MAX_INLINE_PARSE_BYTES
+from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.faults.bystander import ROW, undisturbed
 
 HUGE_BYTES = 2 * MAX_INLINE_PARSE_BYTES
