@@ -14,34 +14,19 @@ from serving.runtime.servable import Servable
 
 
 def require_spec(request: Any) -> None:
-    """
-    Refuse a request without a spec.
-
-    Raises:
-        InvalidRequest: It has none.
-    """
+    """Refuse a request without a spec."""
     if not request.HasField("model_spec"):
         raise InvalidRequest("Missing ModelSpec")
 
 
 def required_spec(request: Any) -> ModelSpec:
-    """
-    The spec of a request.
-
-    Raises:
-        InvalidRequest: It has none, or one without a name.
-    """
+    """The spec of a request; one without a spec, or without a name in it, is refused."""
     require_spec(request)
     return named_spec(request)
 
 
 def named_spec(request: Any) -> ModelSpec:
-    """
-    The spec of a request, or of a task in one.
-
-    Raises:
-        InvalidRequest: It has no name.
-    """
+    """The spec of a request, or of a task in one; one without a name is refused."""
     if not request.model_spec.name:
         raise InvalidRequest("ModelSpec has no name specified.")
     return spec_of(request.model_spec)

@@ -19,12 +19,7 @@ _MODEL_TYPES = {1: "tensorflow", 2: "other"}
 
 
 def listed_entries(config: Any) -> list[ModelEntry]:
-    """
-    The models that a ``ModelServerConfig`` lists.
-
-    Raises:
-        FailedPrecondition: It holds no list of models.
-    """
+    """The models that a ``ModelServerConfig`` lists; one without a list is refused."""
     if config.WhichOneof("config") != "model_config_list":
         raise FailedPrecondition(
             "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
@@ -38,12 +33,7 @@ def watched(entry: ModelEntry) -> Watched:
 
 
 def check_entries(entries: Sequence[ModelEntry], current: Mapping[str, ModelEntry]) -> None:
-    """
-    Refuse a name that is listed twice, a relative path, and another platform for a model that is served already.
-
-    Raises:
-        InvalidRequest: An entry breaks one of these rules.
-    """
+    """Refuse a name that is listed twice, a relative path, and another platform for a model that is served already."""
     names = Counter(entry.name for entry in entries)
     for entry in entries:
         if names[entry.name] > 1:
@@ -62,24 +52,14 @@ def check_entries(entries: Sequence[ModelEntry], current: Mapping[str, ModelEntr
 
 
 def check_platforms(entries: Sequence[ModelEntry]) -> None:
-    """
-    Refuse every platform but TensorFlow.
-
-    Raises:
-        InvalidRequest: An entry names another one, or none.
-    """
+    """Refuse every platform but TensorFlow."""
     for entry in entries:
         if _platform(entry) != "tensorflow":
             raise InvalidRequest(f"Model {entry.name} requests unsupported platform {_platform(entry)}")
 
 
 def check_logging(entries: Sequence[ModelEntry]) -> None:
-    """
-    Refuse request logging, which does not exist here.
-
-    Raises:
-        InvalidRequest: An entry asks for it.
-    """
+    """Refuse request logging, which does not exist here."""
     if any(entry.logging for entry in entries):
         raise InvalidRequest("No request-logger-creator provided.")
 

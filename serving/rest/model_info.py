@@ -19,22 +19,12 @@ from serving.rest.http_messages import Response
 
 
 def status_page(data_plane: DataPlane, spec: ModelSpec) -> Response:
-    """
-    The states of the versions of a model.
-
-    Raises:
-        ServableNotFound: The server has never seen this model or version.
-    """
+    """The states of the versions of a model."""
     return Response(HTTPStatus.OK, f"{_proto_json(status_response(data_plane, spec))}\n".encode())
 
 
 def metadata_page(data_plane: DataPlane, spec: ModelSpec) -> Response:
-    """
-    The signatures of a version.
-
-    Raises:
-        ServingError: It is not available, see `ServedModels.find`.
-    """
+    """The signatures of a version."""
     with data_plane.models.acquire(spec) as handle:
         model_spec = {"name": handle.servable.model, "version": str(handle.version), "signature_name": ""}
         text = (
