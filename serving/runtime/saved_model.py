@@ -57,7 +57,6 @@ def load(model: str, version: int, path: Path, options: LoadOptions, native: Nat
         GraphError: It cannot be loaded; code and text are TensorFlow's.
     """
     meta_graph = read_meta_graph(path, options.tags)
-    _remove_saving(meta_graph)
     load_missing(meta_graph.graph_def)
     try:
         servable = unrestored(model, version, path, options, meta_graph, native)
@@ -85,17 +84,6 @@ def unrestored(
     except BaseException:
         session.close()
         raise
-
-
-def _remove_saving(meta_graph: Any) -> None:
-    """Remove the node that saves, unless a node or a signature reads it: a server never saves, and loads sooner."""
-    nodes, name = meta_graph.graph_def.node, node_name(meta_graph.saver_def.save_tensor_name)
-    signatures = meta_graph.signature_def.values()
-    read = {node_name(each) for node in nodes for each in node.input}
-    read |= {node_name(output.name) for signature in signatures for output in signature.outputs.values()}
-    position = next((index for index, node in enumerate(nodes) if node.name == name), None)
-    if position is not None and name not in read:
-        del nodes[position]
 
 
 def read_meta_graph(path: Path, tags: frozenset[str] = frozenset({"serve"})) -> Any:

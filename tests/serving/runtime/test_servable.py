@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import ops
 
 from serving.protocol.errors import GraphError
@@ -54,21 +53,3 @@ def test_the_graph_of_a_failed_load_is_freed_at_once(tiny_model: TinyModel, tmp_
     with pytest.raises(GraphError):
         load("tiny", 1, path, LoadOptions())
     assert graphs() == before
-
-
-def test_what_saves_stays_where_a_signature_asks_for_it(tiny_model: TinyModel, tmp_path: Path) -> None:
-    """A server never saves, but it serves every signature that a model has."""
-    path = tiny_model(tmp_path, 1)
-    file = path / "saved_model.pb"
-    content = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    meta_graph = content.meta_graphs[0]
-    signature = meta_graph.signature_def["save"]
-    signature.inputs["file"].name, signature.inputs["file"].dtype = meta_graph.saver_def.filename_tensor_name, 7
-    signature.outputs["saved"].name, signature.outputs["saved"].dtype = meta_graph.saver_def.save_tensor_name, 7
-    file.write_bytes(content.SerializeToString())
-    servable = load("tiny", 1, path, LoadOptions())
-    prefix = np.array(str(tmp_path / "saved").encode(), object)
-    call, arrays = servable.bind(servable.signatures["save"], {"file": prefix})
-    call(arrays)
-    servable.close()
-    assert (tmp_path / "saved.index").exists()
