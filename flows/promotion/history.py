@@ -24,32 +24,37 @@ class Live:
 
     def apply(self, entry: Entry) -> None:
         """Take one entry of the journal into account."""
-        facts, version = entry.facts, entry.version
         if entry.action == "reconcile":
-            self.published.difference_update(facts.get("removed", []))
-            self.published.update(facts.get("added", []))
-            self.labels = dict(facts.get("labels", self.labels))
+            self.published.difference_update(entry.facts.get("removed", []))
+            self.published.update(entry.facts.get("added", []))
+            self.labels = dict(entry.facts.get("labels", self.labels))
         elif entry.action == "remove":
             self.published.clear()
             self.labels.clear()
-        elif version is None:
-            return
-        elif entry.action in ("publish", "restore"):
-            self.published.add(version)
-        elif entry.action in ("promote", "label", "rollback"):
-            self.published.add(version)
-            self._point(facts.get("label") or STABLE, version)
-            for label in facts.get("unlabelled", []):
-                if self.labels.get(label) == version:
-                    del self.labels[label]
-            for gone in facts.get("retired", []):
-                self._take_out(gone)
-        elif entry.action == "unlabel":
-            self.labels.pop(facts["label"], None)
-        elif entry.action == "undo":
-            self._take_out(version, put_back=True)
-        elif entry.action == "retire":
-            self._take_out(version)
+        elif entry.version is not None:
+            self._apply_to(entry.version, entry)
+
+    def _apply_to(self, version: int, entry: Entry) -> None:
+        match entry.action:
+            case "publish" | "restore":
+                self.published.add(version)
+            case "promote" | "label" | "rollback":
+                self._move_label(version, entry.facts)
+            case "unlabel":
+                self.labels.pop(entry.facts["label"], None)
+            case "undo":
+                self._take_out(version, put_back=True)
+            case "retire":
+                self._take_out(version)
+
+    def _move_label(self, version: int, facts: Mapping[str, Any]) -> None:
+        self.published.add(version)
+        self._point(facts.get("label") or STABLE, version)
+        for label in facts.get("unlabelled", []):
+            if self.labels.get(label) == version:
+                del self.labels[label]
+        for retired in facts.get("retired", []):
+            self._take_out(retired)
 
     def _point(self, label: str, version: int) -> None:
         if label in self.labels:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -182,7 +183,7 @@ def _dataset_input(model: str, dataset: Dataset, rows: Rows, context: str) -> Da
     recorded = mlflow.data.from_numpy(
         rows.examples, targets=rows.classes, name=f"{model}-{context}", digest=dataset.digest[:32]
     )
-    return DatasetInput(recorded._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+    return DatasetInput(DatasetEntity.from_dictionary(recorded.to_dict()), [InputTag("mlflow.data.context", context)])
 
 
 def _now_milliseconds() -> int:
