@@ -33,7 +33,9 @@ SWAPS_PER_REMOVAL = 4
 REQUESTS_PER_SWAP = 600
 TIMEOUT_SECONDS = 30.0
 LOG_TICK_SECONDS = 0.001
-EVENT = re.compile(r"^(\S+ \S+) INFO serving\.manager version (available|unloading) model=tiny version=(\d+)", re.M)
+EVENT = re.compile(
+    r"^(\S+ \S+) INFO serving\.lifecycle\.manager version (available|unloading) model=tiny version=(\d+)", re.M
+)
 
 
 @dataclass(slots=True)
