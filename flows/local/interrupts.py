@@ -1,5 +1,5 @@
 """
-Defers Ctrl-C to where it does no harm.
+Handles SIGINT and SIGTERM where they do no harm.
 
 Python raises KeyboardInterrupt wherever the main thread is. Between taking a lock and the block that gives it back,
 that lock is held for ever: the next thread that hands Prefect a line of its log waits for it, and the command never
@@ -8,7 +8,9 @@ ends. Raised in a finalizer, it is printed and forgotten. So it waits here until
 
 from __future__ import annotations
 
+import _thread
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +55,17 @@ def defer_sigint() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def stop_on_signals(stop_requested: threading.Event) -> None:
+    """
+    SIGINT and SIGTERM set `stop_requested`, from now on.
+
+    A thread sets it: the one that the handler interrupts may hold the event's lock, and would wait for itself. It is a
+    bare thread, as `threading` has locks of its own.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _thread.start_new_thread(stop_requested.set, ()))
 
 
 def _is_safe(frame: FrameType | None) -> bool:

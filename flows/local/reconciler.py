@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flows.local.interrupts import stop_on_signals
 from flows.orchestration import open_runs, prefect_access
 from flows.orchestration.prefect_server import find_running_prefect
 from flows.promotion.deployment import Deployment
@@ -138,8 +138,7 @@ def main() -> None:
     apply_environment(settings)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     stop_requested = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop_requested.set())
+    stop_on_signals(stop_requested)
     Reconciler(settings, _print).run(stop_requested)
 
 

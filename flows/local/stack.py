@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from rich.table import Table
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
 from flows.local.instance import only_instance
+from flows.local.interrupts import stop_on_signals
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
 from flows.machine.processes import STOP_SECONDS
@@ -68,8 +68,7 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
     with only_instance(home, {"addresses": _addresses(settings, services)}) as was_killed:
         check_ports(settings, {each.name: each.ports for each in services}, STOP_SECONDS if was_killed else 0)
         stop_requested = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop_requested.set())
+        stop_on_signals(stop_requested)
         with _running(settings, services, home / "logs", stop_requested) as supervisors:
             _wait_until_settled(supervisors, stop_requested)
             if not stop_requested.is_set():

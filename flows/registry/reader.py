@@ -77,7 +77,7 @@ def read_run_tags(run_id: str) -> dict[str, str]:
 
 
 class _Reader:
-    """Asks MLflow, and remembers for a moment that it failed."""
+    """Asks MLflow, and remembers for a moment that it failed, unless it answers meanwhile."""
 
     def __init__(self) -> None:
         self._failed_at = float("-inf")
@@ -89,10 +89,12 @@ class _Reader:
             raise RegistryUnread(self._failed[2])
         try:
             with mlflow_access.translated(address, what):
-                return _answer(address, question, unknown, what)
+                answer = _answer(address, question, unknown, what)
         except RegistryError as exc:
             self._failed, self._failed_at = (address, what, str(exc)), time.monotonic()
             raise RegistryUnread(str(exc)) from exc
+        self._failed_at = float("-inf")
+        return answer
 
 
 def _answer(address: str, question: Callable[[MlflowClient], T], unknown: T, what: str) -> T:

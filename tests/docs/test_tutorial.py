@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,9 +54,10 @@ def newcomer(directory: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_tutorial_is_what_happens(tmp_path: Path) -> None:
+def test_the_tutorial_is_what_happens(tmp_path: Path, furnish: Callable[[Path], None]) -> None:
     """Every command of it ends with its exit code, and prints the lines that the page shows, but for ids and times."""
     environment = newcomer(tmp_path)
+    furnish(tmp_path / ".hotswap")
     printed: dict[str, str] = {}
     setup, start, *rest = commands(TUTORIAL)
     assert start.text == UP

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.xdist_group("secrets")  # one worker sweeps once for all of these
+
 SECRET = "hunter-2-of-7"
 TOKEN = "token-9-of-11"
 SECRETS = (SECRET, TOKEN)

@@ -76,6 +76,7 @@ def test_a_promotion_without_mlflow_is_undone(
         assert not list((remote.repository.root / ".staging").glob("*"))
     finally:
         way.mend()
+    wait_read(remote.model)
     assert repair(remote.deployment).remaining == ()
     assert find(remote.deployment) == []
     assert remote.registry.aliases(remote.model) == {"champion": 1}

@@ -11,7 +11,7 @@ from queue import Queue
 
 import pytest
 
-from flows.local.interrupts import defer_sigint
+from flows.local.interrupts import defer_sigint, stop_on_signals
 
 ROUNDS = 200
 
@@ -102,6 +102,19 @@ def test_what_the_caller_has_set_stays() -> None:
     with defer_sigint():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_requests_the_stop_whoever_holds_the_lock_of_the_event() -> None:
+    """A handler that set it itself would wait for the very thread that it interrupts, for ever."""
+    before = signal.getsignal(signal.SIGTERM)
+    stop_requested = threading.Event()
+    try:
+        stop_on_signals(stop_requested)
+        with stop_requested._cond:  # type: ignore[attr-defined]  # held for a moment in `wait`
+            signal.raise_signal(signal.SIGTERM)
+        assert stop_requested.wait(10)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def interrupted(work: Callable[[], None]) -> Iterator[None]:
