@@ -190,7 +190,6 @@ class Supervisor:
         assert state.outcome is not None
         assert state.next_action is not None
         name, what, pause = self.service.name, state.outcome.exception(), state.next_action.sleep
-        self.settled.set()
         if state.attempt_number == CRASH_LOOP:
             log.error(
                 "%s %s, the %dth time in a row: it is restarted less and less often, and the others keep running; "
@@ -204,6 +203,7 @@ class Supervisor:
             return
         level = logging.WARNING if state.attempt_number < CRASH_LOOP else logging.INFO
         log.log(level, "%s %s: restarting it in %.2g s, its log is %s", name, what, pause, self.log_path)
+        self.settled.set()
 
 
 def _is_stopped(pid: int) -> bool:
