@@ -15,6 +15,8 @@ from tests.docs.pages import DOCS, PROJECT, README, Command, blocks, commands, i
 
 TUTORIAL = DOCS / "tutorial.md"
 UP = ".venv/bin/hotswap up"
+IN_SOAK = ("train iris --epochs 1", "train wine:RECIPE")
+"""trainings that the demo and the tests of training prove too"""
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def newcomer(directory: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_tutorial_is_what_happens(tmp_path: Path, furnish: Callable[[Path], None]) -> None:
+def test_the_tutorial_is_what_happens(tmp_path: Path, furnish: Callable[[Path], None], soak: bool) -> None:
     """Every command of it ends with its exit code, and prints the lines that the page shows, but for ids and times."""
     environment = newcomer(tmp_path)
     furnish(tmp_path / ".hotswap")
@@ -63,7 +65,7 @@ def test_the_tutorial_is_what_happens(tmp_path: Path, furnish: Callable[[Path], 
     assert start.text == UP
     run(setup, tmp_path, environment)
     with up(tmp_path, environment):
-        for command in rest:
+        for command in (each for each in rest if soak or not any(words in each.text for words in IN_SOAK)):
             printed[command.text] = run(command, tmp_path, environment)
             assert missing_lines(command.output, printed[command.text]) == [], printed[command.text]
     session = [command for command in commands(README) if not command.text.startswith("make ")]
