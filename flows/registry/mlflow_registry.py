@@ -167,11 +167,6 @@ class Registry:
             found = self._client.search_model_versions(f"name = '{model}'", max_results=10_000)
         return {int(entry.version): entry.run_id or "" for entry in found}
 
-    def version_tags(self, model: str, version: int) -> dict[str, str]:
-        """What is kept with a registered version."""
-        with self._translated():
-            return dict(self._client.get_model_version(model, str(version)).tags)
-
     def aliases(self, model: str) -> dict[str, int]:
         """The version that each alias of `model` points to; empty where MLflow does not know `model`."""
         with self._translated():
