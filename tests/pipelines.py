@@ -100,7 +100,7 @@ class Pipeline:
         )
 
     def golden(self, kind: int) -> GoldenRows:
-        return GoldenRows(ROWS, self.answers(kind))
+        return GoldenRows({"input": ROWS}, {"output": self.answers(kind)})
 
     def stamp(self, registered: Registered, kind: int) -> Stamp:
         return Stamp(
@@ -165,7 +165,7 @@ def change_golden_answer(pipeline: Pipeline, version: int) -> None:
     """Make a version answer otherwise than it was published to."""
     stamp = pipeline.repository.path(pipeline.model, version) / "assets.extra" / "hotswap.json"
     changed = json.loads(stamp.read_text())
-    changed["golden"]["outputs"][0][0] += 1
+    changed["golden"]["outputs"]["output"]["values"][0][0] += 1
     stamp.write_text(json.dumps(changed))
 
 

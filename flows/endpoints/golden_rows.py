@@ -23,7 +23,7 @@ def replay_golden(golden: GoldenRows, protocol: str, client: PredictClient, mode
     Raises:
         WrongAnswer: The outputs differ.
     """
-    if not golden.agree_with(client.predict(model, golden.inputs, version=version).outputs["output"]):
+    if not golden.agree_with(client.predict(model, golden.inputs, version=version).outputs):
         raise WrongAnswer(
             f"{protocol} version {version} of {model!r} answers the golden rows differently from the model that "
             "was judged"

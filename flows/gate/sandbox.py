@@ -25,8 +25,8 @@ from flows.gate.sandbox_server import POLL_SECONDS, SandboxServer
 from flows.machine.workspaces import without
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServableNotFound, ServerUnavailable, ServingError
 from serving.protocol.unknown_operations import explained
+from serving.repository.answers import ANSWER_TOLERANCE
 from serving.repository.model_config import ModelEntry
-from serving.repository.stamp import ANSWER_TOLERANCE
 from serving.repository.version_policy import Specific
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class _Session:
             found = next((each for each in self._grpc.status(self._trial.model) if each.version == version), None)
             if found is not None and found.state.name == "AVAILABLE":
                 with suppress(HotswapError):
-                    self._grpc.predict(self._trial.model, self._trial.rows[:1], version=version)
+                    self._grpc.predict(self._trial.model, self._trial.asked(np.arange(1)), version=version)
                     return version
                 break
             if found is None or found.message:
@@ -199,7 +199,7 @@ def _p95_ms(grpc: GrpcClient, trial: Trial, versions: list[int]) -> dict[int, fl
     taken: dict[int, list[float]] = {version: [] for version in versions}
     deadline = time.monotonic() + _TIMING_SECONDS
     for number in range(_TIMED_REQUESTS):
-        row = trial.rows[[number % len(trial.rows)]]
+        row = trial.asked(np.array([number % len(trial)]))
         for version in versions:
             started = time.perf_counter()
             grpc.predict(trial.model, row, version=version)

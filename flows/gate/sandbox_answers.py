@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.client import PredictClient
+from flows.data.rows import count, taken
 from flows.training.candidate import Candidate
 from flows.training.champion import Champion
 from serving.protocol.errors import HotswapError
-from serving.repository.stamp import ANSWER_TOLERANCE
+from serving.repository.answers import ANSWER_TOLERANCE, OtherAnswer, Tensors, largest_difference
 
-_MAX_ROWS = 512
+_MAX_ROWS, _MAX_BYTES = 512, 1 << 21
 _SINGLE_ROWS = 12
 _BATCH_SIZES = (2, 3, 7, 31)
 _SECONDS_PER_PROTOCOL = 1.0
@@ -43,10 +45,10 @@ class Trial:
     version: int
     """a number for the sandbox alone, above the champion's"""
     saved_model: Path
-    rows: NDArray[np.float32]
-    """float32 [rows, features]"""
-    answers: NDArray[np.float32]
-    """float32 [rows, classes]"""
+    inputs: Tensors
+    """the rows, by input"""
+    answers: Tensors
+    """by output"""
     champion: tuple[int, Path] | None = None
     """number and files of the live version, which is served beside it"""
     rows_independent: bool = True
@@ -55,41 +57,53 @@ class Trial:
     @classmethod
     def of(cls, candidate: Candidate, champion: Champion | None) -> Trial:
         """The trial of a candidate beside the live version."""
-        rows = _chosen_rows(len(candidate.dataset.test))
+        rows = _chosen_rows(candidate.inputs)
         return cls(
             candidate.recipe.name,
             (champion.version if champion else 0) + 1,
             candidate.saved_model,
-            candidate.dataset.test.examples[rows],
+            taken(candidate.inputs, rows),
             candidate.answers(rows),
             (champion.version, champion.path) if champion else None,
             candidate.recipe.rows_independent,
         )
 
+    def __len__(self) -> int:
+        return count(self.inputs)
 
-def _chosen_rows(count: int) -> NDArray[np.int64]:
-    """Which of so many held-out rows are asked: from first to last, at equal distances."""
-    return np.linspace(0, count - 1, min(_MAX_ROWS, count)).astype(np.int64)
+    def asked(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The inputs of a request for these rows, by number."""
+        return taken(self.inputs, rows)
+
+
+def _chosen_rows(inputs: Tensors) -> NDArray[np.int64]:
+    """Which of the held-out rows are asked: from first to last, at equal distances."""
+    rows, size = count(inputs), sum(array.nbytes for array in inputs.values())
+    most = max(1, _MAX_BYTES * rows // max(1, size))
+    return np.linspace(0, rows - 1, min(_MAX_ROWS, rows, most)).astype(np.int64)
 
 
 def check_answers(trial: Trial, client: PredictClient) -> tuple[str, str]:
     """Hold the answers to real rows against those of the model that was judged."""
-    outputs = client.predict(trial.model, trial.rows, version=trial.version).outputs
-    if "output" not in outputs:
-        raise Unfit(", ".join(outputs) or "nothing", "it has no output called 'output'")
-    answer = np.asarray(outputs["output"], np.float32)
-    if answer.shape != trial.answers.shape:
-        shapes = f"{list(answer.shape)}", f"{list(trial.answers.shape)}"
-        raise Unfit(shapes[0], f"{len(trial.rows)} rows are answered by shape {shapes[0]} instead of {shapes[1]}")
-    if not np.isfinite(answer).all():
-        share = 1 - np.isfinite(answer).all(axis=tuple(range(1, answer.ndim))).mean()
-        raise Unfit(f"{share:.1%} not finite", f"NaN or infinite values in {share:.1%} of the answers")
-    difference = float(abs(answer - trial.answers).max())
+    outputs = client.predict(trial.model, trial.inputs, version=trial.version).outputs
+    _check_finite(outputs)
+    try:
+        difference = largest_difference(trial.answers, outputs)
+    except OtherAnswer as exc:
+        raise Unfit("another answer", f"the server does not answer as was judged: {exc}") from exc
     if not difference <= ANSWER_TOLERANCE:
         if trial.rows_independent:
-            _difference(trial, client, np.arange(1), answer)
+            _difference(trial, client, np.arange(1), outputs)
         raise Unfit(f"off by {difference:.1e}", f"answers differ from those that were judged by {difference:.1e}")
-    return f"off by {difference:.1e}", f"{len(trial.rows)} held-out rows are answered as they were judged"
+    return f"off by {difference:.1e}", f"{len(trial)} held-out rows are answered as they were judged"
+
+
+def _check_finite(outputs: Tensors) -> None:
+    for array in outputs.values():
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        share = 1 - np.isfinite(array).all(axis=tuple(range(1, array.ndim))).mean()
+        raise Unfit(f"{share:.1%} not finite", f"NaN or infinite values in {share:.1%} of the answers")
 
 
 def check_rows_apart(trial: Trial, *clients: PredictClient) -> tuple[str, str]:
@@ -107,7 +121,7 @@ def check_rows_apart(trial: Trial, *clients: PredictClient) -> tuple[str, str]:
     asked, worst = 0, 0.0
     for client in clients:
         deadline = time.monotonic() + _SECONDS_PER_PROTOCOL
-        for rows in _neighbourhoods(len(trial.rows)):
+        for rows in _neighbourhoods(len(trial)):
             worst = max(worst, _difference(trial, client, rows, trial.answers))
             asked += 1
             if time.monotonic() > deadline:
@@ -133,15 +147,14 @@ def _neighbourhoods(count: int) -> Iterator[NDArray[np.int64]]:
     yield shuffled
 
 
-def _difference(trial: Trial, client: PredictClient, rows: NDArray[np.int64], answers: NDArray[np.float32]) -> float:
+def _difference(trial: Trial, client: PredictClient, rows: NDArray[np.int64], answers: Tensors) -> float:
     """By how much the answers to these rows, asked together, differ from those to all rows."""
-    outputs = client.predict(trial.model, trial.rows[rows], version=trial.version).outputs
-    answer, expected = np.asarray(outputs["output"], np.float32), answers[rows]
+    given = client.predict(trial.model, trial.asked(rows), version=trial.version).outputs
     why = "give each row the answer that it gets alone, or let the recipe say Recipe(…, rows_independent=False)"
-    if answer.shape != expected.shape:
-        shapes = f"{list(answer.shape)} instead of {list(expected.shape)}"
-        raise Unfit(shapes, f"{len(rows)} rows asked together are answered by shape {shapes}: {why}")
-    difference = float(abs(answer - expected).max())
+    try:
+        difference = largest_difference(taken(answers, rows), given)
+    except OtherAnswer as exc:
+        raise Unfit("another answer", f"{len(rows)} rows asked together are answered otherwise: {exc}: {why}") from exc
     if not difference <= ANSWER_TOLERANCE:
         together = "asked alone" if len(rows) == 1 else f"asked in a batch of {len(rows)}"
         raise Unfit(

@@ -130,9 +130,12 @@ def from_json(text: str, expected: Expected) -> dict[str, Any]:
 
 def written(golden: GoldenRows | None) -> str:
     """The first golden row as the command line takes it; empty where it is too long, or no row of numbers."""
-    if golden is None or golden.inputs.ndim != 2 or not len(golden.inputs):
+    if golden is None or len(golden.inputs) != 1:
         return ""
-    row = ",".join(f"{value:.6g}" for value in golden.inputs[0])
+    (rows,) = golden.inputs.values()
+    if rows.ndim != 2 or not len(rows) or rows.dtype == object:
+        return ""
+    row = ",".join(f"{value:.6g}" for value in rows[0])
     return row if len(row) <= _MAX_EXAMPLE else ""
 
 

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flows.data.split import ByContent, Split
 from flows.user_code import RecipeFailed, of_recipe
 from serving.protocol.errors import HotswapError
 from serving.repository.names import validate_model_name
@@ -71,25 +69,40 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that the flow needs to know about one classification problem."""
+    """All that the flow needs to know about one problem."""
 
     name: str
     """the model's name, in the registry and on the server"""
-    load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
-    """gives examples [rows, features] and their classes [rows], counted from 0 in the order of `class_names`"""
-    build: Callable[[NDArray[np.float32]], keras.Model]
-    """gives a Keras model for these training examples: raw features in, class probabilities out"""
-    feature_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    epochs: int
+    load: Callable[[], tuple[Any, ...]]
+    """
+    gives examples and targets, and optionally columns that the model is not asked with
+
+    The examples are an array [rows, ...], arrays by the name of the input, or a data frame. The targets of a
+    classification are integers [rows], counted from 0 in the order of `class_names`.
+    """
+    build: Callable[[Any], keras.Model]
+    """
+    gives a Keras model for the training examples, an array or a dict of arrays by input: raw values in, class
+    probabilities out
+    """
+    feature_names: tuple[str, ...] = ()
+    """names of the values of a row, where the examples are one array [rows, features]"""
+    class_names: tuple[str, ...] = ()
+    epochs: int = 20
     batch_size: int = 32
     learning_rate: float = 0.01
     thresholds: Thresholds = Thresholds()
     rows_independent: bool = True
     """whether the answer to a row must be the same whatever rows are asked with it; False for a model that is meant to
     compare the rows of a request"""
+    split: Split = ByContent()
+    """which rows are held out"""
+    missing_values: bool = False
+    """whether the model takes NaN for a missing number"""
 
     def __post_init__(self) -> None:
+        if not self.feature_names:
+            return
         if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):
             raise InvalidThresholds(f"The recipe {self.name!r} has no feature {sorted(unknown)} to look at slices of")
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from numpy.typing import NDArray
 
 
 class SavedModelPredictor(PythonModel):  # type: ignore[misc]
@@ -25,13 +24,31 @@ class SavedModelPredictor(PythonModel):  # type: ignore[misc]
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> NDArray[np.float32]:
-        """Class probabilities float32 [rows, classes] for rows of raw features, in the order of training."""
+    ) -> Any:
+        """
+        The only output as an array [rows, ...], or a dict of all of them.
+
+        Args:
+            context: Of MLflow.
+            model_input: Rows of numbers, a data frame with a column per input, or arrays by input.
+            params: Not used.
+        """
         import tensorflow as tf
 
-        rows = tf.constant(np.asarray(model_input, np.float32))
-        probabilities: NDArray[np.float32] = self._serve(input=rows)["output"].numpy()
-        return probabilities
+        specs = self._serve.structured_input_signature[1]
+        tensors = {}
+        for name, spec in specs.items():
+            only = len(specs) == 1 and (not hasattr(model_input, "keys") or name not in model_input)
+            values = model_input if only else model_input[name]
+            if isinstance(values, (pd.DataFrame, pd.Series)):
+                values = values.to_numpy()
+            if spec.dtype == tf.string:
+                values = np.where(pd.isna(values), "", values).astype(str)
+            tensor = tf.constant(np.asarray(values, None if spec.dtype == tf.string else spec.dtype.as_numpy_dtype))
+            fits = spec.shape.is_compatible_with(tensor.shape)
+            tensors[name] = tensor if fits else tf.reshape(tensor, [-1 if d is None else d for d in spec.shape])
+        outputs = {name: tensor.numpy() for name, tensor in self._serve(**tensors).items()}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
 mlflow.models.set_model(SavedModelPredictor())

@@ -18,15 +18,15 @@ import mlflow
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
+from flows.data.rows import Rows
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
 from flows.registry.confusion_figure import confusion_figure
 from flows.registry.mlflow_errors import RegistryError
+from flows.registry.pyfunc_schema import input_example, pyfunc_signature
 from flows.registry.tags import NAMESPACE, prefixed
-from flows.training.dataset import Dataset, Rows
+from flows.training.dataset import Dataset
 from flows.training.evaluation import Evaluation
 from serving.protocol.redaction import redacted
 from serving.repository.stamp import GoldenRows
@@ -121,17 +121,15 @@ class Run:
             saved_model: The exported SavedModel, a directory called ``saved_model``; its files are copied as they are.
             golden: A few rows, and what the model answers to them.
         """
-        # Unnamed columns of doubles take lists, arrays and data frames; a tensor would take float32 arrays only.
-        columns = Schema([ColSpec(DataType.double)] * golden.inputs.shape[1])
-        answers = Schema([TensorSpec(golden.outputs.dtype, (-1, golden.outputs.shape[1]))])
+        signature = pyfunc_signature(golden)
         requirements = [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "tensorflow")]
         with self._translated(), mlflow.start_run(run_id=self.id):
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={SAVED_MODEL: str(saved_model)},
-                signature=ModelSignature(inputs=columns, outputs=answers),
-                input_example=golden.inputs.astype(float),
+                signature=signature,
+                input_example=input_example(golden),
                 pip_requirements=requirements,
             )
         return str(info.model_uri)
@@ -181,7 +179,7 @@ def _by_check(decision: GateDecision) -> dict[str, str]:
 def _dataset_input(model: str, dataset: Dataset, rows: Rows, context: str) -> DatasetInput:
     # MLflow allows 36 characters of digest.
     recorded = mlflow.data.from_numpy(
-        rows.examples, targets=rows.classes, name=f"{model}-{context}", digest=dataset.digest[:32]
+        rows.examples, targets=rows.targets, name=f"{model}-{context}", digest=dataset.digest[:32]
     )
     return DatasetInput(DatasetEntity.from_dictionary(recorded.to_dict()), [InputTag("mlflow.data.context", context)])
 

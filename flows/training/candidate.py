@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.data.rows import taken
 from flows.recipes import Recipe
 from flows.training.dataset import Dataset
 from flows.training.evaluation import Evaluation, Slice, evaluate, slices
 from flows.training.inspection import Inspection
 from flows.training.predictor import Predictor, load_predictor
+from serving.repository.answers import Tensors
 from serving.repository.stamp import GoldenRows
 
 _GOLDEN_ROWS = 5
+_GOLDEN_VALUES = 1 << 17  # of all golden rows together: a stamp is a file that is read often
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +30,24 @@ class Candidate:
     saved_model: Path
     inspection: Inspection
     predict: Predictor
+    inputs: Tensors
+    """the held-out rows, as its signature takes them"""
+    outputs: Tensors
+    """what it answers to them"""
     evaluation: Evaluation
 
-    def answers(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def answers(self, rows: NDArray[np.int64]) -> Tensors:
         """The answers to these held-out rows, in a request of just these if that makes a difference."""
         if self.recipe.rows_independent:
-            return self.evaluation.probabilities[rows]
-        return self.predict(self.dataset.test.examples[rows])
+            return taken(self.outputs, rows)
+        return self.predict(taken(self.inputs, rows))
 
     @property
     def golden(self) -> GoldenRows:
         """The rows and answers that are kept with it."""
-        rows = np.arange(min(_GOLDEN_ROWS, len(self.dataset.test)))
-        return GoldenRows(self.dataset.test.examples[rows], self.answers(rows))
+        values = sum(array[:1].size for array in self.inputs.values())
+        rows = np.arange(min(_GOLDEN_ROWS, len(self.dataset.test), max(1, _GOLDEN_VALUES // max(1, values))))
+        return GoldenRows(taken(self.inputs, rows), self.answers(rows))
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -55,5 +63,7 @@ def load_candidate(recipe: Recipe, dataset: Dataset, saved_model: Path, inspecti
         CannotEvaluate: It does not give class probabilities for them.
     """
     predict = load_predictor(saved_model)
-    evaluation = evaluate(predict, dataset.test, len(dataset.class_names))
-    return Candidate(recipe, dataset, saved_model, inspection, predict, evaluation)
+    inputs = predict.bind(dataset.test.inputs)
+    outputs = predict(inputs)
+    evaluation = evaluate(predict.judged(outputs), dataset.test, len(dataset.class_names))
+    return Candidate(recipe, dataset, saved_model, inspection, predict, inputs, outputs, evaluation)

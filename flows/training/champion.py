@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.tasks import CannotEvaluate
 from flows.training.dataset import Dataset
 from flows.training.evaluation import Evaluation, evaluate
 from flows.training.inspection import Inspection, inspect
-from flows.training.predictor import CannotEvaluate, Predictor, load_predictor
+from flows.training.predictor import Predictor, load_predictor
 from serving.protocol.errors import HotswapError
 from serving.repository.stamp import GoldenRows, Stamp
 
@@ -64,7 +65,8 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
         inspection = inspect(path)
         predictor = load_predictor(path)
         notes += _differing_golden_rows(predictor, stamp)
-        evaluation = evaluate(predictor, dataset.test, len(dataset.class_names))
+        answers = predictor.judged(predictor(dataset.test.inputs))
+        evaluation = evaluate(answers, dataset.test, len(dataset.class_names))
     except HotswapError as exc:
         notes.append(f"it cannot be evaluated: {exc}")
     if stamp.dataset_digest not in (None, dataset.digest):
@@ -81,7 +83,8 @@ def _differing_golden_rows(predictor: Predictor, stamp: Stamp) -> list[str]:
 
 
 def _answered_golden_rows(candidate: Predictor, golden: GoldenRows) -> GoldenAnswers:
+    champion = candidate.judged(golden.outputs)
     try:
-        return GoldenAnswers(golden.outputs, candidate(golden.inputs))
+        return GoldenAnswers(champion, candidate.judged(candidate(golden.inputs)))
     except CannotEvaluate:
-        return GoldenAnswers(golden.outputs, None)
+        return GoldenAnswers(champion, None)

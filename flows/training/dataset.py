@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.data.ids import row_ids
+from flows.data.rows import ONLY_INPUT, Inputs, Rows, count
+from flows.data.split import HeldOut
 from flows.recipes import Recipe
 from flows.user_code import of_recipe
 from serving.protocol.errors import HotswapError
 
-_SPLIT_SEED = 42  # Fixed: versions are comparable only on the same held-out rows, which no training may see.
-
 
 class UnusableData(HotswapError):
     """This data cannot be trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Examples float32 [rows, features] and their classes int64 [rows]."""
-
-    examples: NDArray[np.float32]
-    classes: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +32,12 @@ class Dataset:
     class_names: tuple[str, ...]
     digest: str
 
+    def test_column(self, name: str) -> NDArray[Any]:
+        """The held-out values [rows] of a feature, an input or a column beside the inputs."""
+        if name in self.test.columns:
+            return self.test.columns[name]
+        return self.test.inputs[ONLY_INPUT][:, self.feature_names.index(name)]
+
 
 def load_dataset(recipe: Recipe) -> Dataset:
     """
@@ -49,37 +46,106 @@ def load_dataset(recipe: Recipe) -> Dataset:
     Raises:
         RecipeFailed: Its own code failed.
         UnusableData: The data has no rows, NaN, one class, or another shape than the recipe says.
+        InvalidSplit: It cannot be split as the recipe says.
     """
+    rows = _load(recipe, recipe.load)
+    held_out = recipe.split.held_out(rows)
+    if isinstance(recipe.split, HeldOut):
+        train, test = rows, _load(recipe, recipe.split.load)
+    else:
+        held_out = _without_lone_classes(rows, held_out)
+        train, test = rows.take(~held_out), rows.take(held_out)
+    for part, name in ((train, "train on"), (test, "hold out")):
+        if not len(part):
+            raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: give it more rows")
+    names = (recipe.feature_names or tuple(rows.inputs), recipe.class_names)
+    return Dataset(train, test, *names, digest=_digest((train, test), *names))
+
+
+def _load(recipe: Recipe, load: Any) -> Rows:
     with of_recipe(f"The data of {recipe.name!r} cannot be loaded"):
-        examples, classes = recipe.load()
-    rows = check(examples, classes, recipe)
-    train, test = split(rows)
-    names = (recipe.feature_names, recipe.class_names)
-    return Dataset(train, test, *names, digest=_digest(rows, *names))
+        examples, targets, *extras = load()
+    inputs = named_arrays(examples, recipe.name)
+    return check(inputs, np.asarray(targets), named_arrays(extras[0], recipe.name) if extras else {}, recipe)
 
 
-def check(examples: NDArray[Any], classes: NDArray[Any], recipe: Recipe) -> Rows:
+def named_arrays(examples: Any, name: str) -> dict[str, NDArray[Any]]:
     """
-    The rows, when a classifier can be trained and judged on them.
+    Arrays by name, from a bare array, a mapping of arrays or a data frame; floats as float32, texts as objects.
+
+    Raises:
+        UnusableData: They are no arrays of numbers, booleans or strings.
+    """
+    if hasattr(examples, "columns") and hasattr(examples, "dtypes"):
+        examples = {str(column): examples[column].to_numpy() for column in examples.columns}
+    if not isinstance(examples, Mapping):
+        examples = {ONLY_INPUT: examples}
+    return {key: _as_array(value, key, name) for key, value in examples.items()}
+
+
+def _as_array(value: Any, key: str, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as exc:
+        raise UnusableData(f"The data of {name!r} is no array in {key!r}: {exc}") from exc
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "biu":
+        return array
+    if array.dtype.kind in "US" or (array.dtype == object and all(isinstance(each, str) for each in array.flat)):
+        return array.astype(str).astype(object)
+    raise UnusableData(f"The data of {name!r} is neither numbers, booleans nor strings in {key!r}, but {array.dtype}")
+
+
+def check(inputs: Inputs, classes: NDArray[Any], extras: Inputs, recipe: Recipe) -> Rows:
+    """
+    The rows, when a model can be trained and judged on them.
 
     Raises:
         UnusableData: They cannot; the message says why and what to do.
     """
     name = recipe.name
-    examples, classes = np.asarray(examples), np.asarray(classes)
-    if not examples.size or not classes.size:
+    if not count(inputs) or not classes.size:
         raise UnusableData(f"The data of {name!r} has no rows: check what its load() returns")
-    if examples.ndim != 2 or examples.shape[1] != len(recipe.feature_names) or classes.shape != examples.shape[:1]:
+    if recipe.feature_names and inputs.keys() == {ONLY_INPUT}:
+        inputs = {ONLY_INPUT: _as_features(inputs[ONLY_INPUT], classes, recipe)}
+    lengths = {key: len(array) for key, array in {**inputs, **extras}.items()}
+    if uneven := {key: length for key, length in lengths.items() if length != len(classes)}:
+        raise UnusableData(f"The data of {name!r} has {len(classes)} targets, but {uneven} rows in its columns")
+    if not recipe.missing_values:
+        _check_finite(inputs, name)
+    _check_classes(classes, recipe)
+    return Rows(inputs, classes.astype(np.int64), row_ids(inputs), extras)
+
+
+def _as_features(examples: NDArray[Any], targets: NDArray[Any], recipe: Recipe) -> NDArray[np.float32]:
+    """Float32 [rows, features], as the recipe names them."""
+    if examples.ndim != 2 or examples.shape[1] != len(recipe.feature_names) or len(targets) != len(examples):
         raise UnusableData(
-            f"The data of {name!r} has shapes {examples.shape} and {classes.shape}: "
+            f"The data of {recipe.name!r} has shapes {examples.shape} and {targets.shape}: "
             f"expected [rows, {len(recipe.feature_names)}] and [rows]"
         )
-    try:
-        examples = examples.astype(np.float32)
-    except (TypeError, ValueError) as exc:
-        raise UnusableData(f"The data of {name!r} is not numbers: {exc}") from exc
-    if bad := int(np.count_nonzero(~np.isfinite(examples).all(axis=1))):
-        raise UnusableData(f"The data of {name!r} has NaN or infinite values in {bad} rows: remove or fill them first")
+    if examples.dtype == object:
+        raise UnusableData(f"The data of {recipe.name!r} is not numbers, and its features are: give each column a name")
+    return examples.astype(np.float32)
+
+
+def _check_finite(inputs: Inputs, name: str) -> None:
+    for key, array in inputs.items():
+        if array.dtype.kind != "f":
+            continue
+        if bad := int(np.count_nonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))):
+            where = "" if key == ONLY_INPUT else f" of {key!r}"
+            raise UnusableData(
+                f"The data of {name!r} has NaN or infinite values in {bad} rows{where}: remove or fill them first, "
+                "or let the model see them by Recipe(…, missing_values=True)"
+            )
+
+
+def _check_classes(classes: NDArray[Any], recipe: Recipe) -> None:
+    name = recipe.name
+    if classes.ndim != 1:
+        raise UnusableData(f"The classes of {name!r} have shape {classes.shape}: expected [rows]")
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= len(recipe.class_names):
         raise UnusableData(f"The classes of {name!r} must be integers from 0 to {len(recipe.class_names) - 1}")
     counts = np.bincount(classes.astype(np.int64), minlength=len(recipe.class_names))
@@ -87,25 +153,17 @@ def check(examples: NDArray[Any], classes: NDArray[Any], recipe: Recipe) -> Rows
         raise UnusableData(f"The data of {name!r} has one class only: a classifier needs at least two")
     if scarce := [recipe.class_names[i] for i in np.flatnonzero(counts < 2)]:
         raise UnusableData(f"The data of {name!r} needs at least two rows of each class, and has too few of {scarce}")
-    return Rows(examples, classes.astype(np.int64))
 
 
-def split(rows: Rows, test_share: float = 0.2) -> tuple[Rows, Rows]:
-    """Hold out `test_share` of each class, and at least one row of it: always the same rows."""
-    random = np.random.default_rng(_SPLIT_SEED)
-    held_out = np.zeros(len(rows), dtype=bool)
-    for each in np.unique(rows.classes):
-        members = random.permutation(np.flatnonzero(rows.classes == each))
-        held_out[members[: max(1, round(test_share * len(members)))]] = True
-    return _take(rows, ~held_out), _take(rows, held_out)
+def _without_lone_classes(rows: Rows, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows are held out, with every class among those to train on; the ids tell which ones a model has seen."""
+    lone = np.setdiff1d(rows.targets[held_out], rows.targets[~held_out])
+    return held_out & ~np.isin(rows.targets, lone)
 
 
-def _take(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
-    return Rows(rows.examples[mask], rows.classes[mask])
-
-
-def _digest(rows: Rows, *names: tuple[str, ...]) -> str:
-    whole = hashlib.sha256(repr((names, rows.examples.shape)).encode())
-    whole.update(rows.examples.astype("<f4").tobytes())
-    whole.update(rows.classes.astype("<i8").tobytes())
+def _digest(parts: tuple[Rows, ...], *names: tuple[str, ...]) -> str:
+    whole = hashlib.sha256(repr(names).encode())
+    for rows in parts:
+        whole.update(rows.ids.tobytes())
+        whole.update(np.ascontiguousarray(rows.targets).tobytes())
     return whole.hexdigest()

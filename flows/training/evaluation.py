@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.training.dataset import Dataset, Rows
-from flows.training.predictor import CannotEvaluate, Predictor
+from flows.data.rows import Rows
+from flows.tasks import CannotEvaluate
+from flows.training.dataset import Dataset
 
 _MAX_VALUES = 10
 
@@ -71,17 +72,16 @@ class Slice:
     accuracy: float
 
 
-def evaluate(predict: Predictor, rows: Rows, classes: int) -> Evaluation:
+def evaluate(answers: NDArray[np.float32], rows: Rows, classes: int) -> Evaluation:
     """
-    Ask a model for `rows`, and compare its answers with the true classes.
+    Hold a model's answers to `rows` against the true classes.
 
     Raises:
-        CannotEvaluate: It does not give `classes` probabilities for each row.
+        CannotEvaluate: They are not `classes` probabilities for each row.
     """
-    probabilities = predict(rows.examples)
-    if probabilities.shape != (len(rows), classes):
-        raise CannotEvaluate(f"its output has shape {list(probabilities.shape)}, not {[len(rows), classes]}")
-    return compare(probabilities, rows.classes)
+    if answers.shape != (len(rows), classes):
+        raise CannotEvaluate(f"its output has shape {list(answers.shape)}, not {[len(rows), classes]}")
+    return compare(answers, rows.targets)
 
 
 def compare(probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> Evaluation:
@@ -100,9 +100,9 @@ def slices(evaluation: Evaluation, dataset: Dataset, columns: Sequence[str]) -> 
 
     A column with more than ten values is cut in quarters, at the quartiles of these rows.
     """
-    cuts = [("class", dataset.class_names, dataset.test.classes)]
+    cuts = [("class", dataset.class_names, dataset.test.targets)]
     for column in columns:
-        names, groups = _cut(dataset.test.examples[:, dataset.feature_names.index(column)])
+        names, groups = _cut(dataset.test_column(column))
         cuts.append((column, names, groups))
     return tuple(each for by, names, groups in cuts for each in _slices(by, names, groups, evaluation.right))
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from flows.data.rows import Inputs, bare
 from flows.recipes import Recipe
 from flows.training.dataset import Dataset
 from flows.user_code import RecipeFailed, of_recipe
@@ -71,8 +72,8 @@ def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Prog
             jit_compile=False,
         )
         history = model.fit(
-            dataset.train.examples,
-            dataset.train.classes,
+            fed(dataset.train.inputs),
+            dataset.train.targets,
             batch_size=recipe.batch_size,
             epochs=epochs,
             verbose=0,
@@ -81,13 +82,19 @@ def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Prog
     return Fitted(model, {name: [float(value) for value in values] for name, values in history.history.items()})
 
 
+def fed(inputs: Inputs) -> Any:
+    """What Keras takes for these inputs; strings as tensors, which it does not make of arrays by itself."""
+    return bare({name: tf.constant(each) if each.dtype == object else each for name, each in inputs.items()})
+
+
 def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
     """
     Write `model` as a SavedModel.
 
-    Signature ``serving_default`` takes ``input`` float32 [-1, features] and gives ``output`` float32 [-1, classes],
-    each row summing to 1. Signature ``classify_class`` takes the same and gives the likeliest class: ``class_id``
-    int64 [-1], ``class_name`` string [-1], ``probability`` float32 [-1]. The class names are an asset too, one a line.
+    Signature ``serving_default`` takes the inputs by their names, of the data's dtypes and shapes [-1, ...], and gives
+    ``output`` float32 [-1, classes], each row summing to 1. Signature ``classify_class`` takes the same and gives the
+    likeliest class: ``class_id`` int64 [-1], ``class_name`` string [-1], ``probability`` float32 [-1]. The class names
+    are an asset too, one a line.
     """
     names_file = path.with_name(f"{path.name}.assets") / "class_names.txt"
     names_file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,16 +102,16 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     module.class_names = tf.saved_model.Asset(str(names_file))
-    rows = tf.TensorSpec([None, len(dataset.feature_names)], tf.float32, name="input")
+    specs = {name: _spec(name, array) for name, array in dataset.train.inputs.items()}
     class_names = tf.constant(dataset.class_names)
 
-    @tf.function(input_signature=[rows])  # type: ignore[untyped-decorator]
-    def probabilities(input: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"output": model(input, training=False)}
+    @tf.function  # type: ignore[untyped-decorator]
+    def probabilities(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"output": model(bare(inputs), training=False)}
 
-    @tf.function(input_signature=[rows])  # type: ignore[untyped-decorator]
-    def likeliest(input: tf.Tensor) -> dict[str, tf.Tensor]:
-        output = model(input, training=False)
+    @tf.function  # type: ignore[untyped-decorator]
+    def likeliest(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        output = model(bare(inputs), training=False)
         class_id = tf.argmax(output, axis=-1)
         return {
             "class_id": class_id,
@@ -112,16 +119,24 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
             "probability": tf.reduce_max(output, axis=-1),
         }
 
-    signatures = {"serving_default": probabilities, "classify_class": likeliest}
     with of_recipe(f"The model of {model_name!r} cannot be exported"):
+        signatures = {
+            "serving_default": probabilities.get_concrete_function(**specs),
+            "classify_class": likeliest.get_concrete_function(**specs),
+        }
         tf.saved_model.save(module, str(path), signatures=signatures)
-    _write_warm_up(path, model_name, dataset.train.examples, signatures)
+    _write_warm_up(path, model_name, dataset.train.inputs, signatures)
     names_file.unlink()
     names_file.parent.rmdir()
     log.info("model exported model=%s", model_name)
 
 
-def _write_warm_up(path: Path, model_name: str, examples: NDArray[np.float32], signatures: Mapping[str, Any]) -> None:
+def _spec(name: str, array: NDArray[Any]) -> Any:
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    return tf.TensorSpec([None, *array.shape[1:]], dtype, name=name)
+
+
+def _write_warm_up(path: Path, model_name: str, inputs: Inputs, signatures: Mapping[str, Any]) -> None:
     """
     Requests that the server answers to itself before anyone else's.
 
@@ -137,6 +152,9 @@ def _write_warm_up(path: Path, model_name: str, examples: NDArray[np.float32], s
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = signature
-                request.inputs["input"].CopyFrom(tf.make_tensor_proto(np.resize(examples, (size, examples.shape[1]))))
+                for name, array in inputs.items():
+                    rows = np.resize(array, (size, *array.shape[1:]))
+                    dtype = tf.string if array.dtype == object else None
+                    request.inputs[name].CopyFrom(tf.make_tensor_proto(rows, dtype))
                 predict_log = prediction_log_pb2.PredictLog(request=request)
                 writer.write(prediction_log_pb2.PredictionLog(predict_log=predict_log).SerializeToString())

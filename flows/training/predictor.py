@@ -1,40 +1,112 @@
 """
-A SavedModel, loaded to be asked for class probabilities in this process.
+A SavedModel, loaded to be asked in this process.
 
-It is asked as clients ask it: by its signature ``serving_default``, from ``input`` to ``output``.
+It is asked as clients ask it: by its signature ``serving_default``, with tensors by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.data.rows import Inputs, count, taken
+from flows.tasks import CannotEvaluate
 from flows.training.inspection import Signature, describe, is_dense
-from serving.protocol.errors import HotswapError
 from serving.protocol.unknown_operations import explained
 
-_SIGNATURE = "serving_default"
-_CHUNK_ROWS = 1 << 16  # so that memory does not grow with the rows
+SIGNATURE = "serving_default"
+OUTPUT = "output"
+"""the output that is judged, where there are several"""
+_CHUNK_BYTES, _CHUNK_ROWS = 1 << 24, 1 << 16  # so that memory does not grow with the rows
 
-Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Examples float32 [rows, features] to class probabilities float32 [rows, classes]."""
 
+class Predictor:
+    """The signature ``serving_default`` of a loaded SavedModel."""
 
-class CannotEvaluate(HotswapError):
-    """A SavedModel does not answer these rows with class probabilities."""
+    def __init__(self, saved_model: Path, loaded: Any) -> None:
+        self._saved_model = saved_model
+        self._loaded = loaded  # held here, because TensorFlow frees the variables with it
+        self._signature = loaded.signatures[SIGNATURE]
+        self._specs = self._signature.structured_input_signature[1]
+
+    def bind(self, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        """
+        These inputs as the signature takes them: by its names, in its types.
+
+        One input goes to the only input of the signature, whatever it is called.
+
+        Raises:
+            CannotEvaluate: They do not fit.
+        """
+        if len(inputs) == len(self._specs) == 1:
+            inputs = dict(zip(self._specs, inputs.values(), strict=True))
+        if missing := sorted(self._specs.keys() - inputs.keys()):
+            given = ", ".join(sorted(inputs))
+            raise CannotEvaluate(f"it takes {', '.join(missing)}, which the data does not have: that has {given}")
+        return {name: self._fitting(name, inputs[name]) for name in self._specs}
+
+    def __call__(self, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        """
+        Ask for all outputs.
+
+        Args:
+            inputs: Arrays of the same number of rows.
+
+        Raises:
+            CannotEvaluate: They do not fit, or an answer cannot be computed.
+        """
+        import tensorflow as tf
+
+        bound = self.bind(inputs)
+        rows = count(bound)
+        step = min(_CHUNK_ROWS, max(1, _CHUNK_BYTES // max(1, _row_bytes(bound))))
+        chunks = []
+        with _translated(self._saved_model):
+            for at in range(0, max(rows, 1), step):
+                tensors = {name: tf.constant(array) for name, array in taken(bound, slice(at, at + step)).items()}
+                chunks.append({name: found.numpy() for name, found in self._signature(**tensors).items()})
+            return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def judged(self, outputs: Inputs) -> NDArray[Any]:
+        """
+        The output that is judged: the only one, or the one called ``output``.
+
+        Raises:
+            CannotEvaluate: It cannot be told.
+        """
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        if OUTPUT not in outputs:
+            names = ", ".join(sorted(outputs))
+            raise CannotEvaluate(f"it gives {names}: call the one that is to be judged {OUTPUT!r}")
+        return outputs[OUTPUT]
+
+    def _fitting(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        spec = self._specs[name]
+        wanted = spec.dtype.as_numpy_dtype
+        if (array.dtype == object) != (wanted is object):
+            kind = "strings" if array.dtype == object else array.dtype
+            raise CannotEvaluate(f"its input {name!r} is {spec.dtype.name}, and the data has {kind}")
+        if not spec.shape.is_compatible_with(array.shape):  # which a server checks, and this way of asking does not
+            # One value a row, as a vector or as a column.
+            column = array.reshape(len(array), -1)
+            if not (column.shape[1:] == (1,) and spec.shape.is_compatible_with(column.shape)):
+                raise CannotEvaluate(f"its input has shape {spec.shape}, which {list(array.shape)} does not fit")
+            array = column
+        return array if array.dtype == object else array.astype(wanted, copy=False)
 
 
 def load_predictor(saved_model: Path) -> Predictor:
     """
-    The signature ``serving_default`` with input ``input`` and output ``output``.
+    The signature ``serving_default``, which must have dense inputs and outputs.
 
     Raises:
-        CannotEvaluate: It cannot be loaded, or has no such signature; the predictor raises the same for rows that it
-            cannot answer.
+        CannotEvaluate: It cannot be loaded, or has no such signature.
     """
     import tensorflow as tf
 
@@ -43,39 +115,31 @@ def load_predictor(saved_model: Path) -> Predictor:
 
     with _translated(saved_model):
         meta_graph = read_meta_graph(saved_model)
-        _check_signature(saved_model, describe(meta_graph).get(_SIGNATURE))
+        _check_signature(saved_model, describe(meta_graph).get(SIGNATURE))
         load_missing(meta_graph.graph_def)
-        loaded = tf.saved_model.load(str(saved_model))
-        signature = loaded.signatures[_SIGNATURE]
-        shape = signature.structured_input_signature[1]["input"].shape
-
-    def predict(examples: NDArray[np.float32]) -> NDArray[np.float32]:
-        assert loaded is not None  # held here, because TensorFlow frees the variables with it
-        if not shape.is_compatible_with(examples.shape):  # which a server checks, and this way of asking does not
-            raise CannotEvaluate(f"its input has shape {shape}, which {list(examples.shape)} does not fit")
-        chunks = (examples[at : at + _CHUNK_ROWS] for at in range(0, len(examples), _CHUNK_ROWS))
-        with _translated(saved_model):
-            return np.concatenate([signature(input=tf.constant(chunk))["output"].numpy() for chunk in chunks])
-
-    return predict
+        return Predictor(saved_model, tf.saved_model.load(str(saved_model)))
 
 
 def _check_signature(saved_model: Path, signature: Signature | None) -> None:
-    """Check that the signature has one dense input and one dense output, of the expected names."""
+    """Check that the signature has dense tensors alone."""
     if signature is None:
-        has = "has no signature 'serving_default'"
-    elif not (is_dense(signature.inputs.get("input", "")) and is_dense(signature.outputs.get("output", ""))):
+        has = f"has no signature {SIGNATURE!r}"
+    elif not all(map(is_dense, [*signature.inputs.values(), *signature.outputs.values()])) or not signature.inputs:
         has = f"takes {_listed(signature.inputs)} and gives {_listed(signature.outputs)}"
     else:
         return
     raise CannotEvaluate(
-        f"{saved_model} {has}: export it with a signature 'serving_default' that takes 'input', a dense tensor of one "
-        "row per example, and gives 'output', a dense tensor of the probabilities of the classes"
+        f"{saved_model} {has}: export it with a signature {SIGNATURE!r} that takes dense tensors with a row per "
+        "example, and gives dense tensors with a row per example"
     )
 
 
 def _listed(tensors: Mapping[str, str]) -> str:
     return ", ".join(f"{name!r} ({described})" for name, described in tensors.items()) or "nothing"
+
+
+def _row_bytes(inputs: Inputs) -> int:
+    return sum(array.nbytes // max(1, len(array)) for array in inputs.values())
 
 
 @contextmanager

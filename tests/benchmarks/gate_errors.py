@@ -15,7 +15,7 @@ from flows.gate.noninferiority import Verdict, compare_counts
 from flows.recipes import find_recipe
 from flows.training import fit
 from flows.training.champion import Champion
-from flows.training.dataset import Dataset, Rows, load_dataset
+from flows.training.dataset import Dataset, load_dataset
 from flows.training.evaluation import evaluate, slices
 from flows.training.inspection import inspect
 from flows.training.predictor import load_predictor
@@ -67,13 +67,15 @@ def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
     recipe = find_recipe("iris")
     small = load_dataset(recipe)
     times = np.arange(rows) % len(small.train)
-    test = Rows(small.train.examples[times], small.train.classes[times])
+    test = small.train.take(times)
     many = Dataset(small.train, test, small.feature_names, small.class_names, small.digest)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "saved_model"
         fit.export(recipe.build(small.train.examples), small, "iris", path)
         started = time.perf_counter()
-        evaluation, inspection = evaluate(load_predictor(path), test, len(small.class_names)), inspect(path)
+        predict, inspection = load_predictor(path), inspect(path)
+        answers = predict.judged(predict(test.inputs))
+        evaluation = evaluate(answers, test, len(small.class_names))
         champion = Champion(1, path, inspection, evaluation)
         cut = slices(evaluation, many, small.feature_names)
         judge(evaluation, inspection, cut, champion, recipe.thresholds)

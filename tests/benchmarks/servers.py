@@ -138,7 +138,7 @@ def _log_model(tracking_uri: str, directory: Path, saved_model: Path) -> str:
     try:
         registry = Registry(directory / "artifacts")
         run = registry.start_run("iris", "benchmark", {}, {})
-        golden = GoldenRows(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
+        golden = GoldenRows({"input": np.zeros((2, 4), np.float32)}, {"output": np.zeros((2, 3), np.float32)})
         model_uri = run.log_model(saved_model, golden)
         run.end("FINISHED")
     finally:

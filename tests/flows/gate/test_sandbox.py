@@ -137,7 +137,10 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tried(server: SandboxServer, saved_model: Path, model: str, champion: Path | None = None) -> SandboxDecision:
     """What the sandbox decides on version 4, beside version 3 where there is a champion."""
-    return try_served(server, Trial(model, 4, saved_model, ROWS, ANSWERS, None if champion is None else (3, champion)))
+    return try_served(
+        server,
+        Trial(model, 4, saved_model, {"input": ROWS}, {"output": ANSWERS}, None if champion is None else (3, champion)),
+    )
 
 
 def test_a_good_candidate_passes_beside_its_champion(server: SandboxServer, champion: Path, tmp_path: Path) -> None:
@@ -191,7 +194,9 @@ def test_a_candidate_whose_answers_depend_on_their_neighbours_is_rejected(
     saved_model = build(tmp_path / "candidate", answer)
     name = f"{answer.__name__}_{meant}"
     judged = np.asarray(answer(ROWS), np.float32)
-    decision = try_served(server, Trial(name, 4, saved_model, ROWS, judged, rows_independent=not meant))
+    decision = try_served(
+        server, Trial(name, 4, saved_model, {"input": ROWS}, {"output": judged}, rows_independent=not meant)
+    )
     assert decision.verdict is (Verdict.PASSED if meant else Verdict.REJECTED), decision.markdown
     assert meant or decision.checks[-1].check == "sandbox rows apart"
     assert meant or "its answer to a row depends on the rows that are asked with it" in decision.reason
@@ -201,7 +206,7 @@ def test_many_held_out_rows_do_not_hide_that_they_depend_on_one_another(server: 
     """Where only some of the rows that were judged are asked, the reason is the same."""
     saved_model = build(tmp_path / "candidate", over_the_batch)
     judged = np.asarray(over_the_batch(np.tile(ROWS, (2, 1))), np.float32)[: len(ROWS)]
-    decision = try_served(server, Trial("many", 4, saved_model, ROWS, judged))
+    decision = try_served(server, Trial("many", 4, saved_model, {"input": ROWS}, {"output": judged}))
     assert "its answer to a row depends on the rows that are asked with it" in decision.reason, decision.markdown
 
 

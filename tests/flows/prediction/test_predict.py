@@ -71,7 +71,7 @@ def settings(many_signatures: Path, tmp_path_factory: pytest.TempPathFactory) ->
     path = root / "models" / "flowers" / "1"
     shutil.copytree(many_signatures, path)
     example = np.array([[5.0, 3.0, 1.5, 0.25]], np.float32)
-    Stamp(features=tuple(FEATURES), golden=GoldenRows(example, example)).write(path)
+    Stamp(features=tuple(FEATURES), golden=GoldenRows({"input": example}, {"output": example})).write(path)
     with Server(ServerSettings(model_name="flowers", model_base_path=str(path.parent))) as server:
         rest_port, grpc_port = server.rest_port, server.grpc_port
         yield Settings(home=root / "home", models_repo=root / "models", rest_port=rest_port, grpc_port=grpc_port)

@@ -49,7 +49,7 @@ def test_a_label_stays_when_the_version_answers_wrongly(pipeline: Pipeline) -> N
     first, second = pipeline.promote(1), pipeline.promote(2)
     stamp = pipeline.repository.path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     changed = json.loads(stamp.read_text())
-    changed["golden"]["outputs"][0][0] += 1
+    changed["golden"]["outputs"]["output"]["values"][0][0] += 1
     stamp.write_text(json.dumps(changed))
     before = pipeline.live()
     with pytest.raises(HotswapError, match="golden rows"):

@@ -157,7 +157,7 @@ def test_a_version_that_was_changed_while_retired_does_not_come_back(pipeline: P
     retire(pipeline.deployment, first)
     stamp = pipeline.repository.retired_path(pipeline.model, first) / "assets.extra" / "hotswap.json"
     changed = json.loads(stamp.read_text())
-    changed["golden"]["outputs"][0][0] += 1
+    changed["golden"]["outputs"]["output"]["values"][0][0] += 1
     stamp.write_text(json.dumps(changed))
     with pytest.raises(Exception, match="golden rows"):
         restore(pipeline.deployment, first)

@@ -33,7 +33,7 @@ def test_the_split_is_always_the_same(name: str) -> None:
     np.testing.assert_array_equal(first.test.examples, second.test.examples)
     rows = len(first.train) + len(first.test)
     assert len(first.test) == pytest.approx(rows / 5, abs=len(first.class_names))
-    assert set(first.test.classes) == set(range(len(first.class_names)))
+    assert set(first.test.targets) == set(range(len(first.class_names)))
 
 
 def test_other_data_have_another_digest() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.data.rows import Rows
 from flows.recipes import find_recipe
+from flows.tasks import CannotEvaluate
 from flows.training import fit
 from flows.training.champion import evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.evaluation import compare, evaluate, slices
-from flows.training.predictor import CannotEvaluate, load_predictor
+from flows.training.predictor import load_predictor
 from serving.repository.stamp import GoldenRows, Stamp
 from tests.benchmarks.gate_errors import seconds_for_many_rows
 
@@ -52,16 +54,16 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 
 def test_the_exported_files_are_evaluated(exported: Path, iris: Dataset) -> None:
     """The answers are those of the signature that is served, however many rows are asked at once."""
-    found = evaluate(load_predictor(exported), iris.test, 3)
+    found = evaluate(answered(exported, iris.test), iris.test, 3)
     assert found.probabilities.shape == (30, 3)
-    one_by_one = [evaluate(load_predictor(exported), replace_rows(iris, i).test, 3).probabilities[0] for i in (0, 29)]
+    one_by_one = [answered(exported, iris.test.take(np.array([i])))[0] for i in (0, 29)]
     np.testing.assert_allclose(found.probabilities[[0, 29]], one_by_one, atol=1e-6)
 
 
-def replace_rows(dataset: Dataset, row: int) -> Dataset:
-    """One held-out row only."""
-    test = replace(dataset.test, examples=dataset.test.examples[[row]], classes=dataset.test.classes[[row]])
-    return replace(dataset, test=test)
+def answered(saved_model: Path, rows: Rows) -> Any:
+    """The judged output for these rows."""
+    predict = load_predictor(saved_model)
+    return predict.judged(predict(rows.inputs))
 
 
 def test_a_model_that_does_not_answer_is_reported_in_one_sentence(
@@ -72,10 +74,10 @@ def test_a_model_that_does_not_answer_is_reported_in_one_sentence(
         load_predictor(tmp_path / "nothing")
     tiny = tiny_model(tmp_path, 1)
     with pytest.raises(CannotEvaluate, match=r"shape \[30, 3\], not \[30, 5\]"):
-        evaluate(load_predictor(tiny), iris.test, 5)
-    narrow = replace(iris.test, examples=iris.test.examples[:, :2])
+        evaluate(answered(tiny, iris.test), iris.test, 5)
+    narrow = replace(iris.test, inputs={"input": iris.test.examples[:, :2]})
     with pytest.raises(CannotEvaluate, match=r"its input has shape \(None, 4\), which \[30, 2\] does not fit"):
-        evaluate(load_predictor(tiny), narrow, 3)
+        answered(tiny, narrow)
 
 
 def test_the_champion_is_evaluated_on_the_same_rows(
@@ -84,13 +86,17 @@ def test_the_champion_is_evaluated_on_the_same_rows(
     """Its files answer the held-out rows now, and the candidate answers the rows that were kept with it."""
     tiny = tiny_model(tmp_path, 1)
     kept = iris.test.examples[:5]
-    answers = evaluate(load_predictor(exported), iris.test, 3).probabilities[:5]
-    stamp = Stamp(golden=GoldenRows(kept, answers), dataset_digest=iris.digest, metrics={"test_accuracy": 1.0})
+    answers = answered(exported, iris.test)[:5]
+    stamp = Stamp(
+        golden=GoldenRows({"input": kept}, {"output": answers}),
+        dataset_digest=iris.digest,
+        metrics={"test_accuracy": 1.0},
+    )
     found = evaluate_champion(exported, 7, stamp, load_predictor(tiny), iris)
     assert (found.version, found.notes) == (7, ())
     assert found.inspection is not None
     assert found.evaluation is not None
-    assert found.evaluation.accuracy == evaluate(load_predictor(exported), iris.test, 3).accuracy
+    assert found.evaluation.accuracy == evaluate(answered(exported, iris.test), iris.test, 3).accuracy
     assert found.golden is not None
     np.testing.assert_allclose(found.golden.champion, answers)
     assert found.golden.candidate is not None
@@ -100,7 +106,7 @@ def test_the_champion_is_evaluated_on_the_same_rows(
 def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Dataset) -> None:
     """Other training data, and answers that are no longer those of the promotion."""
     wrong = np.full((5, 3), 1 / 3, np.float32)
-    stamp = Stamp(golden=GoldenRows(iris.test.examples[:5], wrong), dataset_digest="another")
+    stamp = Stamp(golden=GoldenRows({"input": iris.test.examples[:5]}, {"output": wrong}), dataset_digest="another")
     found = evaluate_champion(exported, 7, stamp, load_predictor(exported), iris)
     assert found.evaluation is not None
     assert [note for note in found.notes if "golden rows differently" in note]
@@ -122,11 +128,11 @@ def test_a_champion_that_is_broken_is_reported(
 
 def test_slices_are_classes_and_the_columns_that_are_named(iris: Dataset) -> None:
     """A column with few values is cut by value, one with many in quarters; every row is in one slice of each."""
-    answers = np.eye(3, dtype=np.float32)[np.where(iris.test.classes == 2, 1, iris.test.classes)]
-    evaluation = compare(answers, iris.test.classes)
+    answers = np.eye(3, dtype=np.float32)[np.where(iris.test.targets == 2, 1, iris.test.targets)]
+    evaluation = compare(answers, iris.test.targets)
     examples = iris.test.examples.copy()
-    examples[:, 3] = np.where(iris.test.classes == 2, 9, 5)
-    dataset = replace(iris, test=replace(iris.test, examples=examples))
+    examples[:, 3] = np.where(iris.test.targets == 2, 9, 5)
+    dataset = replace(iris, test=replace(iris.test, inputs={"input": examples}))
     found = slices(evaluation, dataset, ("petal_length_cm", "petal_width_cm"))
     by_class = {each.name: (each.rows, each.accuracy) for each in found if each.by == "class"}
     assert by_class == {"setosa": (10, 1.0), "versicolor": (10, 1.0), "virginica": (10, 0.0)}

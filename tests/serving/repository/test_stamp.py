@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ def written(directory: Path, text: str) -> Path:
 
 def test_a_stamp_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Every field survives the file, golden rows to the last bit."""
-    replace(WHOLE, golden=GoldenRows(ROWS, ROWS[:, :3])).write(tmp_path)
+    replace(WHOLE, golden=GoldenRows({"input": ROWS}, {"output": ROWS[:, :3]})).write(tmp_path)
     read = Stamp.read(tmp_path)
     assert read is not None
     assert replace(read, golden=None) == WHOLE
     assert read.golden is not None
-    np.testing.assert_array_equal(read.golden.inputs, ROWS)
-    np.testing.assert_array_equal(read.golden.outputs, ROWS[:, :3])
+    np.testing.assert_array_equal(read.golden.inputs["input"], ROWS)
+    np.testing.assert_array_equal(read.golden.outputs["output"], ROWS[:, :3])
 
 
 def test_a_stamp_of_another_release_is_read(tmp_path: Path) -> None:
@@ -47,9 +48,37 @@ def test_a_damaged_stamp_is_no_stamp(text: str, tmp_path: Path) -> None:
 
 
 def test_answers_agree_within_the_tolerance() -> None:
-    """Another batch size changes the last bits, which is the same answer; another shape or class is not."""
-    golden = GoldenRows(ROWS, ROWS)
-    assert golden.agree_with(ROWS + np.float32(5e-6))
-    assert not golden.agree_with(ROWS + np.float32(1e-3))
-    assert not golden.agree_with(ROWS[:, :3])
-    assert not golden.agree_with(np.full_like(ROWS, np.nan))
+    """Another batch size changes the last bits, which is the same answer; another shape, name or class is not."""
+    golden = GoldenRows({"input": ROWS}, {"output": ROWS})
+    assert golden.agree_with({"output": ROWS + np.float32(5e-6), "more": ROWS})
+    for other in (ROWS + np.float32(1e-3), ROWS[:, :3], np.full_like(ROWS, np.nan)):
+        assert not golden.agree_with({"output": other})
+    assert not golden.agree_with({"another": ROWS})
+
+
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [
+        (np.array(["a", "ü"], object), np.array([b"a", b"u"], object)),
+        (np.array([1, 2]), np.array([1, 3])),
+        (np.array([True, False]), np.array([True, True])),
+        (np.array([5e6, np.nan], np.float32), np.array([5.001e6, np.nan], np.float32)),
+    ],
+)
+def test_golden_rows_of_any_type_survive_the_file(kept: Any, other: Any, tmp_path: Path) -> None:
+    """Strings, integers and booleans must be equal, and large floats as near as their size lets them be."""
+    replace(WHOLE, golden=GoldenRows({"x": kept}, {"y": kept})).write(tmp_path)
+    read = Stamp.read(tmp_path)
+    assert read is not None
+    assert read.golden is not None
+    assert read.golden.inputs["x"].tolist() == pytest.approx(kept.tolist(), nan_ok=True)
+    answered = np.array([each.encode() for each in kept], object) if kept.dtype == object else kept
+    assert read.golden.agree_with({"y": answered})
+    assert not read.golden.agree_with({"y": other})
+
+
+def test_golden_rows_of_earlier_releases_are_read() -> None:
+    """They had one input and one output, of floats."""
+    golden = GoldenRows.decode({"inputs": ROWS.tolist(), "outputs": ROWS[:, :3].tolist()})
+    assert golden.agree_with({"output": ROWS[:, :3]})
+    np.testing.assert_array_equal(golden.inputs["input"], ROWS)

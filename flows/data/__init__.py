@@ -1,0 +1,1 @@
+"""Rows of training data, what identifies them, and how they are split."""
