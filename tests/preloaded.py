@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from flows.settings import Settings, apply_environment
 from serving.runtime.tensorflow_import import set_environment
 
+gc.disable()  # Forks that looked through all of this for garbage would copy it, page by page.
 _before = dict(os.environ)
 with tempfile.TemporaryDirectory() as _home:
     # Prefect and TensorFlow read these when they are imported.
@@ -31,6 +33,7 @@ with tempfile.TemporaryDirectory() as _home:
     import flows.train_and_promote
 
     sqlalchemy.orm.configure_mappers()
+gc.freeze()
 os.environ.clear()
 os.environ.update(_before)
 

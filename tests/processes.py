@@ -7,6 +7,7 @@ that run ``python -m flows.cli``.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -107,6 +108,7 @@ def without_settings() -> dict[str, str]:
 def _run(environment: Mapping[str, str], action: Callable[..., object], args: tuple[Any, ...]) -> None:
     from prefect.context import refresh_global_settings_context
 
+    gc.enable()
     os.environ.clear()
     os.environ.update(environment)
     # Prefect has read the environment when it was imported. It does so once more, and not after a temporary server has

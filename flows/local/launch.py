@@ -6,6 +6,7 @@ What takes long to import is imported while a temporary Prefect server starts.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import progress
+from flows.machine.garbage import uncollected
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
 from flows.promotion.deployment import Deployment
@@ -127,14 +129,17 @@ def _prepare(settings: Settings, recipe: str) -> None:
     server = find_prefect(settings)
     progress.note("using the Prefect server that runs" if server is None else "starting Prefect")
     progress.note("loading TensorFlow")
-    with without_start_up_notes():
+    with uncollected(), without_start_up_notes():
         # First and alone: the slowest, while the server starts.
+        import keras  # noqa: F401
         import tensorflow
 
         tensorflow.config.list_logical_devices()
 
     progress.note("loading MLflow and Prefect")
-    import flows.train_and_promote  # noqa: F401  (imported while the server starts)
+    with uncollected():
+        import flows.train_and_promote  # noqa: F401  (imported while the server starts)
+    gc.freeze()  # what is loaded now stays; later collections need not look at it
 
     progress.note("opening MLflow's database")
     # Makes MLflow's database if there is none, while the Prefect server makes its own.

@@ -7,6 +7,7 @@ already, and standard input a pipe that closes when the other process ends, even
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import threading
 
 import uvicorn
 
+from flows.machine.garbage import uncollected
 from serving.protocol.redaction import redact_logs, redacted_output
 
 
@@ -28,9 +30,12 @@ def main() -> None:
 def _serve() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     listening = socket.socket(fileno=int(sys.argv[1]))
-    config = uvicorn.Config(
-        "prefect.server.api.server:create_app", factory=True, lifespan="on", log_level="warning", access_log=False
-    )
+    with uncollected():
+        from prefect.server.api.server import create_app
+
+        app = create_app()
+    gc.freeze()  # what is loaded now stays; later collections need not look at it
+    config = uvicorn.Config(app, lifespan="on", log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -11,7 +11,6 @@ migrate its tables where they are missing or old, which a command that only read
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,21 +18,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flows.machine.garbage import uncollected
 from flows.registry.mlflow_errors import RegistryError, explain, other_schema
 
 _IN_MEMORY = (None, "", ":memory:")
 
 
 def import_mlflow() -> Any:
-    """The package; the garbage collector would look through it again and again while it is imported."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    """The package, imported quickly."""
+    with uncollected():
         import mlflow
         import mlflow.store.db.utils
-    finally:
-        if collecting:
-            gc.enable()
     return mlflow
 
 
