@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from flows.gate.checks import Check, markdown_report
-from flows.gate.noninferiority import Comparison, Verdict, compare_paired
+from flows.gate.noninferiority import MIN_MARGIN, POWER, Comparison, Verdict, compare_scores
 from flows.recipes import Thresholds
 from flows.training.champion import Champion, GoldenAnswers
 from flows.training.evaluation import Evaluation, Slice
@@ -58,7 +58,7 @@ class GateDecision:
         report = {
             "verdict": self.verdict,
             "checks": self.table,
-            "comparison": self.comparison and {**asdict(self.comparison), "difference": self.comparison.difference},
+            "comparison": self.comparison and asdict(self.comparison),
             "slices": [asdict(each) for each in self.slices],
             "thresholds": asdict(self.thresholds),
         }
@@ -171,19 +171,20 @@ def _champion(champion: Champion, allow_breaking: bool) -> Check:
 
 def _compare(evaluation: Evaluation, champion: Evaluation, thresholds: Thresholds) -> Comparison:
     identical = bool(np.array_equal(evaluation.predicted, champion.predicted))
-    return compare_paired(evaluation.right, champion.right, thresholds.margin, thresholds.confidence, identical)
+    scores = evaluation.right.astype(np.float64), champion.right.astype(np.float64)
+    return compare_scores(*scores, thresholds.margin, thresholds.confidence, identical)
 
 
 def _noninferiority(comparison: Comparison, version: int, thresholds: Thresholds) -> Check:
     confidence = f"{thresholds.confidence:.0%}"
     counts = (
         f"{comparison.won} rows won, {comparison.lost} lost of {comparison.rows}, "
-        f"McNemar's exact p = {comparison.p_value:.2g}"
+        f"sign test p = {comparison.p_value:.2g}{_margin_reason(comparison, thresholds)}"
     )
     if comparison.verdict is Verdict.REJECTED:
-        why = f"worse than version {version} by more than {thresholds.margin:g}, with {confidence} confidence: {counts}"
-    elif comparison.verdict is Verdict.PASSED and comparison.lower <= -thresholds.margin:
-        why = f"the same class as version {version} gives, for each of {comparison.rows} rows"
+        why = f"worse than version {version} by more than {comparison.margin:g}, with {confidence} confidence: {counts}"
+    elif comparison.verdict is Verdict.PASSED and comparison.lower <= -comparison.margin:
+        why = f"the same answer as version {version} gives, for each of {comparison.rows} rows"
     elif comparison.verdict is Verdict.PASSED:
         why = f"not worse than version {version}, with {confidence} confidence: {counts}"
     else:
@@ -193,8 +194,17 @@ def _noninferiority(comparison: Comparison, version: int, thresholds: Thresholds
             f"{more} decide: {counts}"
         )
     measured = f"{comparison.difference:+.4f} ({comparison.lower:+.4f} to {comparison.upper:+.4f})"
-    required = f"from > {-thresholds.margin:+.4f}"
+    required = f"from > {-comparison.margin:+.4f}"
     return Check("non-inferiority", measured, required, comparison.verdict, why)
+
+
+def _margin_reason(comparison: Comparison, thresholds: Thresholds) -> str:
+    """Why the margin is what it is, where the recipe leaves that open."""
+    if thresholds.margin is not None:
+        return ""
+    if comparison.margin <= MIN_MARGIN:
+        return f"; margin {comparison.margin:g}, the smallest that is asked for"
+    return f"; margin {comparison.margin:g}, the smallest that {comparison.rows} rows decide with a power of {POWER:g}"
 
 
 def _contract(inspection: Inspection, champion: Champion, allow_breaking: bool) -> Check:

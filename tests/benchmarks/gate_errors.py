@@ -44,11 +44,18 @@ def simulate(recipe: str, true_difference: float, pairs: int = _PAIRS, seed: int
     return {verdict: verdicts[verdict] / pairs for verdict in Verdict}
 
 
+def margin_of(recipe: str) -> float:
+    """The margin that a recipe sets."""
+    margin = find_recipe(recipe).thresholds.margin
+    assert margin is not None
+    return margin
+
+
 def measure() -> list[Measurement]:
     """The rates of the gate's errors, and the time that it takes for a million rows."""
     found = []
     for recipe in DIFFERING:
-        margin, level = find_recipe(recipe).thresholds.margin, 100 * (1 - find_recipe(recipe).thresholds.confidence)
+        margin, level = margin_of(recipe), 100 * (1 - find_recipe(recipe).thresholds.confidence)
         worse, equal, better = (simulate(recipe, difference) for difference in (-margin, 0.0, margin))
         passed, rejected = Verdict.PASSED, Verdict.REJECTED
         name = f"{recipe}, {_PAIRS} pairs"

@@ -122,7 +122,7 @@ def test_the_same_answers_are_a_clear_pass() -> None:
     thresholds = replace(THRESHOLDS, margin=0.0, min_accuracy=0.0)
     decision = decided(few, live=champion(evaluation=few), thresholds=thresholds)
     assert check(decision, "non-inferiority").verdict is Verdict.PASSED
-    assert "the same class" in check(decision, "non-inferiority").why
+    assert "the same answer" in check(decision, "non-inferiority").why
 
 
 def test_inconclusive_is_not_passed_unless_the_recipe_says_so() -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
-from flows.gate.noninferiority import Verdict, compare_counts, compare_paired, mcnemar
+from flows.gate.noninferiority import MAX_MARGIN, MIN_MARGIN, POWER, Verdict, compare_counts, compare_scores, mcnemar
 from flows.recipes import find_recipe
-from tests.benchmarks.gate_errors import DIFFERING, HELD_OUT, simulate
+from tests.benchmarks.gate_errors import DIFFERING, HELD_OUT, margin_of, simulate
 
 ROWS, MARGIN, CONFIDENCE = 30, 0.15, 0.95
 
@@ -87,10 +88,9 @@ def test_what_is_worse_by_the_margin_passes_no_more_often_than_allowed(won: floa
 @pytest.mark.parametrize("recipe", DIFFERING)
 def test_simulated_pairs_of_models_keep_to_the_level(recipe: str) -> None:
     """Worse by the margin: at most 5 of 100 pass. Equal or better: at most 5 of 100 rejected, 9 of 10 pass."""
-    thresholds = find_recipe(recipe).thresholds
-    level = 1 - thresholds.confidence
-    assert simulate(recipe, -thresholds.margin)[Verdict.PASSED] <= level
-    for better in (0.0, thresholds.margin):
+    margin, level = margin_of(recipe), 1 - find_recipe(recipe).thresholds.confidence
+    assert simulate(recipe, -margin)[Verdict.PASSED] <= level
+    for better in (0.0, margin):
         rates = simulate(recipe, better)
         assert rates[Verdict.REJECTED] <= level
         assert rates[Verdict.PASSED] >= 0.9
@@ -115,15 +115,15 @@ def test_no_number_of_rows_decides_at_the_margin_itself() -> None:
 
 def test_the_same_answers_pass_on_few_rows_too() -> None:
     """Four rows prove little, but models that cannot be told apart are not held up."""
-    right = np.array([True, True, False, True])
-    assert compare_paired(right, right, 0.02, CONFIDENCE).verdict is Verdict.INCONCLUSIVE
-    assert compare_paired(right, right, 0.02, CONFIDENCE, identical=True).verdict is Verdict.PASSED
+    for scores in (np.array([1.0, 1.0, 0.0, 1.0]), np.array([-0.1, -2.0, -0.3, -0.4])):
+        assert compare_scores(scores, scores, 0.02, CONFIDENCE).verdict is Verdict.INCONCLUSIVE
+        assert compare_scores(scores, scores, 0.02, CONFIDENCE, identical=True).verdict is Verdict.PASSED
 
 
 def test_rows_are_paired() -> None:
     """Only rows that one of the two has right count."""
-    candidate, champion = np.array([True, True, False, False, True]), np.array([True, False, True, False, False])
-    found = compare_paired(candidate, champion, MARGIN, CONFIDENCE)
+    candidate, champion = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+    found = compare_scores(candidate, champion, MARGIN, CONFIDENCE)
     assert (found.rows, found.won, found.lost, found.difference) == (5, 2, 1, 0.2)
 
 
@@ -139,3 +139,37 @@ def test_the_held_out_rows_are_as_many_as_simulated() -> None:
     from flows.training.dataset import load_dataset
 
     assert {name: len(load_dataset(find_recipe(name)).test) for name in HELD_OUT} == HELD_OUT
+
+
+def of_every_outcome(rows: int) -> tuple[NDArray[np.int64], list[Verdict], NDArray[np.float64]]:
+    """Rows won, lost and neither of every outcome, with its verdict by the default margin, and that margin."""
+    cells = np.array([(w, l, rows - w - l) for w in range(rows + 1) for l in range(rows + 1 - w)])  # noqa: E741
+    found = [compare_counts(rows, int(won), int(lost), None, CONFIDENCE) for won, lost, _ in cells]
+    return cells, [each.verdict for each in found], np.array([each.margin for each in found])
+
+
+@pytest.mark.parametrize("rows", [10, 30])
+def test_the_default_margin_lets_nothing_pass_that_is_worse_by_more(rows: int) -> None:
+    """However much worse and however many rows differ, at most 5 of 100 pass by a margin that the loss exceeds."""
+    cells, verdicts, margins = of_every_outcome(rows)
+    passed = np.array([verdict is Verdict.PASSED for verdict in verdicts])
+    for won in (0.0, 0.01, 0.03, 0.1, 0.2, 0.3):
+        for worse in np.arange(0.02, min(0.6, 1 - 2 * won), 0.02):
+            chance = stats.multinomial.pmf(cells, rows, [won, won + worse, 1 - 2 * won - worse])
+            assert chance[passed & (margins <= worse + 1e-9)].sum() <= 1 - CONFIDENCE
+
+
+def test_the_default_margin_decides_equal_models() -> None:
+    """Eight of ten equal models pass, however many of 30 rows they see differently, and none is rejected."""
+    cells, verdicts, _ = of_every_outcome(30)
+    for differing in (0.01, 0.05, 0.1, 0.2, 0.4):
+        chance = stats.multinomial.pmf(cells, 30, [differing / 2, differing / 2, 1 - differing])
+        assert chance[[verdict is Verdict.PASSED for verdict in verdicts]].sum() >= POWER
+        assert chance[[verdict is Verdict.REJECTED for verdict in verdicts]].sum() <= 1 - CONFIDENCE
+
+
+def test_the_default_margin_shrinks_with_the_rows_to_a_floor() -> None:
+    """200 rows of which 10 differ decide 0.042; thousands decide 0.02, and none less; three rows decide nothing."""
+    assert [compare_counts(rows, 5, 5, None, CONFIDENCE).margin for rows in (200, 2000)] == [0.042, MIN_MARGIN]
+    few = compare_counts(3, 0, 0, None, CONFIDENCE)
+    assert (few.margin, few.verdict) == (MAX_MARGIN, Verdict.INCONCLUSIVE)

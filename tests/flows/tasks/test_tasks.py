@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
@@ -221,6 +221,7 @@ def test_answers_that_are_no_probabilities_have_a_fault() -> None:
     assert TWO.fault(probabilities(5, 2)) == LABELS.fault(np.array([[0.5, 1.0]])) == ""
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_a_metric_that_these_rows_do_not_define_is_left_out(count: int, rows: int, seed: int) -> None:
     """Any classes in any few rows are measured without an error, a warning or NaN."""
@@ -235,6 +236,7 @@ def test_a_metric_that_these_rows_do_not_define_is_left_out(count: int, rows: in
         assert task.ranks(classes, found.answers).tolist() == [0.5] * rows
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_labels_that_nobody_has_are_left_out(rows: int, seed: int) -> None:
     """Two labels of which the rows have none, some or all are measured without an error, a warning or NaN."""
