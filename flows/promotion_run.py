@@ -27,6 +27,7 @@ from flows.gate.sandbox_server import SandboxServer
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task
+from flows.parameters import JudgingParameters
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.recipes import Recipe, find_recipe
@@ -89,20 +90,13 @@ class Request:
     """what it gets when it passes"""
 
     @classmethod
-    def of(
-        cls,
-        recipe: str,
-        min_accuracy: float | None,
-        allow_breaking: bool,
-        bake: float,
-        reason: str | None,
-        label: str,
-    ) -> Request:
+    def of(cls, recipe: str, parameters: JudgingParameters) -> Request:
         """The request of a flow's parameters."""
         found = find_recipe(recipe)
-        if min_accuracy is not None:
-            found = replace(found, thresholds=replace(found.thresholds, min_accuracy=min_accuracy))
-        return cls(found, allow_breaking, bake, reason, label)
+        if (least := parameters["min_accuracy"]) is not None:
+            found = replace(found, thresholds=replace(found.thresholds, min_accuracy=least))
+        allow_breaking, bake = parameters["allow_breaking"], parameters["bake"]
+        return cls(found, allow_breaking, bake, parameters["reason"], parameters["label"])
 
     @property
     def params(self) -> dict[str, Any]:

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 from prefect import State, flow
 from prefect.states import Completed
 
 from flows.gate.noninferiority import Verdict
-from flows.orchestration.parameters import (
-    AllowBreaking,
-    BakeSeconds,
-    Directory,
-    Epochs,
-    Label,
-    MinAccuracy,
-    Reason,
-    RecipeName,
-    RunId,
-    Seed,
-    Version,
-)
 from flows.orchestration.prefect_records import followed
+from flows.parameters import PromoteParameters, RecipeName, TrainParameters, spelled_out
 from flows.promotion import recovery
 from flows.promotion.deployment import Deployment
-from flows.promotion.labels import STABLE
 from flows.promotion.undo import undone_on_failure
 from flows.promotion_run import PromotionRun, Request, TrainOutcome, promotion_run
 from flows.promotion_steps import (
@@ -64,19 +51,11 @@ Result = TrainOutcome | State[TrainOutcome]
 
 @flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
 @followed
-def train_and_promote(
-    recipe: RecipeName = "iris",
-    seed: Seed = 42,
-    epochs: Epochs = None,
-    min_accuracy: MinAccuracy = None,
-    allow_breaking: AllowBreaking = False,
-    bake: BakeSeconds = 0.0,
-    reason: Reason = None,
-    label: Label = STABLE,
-) -> Result:
+@spelled_out
+def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainParameters]) -> Result:
     """Train `recipe`, judge it, record it, and promote what passes the gate."""
-    request = Request.of(recipe, min_accuracy, allow_breaking, bake, reason, label)
-    epochs = epochs or request.recipe.epochs
+    request = Request.of(recipe, parameters)
+    seed, epochs = parameters["seed"], parameters["epochs"] or request.recipe.epochs
     with started(request, {"recipe": recipe, **fit.params(request.recipe, seed, epochs)}) as current:
         dataset = load(current)
         saved_model = train(current, dataset, seed, epochs)
@@ -100,19 +79,11 @@ def train_and_promote(
 
 @flow(name="promote", flow_run_name="promote {recipe}")
 @followed
-def promote(
-    recipe: RecipeName,
-    run: RunId = None,
-    saved_model: Directory = None,
-    min_accuracy: MinAccuracy = None,
-    allow_breaking: AllowBreaking = False,
-    bake: BakeSeconds = 0.0,
-    reason: Reason = None,
-    label: Label = STABLE,
-    version: Version = None,
-) -> Result:
+@spelled_out
+def promote(recipe: RecipeName, **parameters: Unpack[PromoteParameters]) -> Result:
     """Judge a model that is there already as one that was just trained, and promote it when it passes."""
-    request = Request.of(recipe, min_accuracy, allow_breaking, bake, reason, label)
+    request = Request.of(recipe, parameters)
+    run, saved_model, version = parameters["run"], parameters["saved_model"], parameters["version"]
     source = f"run {run}" if run else f"version {version}" if version is not None else str(saved_model)
     with started(request, {"recipe": recipe, "candidate": source}) as current:
         dataset = load(current)

@@ -11,19 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-_RECIPES = ("iris", "digits")
-
-
-def _stated(reason: str | None) -> str | None:
-    if reason is not None and not reason.strip():
-        raise typer.BadParameter("the reason is empty: write why, or leave the option out")
-    return reason
-
-
-def _recipes(incomplete: str) -> list[str]:
-    """The recipes that come with hotswap."""
-    return _starting(incomplete, _RECIPES)
-
 
 def _models(incomplete: str) -> list[str]:
     """The models of the repository."""
@@ -74,14 +61,6 @@ Model = Annotated[str, typer.Argument(autocompletion=_models, help="The model's 
 AnyModel = Annotated[
     str | None, typer.Argument(autocompletion=_models, help="The model's name; all models when not given.")
 ]
-Recipe = Annotated[
-    str,
-    typer.Argument(autocompletion=_recipes, help="iris, digits, or the dotted path of a recipe of your own."),
-]
-JudgingRecipe = Annotated[
-    str,
-    typer.Argument(autocompletion=_recipes, help="The recipe whose rows and thresholds decide, as in `train`."),
-]
 Label = Annotated[
     str,
     typer.Argument(autocompletion=_labels, help="stable (alias champion), canary (alias challenger), or another."),
@@ -93,19 +72,5 @@ AnyVersion = Annotated[int, typer.Argument(autocompletion=_versions, help="A pub
 EarlierVersion = Annotated[
     int | None,
     typer.Option(autocompletion=_versions, help="The version to go back to; else the one before."),
-]
-MinAccuracy = Annotated[
-    float | None, typer.Option(help="The share of held-out rows that must be right; else the recipe decides.")
-]
-AllowBreaking = Annotated[
-    bool, typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures.")
-]
-Bake = Annotated[float, typer.Option(help="Seconds to watch the new version, and undo it when it is worse.")]
-PromotionLabel = Annotated[
-    str,
-    typer.Option("--label", metavar="NAME", help="What it gets when it passes; with canary, what is stable stays so."),
-]
-Reason = Annotated[
-    str | None, typer.Option(metavar="TEXT", callback=_stated, help="Why; the journal keeps it, `history` shows it.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]

@@ -6,25 +6,15 @@ import dataclasses
 import json
 import os
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import typer
 
 from flows.commands import presentation
 from flows.commands.edges import plain_settings
-from flows.commands.options import (
-    AllowBreaking,
-    Bake,
-    Json,
-    JudgingRecipe,
-    MinAccuracy,
-    PromotionLabel,
-    Reason,
-    Recipe,
-    Verbose,
-)
+from flows.commands.options import Json, Verbose
 from flows.console import progress
+from flows.parameters import JudgingRecipe, PromoteParameters, RecipeName, TrainParameters, spelled_out
 
 if TYPE_CHECKING:
     from flows.promotion_run import TrainOutcome
@@ -36,45 +26,30 @@ app = typer.Typer()
 
 
 @app.command()
+@spelled_out
 def train(
-    recipe: Recipe = "iris",
-    seed: Annotated[int, typer.Option(help="Of the weights and of the order of the rows.")] = 42,
-    epochs: Annotated[int | None, typer.Option(help="How often every row is seen; else the recipe decides.")] = None,
-    min_accuracy: MinAccuracy = None,
-    allow_breaking: AllowBreaking = False,
-    bake: Bake = 0.0,
+    recipe: RecipeName = "iris",
+    *,
     verbose: Verbose = False,
-    label: PromotionLabel = "stable",
-    reason: Reason = None,
     as_json: Json = False,
+    **parameters: Unpack[TrainParameters],
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
     with _flow_shown(f"training {recipe}"):
         from flows.local import launch
 
-        outcome = launch.train(
-            plain_settings(), recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason, label
-        )
+        outcome = launch.train(plain_settings(), recipe, **parameters)
     return _show_outcome(outcome, verbose, as_json)
 
 
 @app.command()
+@spelled_out
 def promote(
     recipe: JudgingRecipe,
-    run: Annotated[str | None, typer.Option(metavar="RUN_ID", help="The MLflow run that keeps the model.")] = None,
-    saved_model: Annotated[
-        Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")
-    ] = None,
-    version: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="A published version, such as a canary, to be made stable.")
-    ] = None,
-    min_accuracy: MinAccuracy = None,
-    allow_breaking: AllowBreaking = False,
-    bake: Bake = 0.0,
+    *,
     verbose: Verbose = False,
-    label: PromotionLabel = "stable",
-    reason: Reason = None,
     as_json: Json = False,
+    **parameters: Unpack[PromoteParameters],
 ) -> int:
     """
     Judge a model that is there already, and promote what passes.
@@ -84,9 +59,7 @@ def promote(
     with _flow_shown(f"promoting a model of {recipe}"):
         from flows.local import launch
 
-        outcome = launch.promote(
-            plain_settings(), recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason, label, version
-        )
+        outcome = launch.promote(plain_settings(), recipe, **parameters)
     return _show_outcome(outcome, verbose, as_json)
 
 

@@ -19,9 +19,9 @@ from flows.commands.options import (
     LabelledVersion,
     Model,
     PublishedVersion,
-    Reason,
     RetiredVersion,
 )
+from flows.parameters import Reason
 
 if TYPE_CHECKING:
     from flows.promotion.change import Change

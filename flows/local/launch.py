@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from flows.console import progress
 from flows.machine.garbage import uncollected
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
+from flows.parameters import InvalidParameter, JudgingParameters, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
-from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import check_complete
 from serving.runtime.native_logs import without_start_up_notes
@@ -31,76 +30,50 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class InvalidParameter(HotswapError):
-    """A training cannot run with this parameter."""
-
-
-def train(
-    settings: Settings,
-    recipe: str = "iris",
-    seed: int = 42,
-    epochs: int | None = None,
-    min_accuracy: float | None = None,
-    allow_breaking: bool = False,
-    bake: float = 0.0,
-    reason: str | None = None,
-    label: str = STABLE,
-) -> TrainOutcome:
+def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainParameters]) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
 
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
-    check_parameters(recipe, seed, epochs, min_accuracy, bake)
-    validate_label(label)
-    _prepare(settings, recipe)
+    check_bounds(TrainParameters, parameters)
+    _prepare(settings, recipe, parameters)
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import train_and_promote
 
-    # Prefect keeps the parameters of a flow as they are.
-    outcome = train_and_promote(
-        recipe, seed, epochs, min_accuracy, allow_breaking, bake, reason and redacted(reason), label
-    )
+    outcome = train_and_promote(recipe, **parameters)
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
 
-def promote(
-    settings: Settings,
-    recipe: str,
-    run: str | None = None,
-    saved_model: Path | None = None,
-    min_accuracy: float | None = None,
-    allow_breaking: bool = False,
-    bake: float = 0.0,
-    reason: str | None = None,
-    label: str = STABLE,
-    version: int | None = None,
-) -> TrainOutcome:
+def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParameters]) -> TrainOutcome:
     """
     Run the flow `promote` as `train` runs its own, for the model of an MLflow run, a directory or a published version.
 
     Raises:
         HotswapError: It failed; nothing of what was live has changed.
     """
-    check_parameters(recipe, min_accuracy=min_accuracy, bake=bake)
-    validate_label(label)
-    if sum(each is not None for each in (run, saved_model, version)) != 1:
-        raise InvalidParameter("Name the model: either --run RUN_ID, --saved-model DIRECTORY or --version NUMBER")
-    if saved_model is not None:
-        check_complete(saved_model)
-    if version is not None:
-        _check_version(settings, recipe, version, label)
-    _prepare(settings, recipe)
+    check_bounds(PromoteParameters, parameters)
+    _check_source(settings, recipe, parameters)
+    _prepare(settings, recipe, parameters)
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
-    outcome = promote_model(
-        recipe, run, saved_model, min_accuracy, allow_breaking, bake, reason and redacted(reason), label, version
-    )
+    outcome = promote_model(recipe, **parameters)
     assert isinstance(outcome, TrainOutcome)
     return outcome
+
+
+def _check_source(settings: Settings, recipe: str, parameters: PromoteParameters) -> None:
+    """See that there is one model to promote, before anything is started."""
+    saved_model, version = parameters.get("saved_model"), parameters.get("version")
+    if sum(each is not None for each in (parameters.get("run"), saved_model, version)) != 1:
+        raise InvalidParameter("Name the model: either --run RUN_ID, --saved-model DIRECTORY or --version NUMBER")
+    if saved_model is not None:
+        check_complete(Path(saved_model))
+    if version is not None:
+        _check_version(settings, recipe, version, parameters.get("label", STABLE))
 
 
 def _check_version(settings: Settings, recipe: str, version: int, label: str) -> None:
@@ -116,10 +89,13 @@ def _check_version(settings: Settings, recipe: str, version: int, label: str) ->
     promotion.check_promotable(Deployment(settings, model), version)
 
 
-def _prepare(settings: Settings, recipe: str) -> None:
+def _prepare(settings: Settings, recipe: str, parameters: JudgingParameters) -> None:
     """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
     from flows.recipes import find_recipe
 
+    validate_label(parameters.get("label", STABLE))
+    if reason := parameters.get("reason"):
+        parameters["reason"] = redacted(reason)  # Prefect keeps the parameters of a flow as they are.
     deployment = Deployment(settings, find_recipe(recipe).name)
     deployment.repository.check_writable()
     prepare_home(settings)
@@ -150,23 +126,3 @@ def _prepare(settings: Settings, recipe: str) -> None:
     else:
         check_answers(os.environ["PREFECT_API_URL"])
         prefect_access.check()
-
-
-def check_parameters(
-    recipe: str, seed: int = 0, epochs: int | None = None, min_accuracy: float | None = None, bake: float = 0.0
-) -> None:
-    """
-    Raises:
-        HotswapError: The flow would refuse one of these; found before anything is started.
-    """
-    from flows.recipes import find_recipe
-
-    if not 0 <= seed < 2**32:
-        raise InvalidParameter(f"The seed must be from 0 to {2**32 - 1}, not {seed}")
-    if epochs is not None and not 1 <= epochs <= 100_000:
-        raise InvalidParameter(f"The number of epochs must be from 1 to 100000, not {epochs}")
-    if min_accuracy is not None and not (math.isfinite(min_accuracy) and 0 <= min_accuracy <= 1):
-        raise InvalidParameter(f"The minimum accuracy is a share from 0 to 1, not {min_accuracy}")
-    if not (math.isfinite(bake) and bake >= 0):
-        raise InvalidParameter(f"The seconds to bake must be 0 or more, not {bake}")
-    find_recipe(recipe)

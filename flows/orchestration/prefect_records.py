@@ -17,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.orchestration import open_runs
+from flows.parameters import description
 from flows.settings import load_settings
 from serving.protocol.redaction import redact_error, redact_logs, redacted, redacted_values
 
@@ -50,15 +51,10 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
     # Prefect would look for the names in the annotations here. It describes a parameter as the docstring does.
     signature = inspect.signature(body, eval_str=True)
     vars(run)["__signature__"] = signature
-    if described := [line for each in signature.parameters.values() if (line := _description(each))]:
+    named = signature.parameters.values()
+    if described := [f"    {each.name}: {text}" for each in named if (text := description(each.annotation))]:
         run.__doc__ = "\n".join([body.__doc__ or "", "", "Args:", *described])
     return without_secrets(run)
-
-
-def _description(parameter: inspect.Parameter) -> str:
-    """The line of a docstring for a parameter whose annotation has a description."""
-    found = [each.description for each in getattr(parameter.annotation, "__metadata__", ()) if each.description]
-    return f"    {parameter.name}: {found[0]}" if found else ""
 
 
 def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = ()) -> None:

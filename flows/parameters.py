@@ -1,0 +1,183 @@
+"""
+The parameters of a training and of a promotion, each declared once.
+
+The commands, the flows and the functions for Python take them as ``**parameters``; `spelled_out` shows each of them in
+the signature, from which the command line, Prefect's page and a notebook take name, type, default and description.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
+
+import typer
+from annotated_types import Interval
+
+from serving.protocol.errors import HotswapError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RECIPES = ("iris", "digits")
+
+
+class InvalidParameter(HotswapError):
+    """A flow cannot run with this parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """The value of a parameter that is not given; None without it."""
+
+    value: Any
+
+
+def _stated(reason: str | None) -> str | None:
+    if reason is not None and not reason.strip():
+        raise typer.BadParameter("the reason is empty: write why, or leave the option out")
+    return reason
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """The recipes that come with hotswap."""
+    return [name for name in _RECIPES if name.startswith(incomplete)]
+
+
+Reason = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", callback=_stated, help="Why; the journal keeps it, `history` shows it."),
+]
+RecipeName = Annotated[
+    str, typer.Argument(autocompletion=_recipes, help="iris, digits, or the dotted path of a recipe of your own.")
+]
+JudgingRecipe = Annotated[
+    str,
+    typer.Argument(autocompletion=_recipes, help="The recipe whose rows and thresholds decide, as in `train`."),
+]
+
+
+class JudgingParameters(TypedDict, total=False):
+    """What is required of a candidate, and what becomes of it when it passes."""
+
+    min_accuracy: Annotated[
+        float | None,
+        Interval(ge=0, le=1),
+        typer.Option(help="The share of held-out rows that must be right; else the recipe decides."),
+    ]
+    allow_breaking: Annotated[
+        bool,
+        Default(False),
+        typer.Option("--allow-breaking", help="Pass although clients of the live version find changed signatures."),
+    ]
+    bake: Annotated[
+        float,
+        Default(0.0),
+        Interval(ge=0, le=31_536_000),
+        typer.Option(help="Seconds to watch the new version, and undo it when it is worse."),
+    ]
+    label: Annotated[
+        str,
+        Default("stable"),
+        typer.Option(metavar="NAME", help="What it gets when it passes; with canary, what is stable stays so."),
+    ]
+    reason: Reason
+
+
+class FittingParameters(TypedDict, total=False):
+    """How a model is fitted."""
+
+    seed: Annotated[
+        int,
+        Default(42),
+        Interval(ge=0, le=2**32 - 1),
+        typer.Option(help="Of the weights and of the order of the rows; the held-out rows are always the same."),
+    ]
+    epochs: Annotated[
+        int | None,
+        Interval(ge=1, le=100_000),
+        typer.Option(help="How often every row is seen; else the recipe decides."),
+    ]
+
+
+class SourceParameters(TypedDict, total=False):
+    """Where a model is that is there already: one of these."""
+
+    run: Annotated[str | None, typer.Option(metavar="RUN_ID", help="The MLflow run that keeps the model.")]
+    saved_model: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")]
+    version: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="A published version, such as a canary, to be made stable.")
+    ]
+
+
+class TrainParameters(FittingParameters, JudgingParameters, total=False):
+    """Of a training, beside the recipe."""
+
+
+class PromoteParameters(SourceParameters, JudgingParameters, total=False):
+    """Of a promotion, beside the recipe."""
+
+
+def spelled_out(function: Callable[P, R]) -> Callable[P, R]:
+    """
+    `function`, whose signature names each parameter that it takes as ``**parameters: Unpack[…]``.
+
+    It is called with all of them, those that were not given with their defaults.
+    """
+    own = {name: each for name, each in function.__annotations__.items() if name != "return"}
+    hints = get_type_hints(SimpleNamespace(__annotations__=own), function.__globals__, include_extras=True)
+    signature = _expanded(inspect.signature(function), hints)
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        bound = signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        return function(**bound.arguments)  # type: ignore[call-arg]
+
+    call.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+    vars(call)["__signature__"] = signature
+    return call
+
+
+def _expanded(signature: inspect.Signature, hints: Mapping[str, Any]) -> inspect.Signature:
+    """The signature with the parameters of the `Unpack` after the positional ones, and types instead of their names."""
+    given = [each.replace(annotation=hints[each.name]) for each in signature.parameters.values()]
+    rest = given.pop()
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    listed = [
+        inspect.Parameter(name, kind, annotation=hint, default=_default(hint))
+        for name, hint in types_of(get_args(rest.annotation)[0]).items()
+    ]
+    positional = [each for each in given if each.kind is kind]
+    return signature.replace(parameters=[*positional, *listed, *(each for each in given if each.kind is not kind)])
+
+
+def types_of(declared: Any) -> dict[str, Any]:
+    """The types of the parameters of a `TypedDict`, with their bounds and descriptions, in the order of declaration."""
+    return get_type_hints(declared, include_extras=True)
+
+
+def _default(hint: Any) -> Any:
+    return next((each.value for each in hint.__metadata__ if isinstance(each, Default)), None)
+
+
+def description(hint: Any) -> str:
+    """What a type says of its parameter; empty for a type that says nothing."""
+    return next((each.help for each in getattr(hint, "__metadata__", ()) if getattr(each, "help", None)), "")
+
+
+def check_bounds(declared: Any, parameters: Mapping[str, object]) -> None:
+    """
+    Raises:
+        InvalidParameter: A number is out of its bounds.
+    """
+    for name, hint in types_of(declared).items():
+        bounds = next((each for each in hint.__metadata__ if isinstance(each, Interval)), None)
+        value: Any = parameters.get(name)
+        if bounds is not None and value is not None and not bounds.ge <= value <= bounds.le:
+            words = name.replace("_", " ")
+            raise InvalidParameter(f"The {words} must be from {bounds.ge} to {bounds.le}, not {value}")
