@@ -32,6 +32,7 @@ from flows.training import fit
 from flows.training.candidate import Candidate, load_candidate
 from flows.training.champion import Champion, evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
+from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
 from serving.protocol.errors import IncompleteSavedModel
 from serving.repository.saved_model_files import check_complete, digest
@@ -72,7 +73,7 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
     fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
     run.mlflow.log_history(fitted.history)
     saved_model = run.directory / "saved_model"
-    fit.export(fitted.model, dataset, run.request.recipe.name, saved_model)
+    export(fitted.model, dataset, run.request.recipe.name, saved_model)
     return saved_model
 
 

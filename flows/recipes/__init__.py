@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.data.split import ByContent, Split
+from flows.tasks import Classification, Task, UnusableTargets
 from flows.user_code import RecipeFailed, of_recipe
 from serving.protocol.errors import HotswapError
 from serving.repository.names import validate_model_name
@@ -78,17 +79,20 @@ class Recipe:
     """
     gives examples and targets, and optionally columns that the model is not asked with
 
-    The examples are an array [rows, ...], arrays by the name of the input, or a data frame. The targets of a
-    classification are integers [rows], counted from 0 in the order of `class_names`.
+    The examples are an array [rows, ...], arrays by the name of the input, or a data frame. The targets are as the task
+    has them: of a classification integers [rows], counted from 0 in the order of the class names, or these names.
     """
     build: Callable[[Any], keras.Model]
     """
-    gives a Keras model for the training examples, an array or a dict of arrays by input: raw values in, class
-    probabilities out
+    gives a Keras model for the training examples, an array or a dict of arrays by input: raw values in, answers of the
+    task out; a model that is compiled is trained as it was compiled
     """
     feature_names: tuple[str, ...] = ()
     """names of the values of a row, where the examples are one array [rows, features]"""
     class_names: tuple[str, ...] = ()
+    """of a classification whose `task` is left to them"""
+    task: Task | None = None
+    """what is asked of the model; None: one of the classes of `class_names`"""
     epochs: int = 20
     batch_size: int = 32
     learning_rate: float = 0.01
@@ -102,10 +106,17 @@ class Recipe:
     """whether the model takes NaN for a missing number"""
 
     def __post_init__(self) -> None:
+        if self.task is None and not self.class_names:
+            raise UnusableTargets(f"The recipe {self.name!r} names neither a task nor class names")
         if not self.feature_names:
             return
         if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):
             raise InvalidThresholds(f"The recipe {self.name!r} has no feature {sorted(unknown)} to look at slices of")
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What a recipe asks of its model."""
+    return recipe.task or Classification(recipe.class_names)
 
 
 def find_recipe(name: str) -> Recipe:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from flows.data.ids import row_ids
 from flows.data.rows import ONLY_INPUT, Inputs, Rows, count
 from flows.data.split import HeldOut
-from flows.recipes import Recipe
+from flows.recipes import Recipe, task_of
+from flows.tasks import Classification, Task
 from flows.user_code import of_recipe
 from serving.protocol.errors import HotswapError
 
@@ -29,8 +30,13 @@ class Dataset:
     train: Rows
     test: Rows
     feature_names: tuple[str, ...]
-    class_names: tuple[str, ...]
+    task: Task
     digest: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of a classification; else empty."""
+        return self.task.class_names if isinstance(self.task, Classification) else ()
 
     def test_column(self, name: str) -> NDArray[Any]:
         """The held-out values [rows] of a feature, an input or a column beside the inputs."""
@@ -53,13 +59,14 @@ def load_dataset(recipe: Recipe) -> Dataset:
     if isinstance(recipe.split, HeldOut):
         train, test = rows, _load(recipe, recipe.split.load)
     else:
-        held_out = _without_lone_classes(rows, held_out)
+        if isinstance(task_of(recipe), Classification):
+            held_out = _without_lone_classes(rows, held_out)
         train, test = rows.take(~held_out), rows.take(held_out)
     for part, name in ((train, "train on"), (test, "hold out")):
         if not len(part):
             raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: give it more rows")
-    names = (recipe.feature_names or tuple(rows.inputs), recipe.class_names)
-    return Dataset(train, test, *names, digest=_digest((train, test), *names))
+    task, names = task_of(recipe), recipe.feature_names or tuple(rows.inputs)
+    return Dataset(train, test, names, task, _digest((train, test), names, repr(task)))
 
 
 def _load(recipe: Recipe, load: Any) -> Rows:
@@ -97,25 +104,25 @@ def _as_array(value: Any, key: str, name: str) -> NDArray[Any]:
     raise UnusableData(f"The data of {name!r} is neither numbers, booleans nor strings in {key!r}, but {array.dtype}")
 
 
-def check(inputs: Inputs, classes: NDArray[Any], extras: Inputs, recipe: Recipe) -> Rows:
+def check(inputs: Inputs, targets: NDArray[Any], extras: Inputs, recipe: Recipe) -> Rows:
     """
     The rows, when a model can be trained and judged on them.
 
     Raises:
         UnusableData: They cannot; the message says why and what to do.
+        UnusableTargets: The targets do not fit the task.
     """
     name = recipe.name
-    if not count(inputs) or not classes.size:
+    if not count(inputs) or not targets.size:
         raise UnusableData(f"The data of {name!r} has no rows: check what its load() returns")
     if recipe.feature_names and inputs.keys() == {ONLY_INPUT}:
-        inputs = {ONLY_INPUT: _as_features(inputs[ONLY_INPUT], classes, recipe)}
+        inputs = {ONLY_INPUT: _as_features(inputs[ONLY_INPUT], targets, recipe)}
     lengths = {key: len(array) for key, array in {**inputs, **extras}.items()}
-    if uneven := {key: length for key, length in lengths.items() if length != len(classes)}:
-        raise UnusableData(f"The data of {name!r} has {len(classes)} targets, but {uneven} rows in its columns")
+    if uneven := {key: length for key, length in lengths.items() if length != len(targets)}:
+        raise UnusableData(f"The data of {name!r} has {len(targets)} targets, but {uneven} rows in its columns")
     if not recipe.missing_values:
         _check_finite(inputs, name)
-    _check_classes(classes, recipe)
-    return Rows(inputs, classes.astype(np.int64), row_ids(inputs), extras)
+    return Rows(inputs, task_of(recipe).targets(targets, name), row_ids(inputs), extras)
 
 
 def _as_features(examples: NDArray[Any], targets: NDArray[Any], recipe: Recipe) -> NDArray[np.float32]:
@@ -142,26 +149,13 @@ def _check_finite(inputs: Inputs, name: str) -> None:
             )
 
 
-def _check_classes(classes: NDArray[Any], recipe: Recipe) -> None:
-    name = recipe.name
-    if classes.ndim != 1:
-        raise UnusableData(f"The classes of {name!r} have shape {classes.shape}: expected [rows]")
-    if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= len(recipe.class_names):
-        raise UnusableData(f"The classes of {name!r} must be integers from 0 to {len(recipe.class_names) - 1}")
-    counts = np.bincount(classes.astype(np.int64), minlength=len(recipe.class_names))
-    if np.count_nonzero(counts) < 2:
-        raise UnusableData(f"The data of {name!r} has one class only: a classifier needs at least two")
-    if scarce := [recipe.class_names[i] for i in np.flatnonzero(counts < 2)]:
-        raise UnusableData(f"The data of {name!r} needs at least two rows of each class, and has too few of {scarce}")
-
-
 def _without_lone_classes(rows: Rows, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows are held out, with every class among those to train on; the ids tell which ones a model has seen."""
     lone = np.setdiff1d(rows.targets[held_out], rows.targets[~held_out])
     return held_out & ~np.isin(rows.targets, lone)
 
 
-def _digest(parts: tuple[Rows, ...], *names: tuple[str, ...]) -> str:
+def _digest(parts: tuple[Rows, ...], *names: object) -> str:
     whole = hashlib.sha256(repr(names).encode())
     for rows in parts:
         whole.update(rows.ids.tobytes())

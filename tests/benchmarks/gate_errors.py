@@ -13,10 +13,10 @@ import numpy as np
 from flows.gate.gates import judge
 from flows.gate.noninferiority import Verdict, compare_counts
 from flows.recipes import find_recipe
-from flows.training import fit
 from flows.training.champion import Champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.evaluation import evaluate, slices
+from flows.training.export import export
 from flows.training.inspection import inspect
 from flows.training.predictor import load_predictor
 from tests.benchmarks.report import Measurement
@@ -75,10 +75,10 @@ def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
     small = load_dataset(recipe)
     times = np.arange(rows) % len(small.train)
     test = small.train.take(times)
-    many = Dataset(small.train, test, small.feature_names, small.class_names, small.digest)
+    many = Dataset(small.train, test, small.feature_names, small.task, small.digest)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "saved_model"
-        fit.export(recipe.build(small.train.examples), small, "iris", path)
+        export(recipe.build(small.train.examples), small, "iris", path)
         started = time.perf_counter()
         predict, inspection = load_predictor(path), inspect(path)
         answers = predict.judged(predict(test.inputs))

@@ -27,7 +27,8 @@ import requests
 from flows.recipes import find_recipe
 from flows.registry.mlflow_registry import Registry
 from flows.training.dataset import load_dataset
-from flows.training.fit import export, fit
+from flows.training.export import export
+from flows.training.fit import fit
 from serving.repository.stamp import GoldenRows
 
 PROJECT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras import layers
 
 from flows.recipes import find_recipe
-from flows.training import fit
 from flows.training.dataset import load_dataset
+from flows.training.export import export
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
 from tests.serving.inference.together import run_together
@@ -279,7 +279,7 @@ def test_what_is_trained_here_merges(name: str, tmp_path: Path) -> None:
     """Both signatures of what a training exports, which the speed of the server depends on."""
     dataset = load_dataset(find_recipe(name))
     model = find_recipe(name).build(dataset.train.examples)
-    fit.export(model, dataset, name, tmp_path / "saved_model")
+    export(model, dataset, name, tmp_path / "saved_model")
     servable = load(name, 1, tmp_path / "saved_model", LoadOptions())
     obstacles = {each: servable.obstacle(servable.signatures[each]) for each in ("serving_default", "classify_class")}
     assert obstacles == {"serving_default": None, "classify_class": None}

@@ -12,10 +12,10 @@ import pytest
 from flows.data.rows import Rows
 from flows.recipes import find_recipe
 from flows.tasks import CannotEvaluate
-from flows.training import fit
 from flows.training.champion import evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.evaluation import compare, evaluate, slices
+from flows.training.export import export
 from flows.training.predictor import load_predictor
 from serving.repository.stamp import GoldenRows, Stamp
 from tests.benchmarks.gate_errors import seconds_for_many_rows
@@ -33,7 +33,7 @@ def iris() -> Dataset:
 def exported(iris: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel of Iris as the flow exports it, untrained."""
     path = tmp_path_factory.mktemp("exported") / "saved_model"
-    fit.export(RECIPE.build(iris.train.examples), iris, "iris", path)
+    export(RECIPE.build(iris.train.examples), iris, "iris", path)
     return path
 
 
