@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.console import progress
-from flows.gate.gates import GateDecision, judge, judge_files
+from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
@@ -34,7 +34,6 @@ from flows.training.champion import Champion, evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
-from flows.training.summary import model_facts, model_summary
 from serving.protocol.errors import IncompleteSavedModel
 from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, Stamp
@@ -66,15 +65,13 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
     every = max(1, epochs // _PROGRESS_LINES)
 
     def show(epoch: int, metrics: Mapping[str, float]) -> None:
-        recorded.add(epoch, metrics)
         progress.step(f"training epoch {epoch} of {epochs}")
         if epoch % every == 0 or epoch == epochs:
             numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
             log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
 
-    with run.mlflow.training_metrics() as recorded:
-        fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
-    run.mlflow.log_model_summary(model_facts(fitted.model), model_summary(fitted.model))
+    fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
+    run.mlflow.log_history(fitted.history)
     saved_model = run.directory / "saved_model"
     export(fitted.model, dataset, run.request.recipe.name, saved_model)
     return saved_model
@@ -119,9 +116,9 @@ def evaluate(run: PromotionRun, dataset: Dataset, saved_model: Path, inspection:
     """Run the exported SavedModel over the held-out rows."""
     candidate = load_candidate(run.request.recipe, dataset, saved_model, inspection)
     evaluation = candidate.evaluation
-    run.note(metrics=evaluation.metrics)
-    run.mlflow.log_evaluation(evaluation, dataset.class_names)
-    log.info("candidate evaluated accuracy=%.4f rows=%d", evaluation.accuracy, len(dataset.test))
+    run.note(metrics=evaluation.recorded)
+    run.mlflow.log_evaluation(evaluation, candidate.baselines)
+    log.info("candidate evaluated %s=%.4f rows=%d", evaluation.task.score_name, evaluation.score, len(evaluation))
     return candidate
 
 
@@ -134,9 +131,9 @@ def evaluate_live(run: PromotionRun, candidate: Candidate) -> Champion | None:
         return None
     path = deployment.repository.path(deployment.model, version)
     champion = evaluate_champion(path, version, deployment.stamp(version), candidate.predict, candidate.dataset)
-    if champion.evaluation is not None:
-        run.mlflow.log_metrics({"champion_accuracy": champion.evaluation.accuracy})
-        log.info("champion evaluated version=%d accuracy=%.4f", version, champion.evaluation.accuracy)
+    if (found := champion.comparable) is not None:
+        run.mlflow.log_metrics({f"champion_{found.task.score_name}": found.score})
+        log.info("champion evaluated version=%d %s=%.4f", version, found.task.score_name, found.score)
     for note in champion.notes:
         log.warning("champion version=%d: %s", version, note)
     return champion
@@ -152,8 +149,8 @@ def keep(run: PromotionRun, candidate: Candidate) -> str:
 def gate(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> GateDecision:
     """Judge the candidate, and show the report in Prefect and MLflow."""
     thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
-    facts = (candidate.evaluation, candidate.inspection, candidate.slices, champion)
-    decision = judge(*facts, thresholds, allow_breaking)
+    facts = Facts(candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines)
+    decision = judge(facts, thresholds, allow_breaking)
     _report(run, decision)
     return decision
 
@@ -186,7 +183,6 @@ def register(run: PromotionRun, candidate: Candidate, model_uri: str) -> Registe
     registered = registry.register(run.mlflow.id, deployment.model, model_uri, above, copy_to)
     if registered.digest != digest(candidate.saved_model):
         raise RegistryError(f"MLflow at {registry.uri} holds other files than were judged: check its artifact store")
-    registry.describe(deployment.model, registered.version, candidate.description)
     return registered
 
 
@@ -199,7 +195,7 @@ def publish(run: PromotionRun, candidate: Candidate, registered: Registered) -> 
         run_id=run.mlflow.id,
         dataset_digest=candidate.dataset.digest,
         features=candidate.dataset.feature_names,
-        metrics=candidate.evaluation.metrics,
+        metrics=candidate.evaluation.recorded,
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         golden=candidate.golden,
     )

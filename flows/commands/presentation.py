@@ -121,8 +121,7 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
 
         console().print(gate_table(outcome.checks, width()))
     took = {step: f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds.items()}
-    pages = {"page": outcome.pages.get("run", ""), "runs": outcome.pages.get("runs", "")}
-    _print_named({"run": outcome.run_id, **pages, "took": ", ".join(took.values()) if verbose else ""})
+    _print_named({"run": outcome.run_id, "took": ", ".join(took.values()) if verbose else ""})
     if outcome.log:
         _print(["The last lines of the sandbox's server:", *outcome.log.splitlines()])
 
@@ -145,11 +144,11 @@ def _is_stable(outcome: TrainOutcome) -> bool:
 
 
 def _live_sentence(outcome: TrainOutcome) -> str:
-    accuracy = f"accuracy {outcome.metrics['test_accuracy']:.4f}"
+    measured = next((f": {name[5:]} {value:.4f}" for name, value in outcome.metrics.items() if name[5:] != "rows"), "")
     if not _is_stable(outcome):
         what = f"{outcome.model} version {outcome.version} carries label {outcome.label}"
-        return f"{what}, and what is stable stays stable: {accuracy}."
-    return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}: {accuracy}."
+        return f"{what}, and what is stable stays stable{measured}."
+    return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}{measured}."
 
 
 def _not_live_sentence(outcome: TrainOutcome) -> str:

@@ -66,6 +66,7 @@ def compare_scores(
     margin: float | None,
     confidence: float,
     identical: bool = False,
+    unit: float = 1.0,
 ) -> Comparison:
     """
     Test whether the candidate is not inferior.
@@ -76,6 +77,7 @@ def compare_scores(
         margin: The loss of the mean score that counts as none; None for the smallest that these rows can decide.
         confidence: Of each one-sided bound, between 0.5 and 1.
         identical: The two give every row the same answer, which passes whatever the number of rows.
+        unit: What the default margin is counted in.
 
     Returns:
         PASSED where the lower bound is above `-margin`, REJECTED where the upper bound is below it, else INCONCLUSIVE.
@@ -86,6 +88,8 @@ def compare_scores(
         differences = ShareDifferences(len(candidate), won, lost)
     else:
         differences = MeanDifferences.between(candidate, champion)
+    if margin is None:
+        margin = default_margin(differences, confidence, unit)
     return _compare(differences, won, lost, margin, confidence, identical)
 
 
@@ -93,20 +97,21 @@ def compare_counts(
     rows: int, won: int, lost: int, margin: float | None, confidence: float, identical: bool = False
 ) -> Comparison:
     """The same, from the number of rows that only the candidate, or only the champion, has right."""
-    return _compare(ShareDifferences(rows, won, lost), won, lost, margin, confidence, identical)
+    differences = ShareDifferences(rows, won, lost)
+    if margin is None:
+        margin = default_margin(differences, confidence)
+    return _compare(differences, won, lost, margin, confidence, identical)
 
 
 def _compare(
     differences: ShareDifferences | MeanDifferences,
     won: int,
     lost: int,
-    margin: float | None,
+    margin: float,
     confidence: float,
     identical: bool,
 ) -> Comparison:
     lower, upper = differences.lower_bound(confidence), -differences.turned.lower_bound(confidence)
-    if margin is None:
-        margin = default_margin(differences, confidence)
     if identical or lower > -margin:
         verdict = Verdict.PASSED
     else:
@@ -119,14 +124,14 @@ def _compare(
     )
 
 
-def default_margin(differences: ShareDifferences | MeanDifferences, confidence: float) -> float:
+def default_margin(differences: ShareDifferences | MeanDifferences, confidence: float, unit: float = 1.0) -> float:
     """
     The smallest margin that these rows can decide: at which equal models that differ as much pass in 8 of 10 cases.
 
-    It is rounded up, and never below 0.02 nor above 0.5.
+    It is rounded up, and never below 0.02 nor above 0.5 of `unit`.
     """
-    decidable = differences.decidable_margin(confidence, POWER)
-    return min(MAX_MARGIN, max(MIN_MARGIN, round(math.floor(decidable / _MARGIN_STEP + 1) * _MARGIN_STEP, 3)))
+    steps = math.floor(differences.decidable_margin(confidence, POWER) / unit / _MARGIN_STEP + 1)
+    return min(MAX_MARGIN, max(MIN_MARGIN, round(steps * _MARGIN_STEP, 3))) * unit
 
 
 def mcnemar(won: int, lost: int) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.data.split import ByContent, Split
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 BUILT_IN = ("iris", "digits")
+_SLICE_DROP = 0.25
 
 
 class UnknownRecipe(HotswapError):
@@ -31,12 +32,16 @@ class InvalidThresholds(HotswapError):
 class Thresholds:
     """What a recipe asks of a candidate; docs/decisions/0005-gates.md says why."""
 
-    min_accuracy: float = 0.9
+    min_accuracy: float | None = None
     """share of the held-out rows that must be right"""
-    min_macro_f1: float = 0.85
+    min_macro_f1: float | None = None
     """mean over the classes of the harmonic mean of precision and recall"""
-    max_log_loss: float = 0.5
+    max_log_loss: float | None = None
     """mean of -log(probability of the true class), nats"""
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    """floors of further metrics by name, such as ``{"roc_auc": 0.8, "recall_yes": 0.6, "r2": 0.3}``"""
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    """limits of metrics that should be small, such as ``{"mae": 3.0, "ece": 0.1}``"""
     margin: float | None = None
     """loss of the mean score of a row against the champion that counts as none, of accuracy for classes; None: the
     smallest that the held-out rows can decide with a power of 0.8, and at least 0.02"""
@@ -48,8 +53,9 @@ class Thresholds:
     """features whose slices are looked at, beside the classes: by value, or in quarters where it has more than ten"""
     min_slice_rows: int = 20
     """smaller slices are not judged"""
-    max_slice_drop: float = 0.25
-    """how far a slice's accuracy may be below that of all rows"""
+    max_slice_drop: float | None = None
+    """how far a slice's mean score may be below that of all rows; None: 0.25 where a limit of a metric is set, and else
+    slices are shown only"""
     allowed_ops: tuple[str, ...] = ()
     """ops that touch files, processes, networks or Python and are allowed all the same, such as ``ReadFile``"""
     max_bytes: int = 1 << 30
@@ -65,8 +71,33 @@ class Thresholds:
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise InvalidThresholds(f"The threshold {name} is a share from 0 to 1, not {value}")
+        if both := sorted(self.at_least.keys() & self.at_most.keys()):
+            raise InvalidThresholds(f"The metrics {both} have a floor and a limit above: keep the one that is meant")
         if not 0.5 < self.confidence < 1:
             raise InvalidThresholds(f"The threshold confidence is between 0.5 and 1, not {self.confidence}")
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """The metrics that must be at least so large, by scikit-learn's name."""
+        named = {"accuracy": self.min_accuracy, "macro_f1": self.min_macro_f1}
+        return {**{name: value for name, value in named.items() if value is not None}, **self.at_least}
+
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """The metrics that must be at most so large."""
+        return {**({} if self.max_log_loss is None else {"log_loss": self.max_log_loss}), **self.at_most}
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the recipe says itself how good a model has to be; if not, simple models say it."""
+        return bool(self.floors or self.ceilings)
+
+    @property
+    def slice_drop(self) -> float | None:
+        """How far a slice may be below the whole; None where slices are shown only."""
+        if self.max_slice_drop is None and self.has_limits:
+            return _SLICE_DROP
+        return self.max_slice_drop
 
 
 @dataclass(frozen=True, slots=True)

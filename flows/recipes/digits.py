@@ -44,5 +44,5 @@ RECIPE = Recipe(
     epochs=15,
     batch_size=64,
     learning_rate=0.005,
-    thresholds=Thresholds(min_macro_f1=0.9, max_log_loss=0.3, margin=0.03, max_bytes=1 << 20),
+    thresholds=Thresholds(min_accuracy=0.9, min_macro_f1=0.9, max_log_loss=0.3, margin=0.03, max_bytes=1 << 20),
 )

@@ -46,6 +46,6 @@ RECIPE = Recipe(
     learning_rate=0.02,
     # 30 held-out rows: the smallest margin under which a retraining with one more of them wrong still passes.
     thresholds=Thresholds(
-        min_macro_f1=0.9, max_log_loss=0.3, margin=0.15, min_slice_rows=10, max_slice_drop=0.25, max_bytes=1 << 20
+        min_accuracy=0.9, min_macro_f1=0.9, max_log_loss=0.3, margin=0.15, min_slice_rows=10, max_bytes=1 << 20
     ),
 )

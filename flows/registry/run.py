@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,11 @@ from flows.data.rows import Rows
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
 from flows.registry.confusion_figure import confusion_figure
-from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
 from flows.registry.tags import NAMESPACE, prefixed
+from flows.tasks import Classification, Evaluation
 from flows.training.dataset import Dataset
-from flows.training.evaluation import Evaluation
 from serving.protocol.redaction import redacted
 from serving.repository.stamp import GoldenRows
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 SAVED_MODEL = "saved_model"
 """the artifact of a logged model that is its SavedModel"""
+_MAX_METRICS_PER_CALL = 1000
 
 
 class Run:
@@ -46,14 +46,6 @@ class Run:
         self.id = run_id
         self._client = client
         self._address = address
-
-    def pages(self, mlflow_page: str) -> tuple[str, str]:
-        """The addresses of this run and of all runs of its experiment, on the page of MLflow at `mlflow_page`."""
-        with self._translated():
-            experiment = self._client.get_run(self.id).info.experiment_id
-        # Without the last part MLflow opens a view of traces, of which a training has none.
-        runs = f"{mlflow_page.rstrip('/')}/#/experiments/{experiment}/runs"
-        return f"{runs}/{self.id}", runs
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         with self._translated():
@@ -68,40 +60,33 @@ class Run:
             self._client.log_inputs(self.id, inputs)
             self._client.set_tag(self.id, f"{NAMESPACE}.dataset_digest", dataset.digest)
 
-    @contextmanager
-    def training_metrics(self) -> Iterator[EpochMetrics]:
-        """Record epochs, and the use of the machine, while the block trains."""
-        epochs = EpochMetrics(self._log_metric_entities)
-        with system_metrics(self.id, self._address):
-            try:
-                yield epochs
-            finally:
-                epochs.flush()
-
-    def log_model_summary(self, facts: Mapping[str, str], summary: str) -> None:
-        """Record what the model is made of, as parameters and as Keras' table."""
-        self.log_params(facts)
+    def log_history(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Record metrics by epoch, the first epoch as step 1."""
+        now = _now_milliseconds()
+        metrics = [
+            Metric(f"train_{name}", value, now, step)
+            for name, values in history.items()
+            for step, value in enumerate(values, start=1)
+        ]
         with self._translated():
-            self._client.log_text(self.id, summary, "model_summary.txt")
+            for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
+                self._client.log_batch(self.id, metrics=metrics[start : start + _MAX_METRICS_PER_CALL])
 
-    def log_source(self, source: Path) -> None:
-        """Keep the file that the recipe is in."""
-        with self._translated():
-            self._client.log_artifact(self.id, str(source), "recipe")
-
-    def log_evaluation(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-        """Record the held-out metrics, overall and by class, and the confusion matrix as a picture and as numbers."""
-        by_class = {
-            f"test_{name}_{each}": float(value)
-            for name, values in (("recall", evaluation.recall), ("precision", evaluation.precision))
-            for each, value in zip(class_names, values, strict=True)
+    def log_evaluation(self, evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> None:
+        """Record the held-out metrics, of each class and of the baselines too, and the confusion matrix of classes."""
+        parts = {f"test_{name}": value for name, value in evaluation.parts.items()}
+        simple = {
+            f"baseline_{name}_{metric}": value
+            for name, each in baselines.items()
+            for metric, value in each.metrics.items()
         }
-        matrix = {"classes": list(class_names), "rows_are": "true class", "matrix": evaluation.confusion.tolist()}
-        with self._translated():
-            self.log_metrics({**evaluation.metrics, **by_class})
-            figure = confusion_figure(evaluation.confusion, class_names)
-            self._client.log_figure(self.id, figure, "confusion_matrix.png")
-            self._client.log_dict(self.id, matrix, "confusion_matrix.json")
+        self.log_metrics({**evaluation.recorded, **parts, **simple})
+        if isinstance(task := evaluation.task, Classification):
+            confusion = task.confusion(evaluation.targets, evaluation.answers)
+            matrix = {"classes": list(task.class_names), "rows_are": "true class", "matrix": confusion.tolist()}
+            with self._translated():
+                self._client.log_figure(self.id, confusion_figure(confusion, task.class_names), "confusion_matrix.png")
+                self._client.log_dict(self.id, matrix, "confusion_matrix.json")
 
     def log_decision(self, decision: GateDecision) -> None:
         """Record the gate's report, as Markdown, as JSON and as tags."""
@@ -109,7 +94,7 @@ class Run:
         self.tag({"gate": decision.verdict.value, "gate_reason": decision.reason, **_by_check(decision)})
         if (found := decision.comparison) is not None:
             bounds = {"": found.difference, "_lower": found.lower, "_upper": found.upper}
-            self.log_metrics({f"accuracy_difference{name}": value for name, value in bounds.items()})
+            self.log_metrics({f"{decision.score_name}_difference{name}": value for name, value in bounds.items()})
 
     def log_sandbox(self, decision: SandboxDecision) -> None:
         """Record the sandbox's report, as Markdown, as JSON and as tags."""
@@ -118,11 +103,10 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()
-        self._log_metric_entities([Metric(name, value, now, 0) for name, value in metrics.items()])
-
-    def _log_metric_entities(self, metrics: list[Metric]) -> None:
+        entities = [Metric(_allowed(name), value, now, 0) for name, value in metrics.items()]
         with self._translated():
-            self._client.log_batch(self.id, metrics=metrics)
+            for start in range(0, len(entities), _MAX_METRICS_PER_CALL):
+                self._client.log_batch(self.id, metrics=entities[start : start + _MAX_METRICS_PER_CALL])
 
     def tag(self, tags: Mapping[str, str]) -> None:
         with self._translated():
@@ -190,10 +174,15 @@ class Run:
 
 
 def _by_check(decision: GateDecision) -> dict[str, str]:
-    def key(check: str) -> str:
-        return "gate." + re.sub(r"[^A-Za-z0-9_.-]+", "_", check)  # a feature's name may hold what MLflow refuses
+    return {
+        _allowed(f"gate.{each.check}"): f"{each.verdict}: {each.measured}, required {each.required}"
+        for each in decision.checks
+    }
 
-    return {key(each.check): f"{each.verdict}: {each.measured}, required {each.required}" for each in decision.checks}
+
+def _allowed(name: str) -> str:
+    """A name without what MLflow refuses, as the name of a class or a column may hold that."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
 
 
 def _dataset_input(model: str, dataset: Dataset, rows: Rows, context: str) -> DatasetInput:

@@ -8,7 +8,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.tasks.probabilities import SUM_TOLERANCE, are_shares, calibration_error, placements, ranking_metrics
+from flows.tasks.probabilities import (
+    SUM_TOLERANCE,
+    are_shares,
+    calibration_error,
+    placements,
+    ranking_metrics,
+    unrelated,
+)
 from flows.tasks.task import Task, UnusableTargets, check_shape, finite_rows
 
 _MIN_PROBABILITY = 1e-7  # what a float32 next to 1 leaves; the log of 0 is infinite
@@ -96,6 +103,12 @@ class Classification(Task):
         """The likeliest class of each row, int64 [rows]."""
         return np.asarray(self.probabilities(answers).argmax(axis=1))
 
+    def confusion(self, targets: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.int64]:
+        """int64 [classes, classes]: rows by true class, columns by predicted class."""
+        count = len(self.class_names)
+        pairs = np.bincount(targets * count + self.predicted(answers), minlength=count * count)
+        return np.asarray(pairs.reshape(count, count), np.int64)
+
     def scores(self, targets: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.float64]:
         if self.score == "accuracy":
             return np.asarray(self.predicted(answers) == targets, np.float64)
@@ -118,6 +131,11 @@ class Classification(Task):
             return placements(targets == 1, probabilities[:, 1])
         return np.asarray(np.mean([placements(targets == each, probabilities[:, each]) for each in present], axis=0))
 
+    def unrelated(self, targets: NDArray[Any], answers: NDArray[Any]) -> float:
+        columns = [1] if len(self.class_names) == 2 else range(len(self.class_names))
+        truth = targets[:, None] == np.array(columns)
+        return unrelated(truth, self.probabilities(answers)[:, columns])
+
     def fault(self, answers: NDArray[Any]) -> str:
         if found := super().fault(answers):
             return found
@@ -139,13 +157,24 @@ class Classification(Task):
             found |= self._rankings(targets, probabilities)
         return found
 
-    def _of_classes(self, targets: NDArray[Any], predicted: NDArray[np.int64]) -> dict[str, float]:
+    def measure_parts(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        precision, recall, _, support = self._by_class(targets, self.predicted(answers))
+        occur = [(each, number) for number, each in enumerate(self.class_names) if support[number]]
+        return {
+            **{f"recall_{each}": recall[number] for each, number in occur},
+            **{f"precision_{each}": precision[number] for each, number in occur},
+        }
+
+    def _by_class(self, targets: NDArray[Any], predicted: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """Precision, recall, F1 and rows of each class."""
         from sklearn.metrics import precision_recall_fscore_support
 
         every = np.arange(len(self.class_names))
-        by_class = precision_recall_fscore_support(targets, predicted, labels=every, zero_division=0)
-        precision, recall, f1, support = by_class
-        has_rows, occurs = support > 0, (support > 0) | np.isin(every, predicted)
+        return tuple(precision_recall_fscore_support(targets, predicted, labels=every, zero_division=0))
+
+    def _of_classes(self, targets: NDArray[Any], predicted: NDArray[np.int64]) -> dict[str, float]:
+        precision, recall, f1, support = self._by_class(targets, predicted)
+        has_rows, occurs = support > 0, (support > 0) | np.isin(np.arange(len(support)), predicted)
         found = {
             "accuracy": float((predicted == targets).mean()),
             "balanced_accuracy": float(recall[has_rows].mean()),
@@ -154,9 +183,6 @@ class Classification(Task):
         }
         if (positive := self.positive_class) is not None and has_rows[positive]:
             found |= {"recall": recall[positive], "precision": precision[positive], "f1": f1[positive]}
-        for number, each in enumerate(self.class_names):
-            if has_rows[number]:
-                found |= {f"recall_{each}": recall[number], f"precision_{each}": precision[number]}
         return found
 
     def _of_probabilities(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.tasks.probabilities import are_shares, calibration_error, ranking_metrics
+from flows.tasks.probabilities import are_shares, calibration_error, ranking_metrics, unrelated
 from flows.tasks.task import Task, UnusableTargets, check_shape
 
 _MIN_PROBABILITY = 1e-7
@@ -54,28 +54,37 @@ class MultiLabel(Task):
     def scores(self, targets: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(((answers > 0.5) == targets).mean(axis=1))
 
+    def unrelated(self, targets: NDArray[Any], answers: NDArray[Any]) -> float:
+        return unrelated(targets, answers)
+
     def fault(self, answers: NDArray[Any]) -> str:
         if found := super().fault(answers):
             return found
         return "" if are_shares(answers) else "some probabilities are below 0 or above 1: end the model with a sigmoid"
 
     def measure(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
-        from sklearn.metrics import precision_recall_fscore_support
-
         given = answers > 0.5
-        precision, recall, f1, support = precision_recall_fscore_support(
-            targets, given, labels=np.arange(len(self.label_names)), zero_division=0
-        )
-        found = {
-            "accuracy": float((given == targets).all(axis=1).mean()),
-            "label_accuracy": float((given == targets).mean()),
-        }
+        _, _, f1, support = self._by_label(targets, given)
+        right = given == targets
+        found = {"accuracy": float(right.all(axis=1).mean()), "label_accuracy": float(right.mean())}
         if (occurs := (support > 0) | given.any(axis=0)).any():
             found["macro_f1"] = float(f1[occurs].mean())
-        for number, each in enumerate(self.label_names):
-            if support[number]:
-                found |= {f"recall_{each}": recall[number], f"precision_{each}": precision[number]}
         return found if self.fault(answers) else found | self._of_probabilities(targets, answers)
+
+    def measure_parts(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        precision, recall, _, support = self._by_label(targets, answers > 0.5)
+        occur = [(each, number) for number, each in enumerate(self.label_names) if support[number]]
+        return {
+            **{f"recall_{each}": recall[number] for each, number in occur},
+            **{f"precision_{each}": precision[number] for each, number in occur},
+        }
+
+    def _by_label(self, targets: NDArray[Any], given: NDArray[np.bool_]) -> tuple[NDArray[Any], ...]:
+        """Precision, recall, F1 and rows of each label."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        every = np.arange(len(self.label_names))
+        return tuple(precision_recall_fscore_support(targets, given, labels=every, zero_division=0))
 
     def _of_probabilities(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         from sklearn.metrics import brier_score_loss, log_loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ class OwnTask(Task):
     """
 
     name: ClassVar[str] = "own"
-    score: Callable[[NDArray[Any], NDArray[Any]], Any]
+    score: Callable[[NDArray[Any], NDArray[Any]], Any] = field(repr=False)
 
     @property
     def score_name(self) -> str:
@@ -51,6 +51,10 @@ class OwnTask(Task):
 
     def measure(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         return {"score": float(self.scores(targets, answers).mean())}
+
+    def margin_unit(self, scores: NDArray[np.float64]) -> float:
+        """The mean distance of the scores from their median, as nothing else is known of their scale."""
+        return float(np.abs(scores - np.median(scores)).mean()) or 1.0
 
     def same_answer(self, before: NDArray[Any], after: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.bool_]:
         """What an answer means is up to the recipe, so any that is a number is taken for the same."""

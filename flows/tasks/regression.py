@@ -30,7 +30,7 @@ class Regression(Task):
 
     @property
     def score_name(self) -> str:
-        return "scaled error"
+        return "scaled_error"
 
     @property
     def output_width(self) -> int:
@@ -68,28 +68,37 @@ class Regression(Task):
         return np.asarray(-(errors / self.scale(targets)).mean(axis=1))
 
     def measure(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
-        if not finite_rows(answers).all():
+        return self._errors(targets, self._values(answers)) if finite_rows(answers).all() else {}
+
+    def measure_parts(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        if len(self.target_names) == 1 or not finite_rows(answers).all():
             return {}
+        found: dict[str, float] = {}
         values = self._values(answers)
-        found = self._errors(targets, values)
-        if len(self.target_names) > 1:
-            for number, each in enumerate(self.target_names):
-                one = self._errors(targets[:, [number]], values[:, [number]])
-                found |= {f"{metric}_{each}": value for metric, value in one.items()}
+        for number, each in enumerate(self.target_names):
+            one = self._errors(targets[:, [number]], values[:, [number]])
+            found |= {f"{metric}_{each}": value for metric, value in one.items()}
         return found
 
     @staticmethod
     def _errors(targets: NDArray[Any], values: NDArray[np.float64]) -> dict[str, float]:
         from sklearn.metrics import mean_absolute_error, median_absolute_error, r2_score, root_mean_squared_error
 
-        found = {
+        varies = len(targets) > 1 and (np.ptp(targets, axis=0) > 0).all()
+        return {
+            **({"r2": float(r2_score(targets, values))} if varies else {}),
             "mae": float(mean_absolute_error(targets, values)),
             "rmse": float(root_mean_squared_error(targets, values)),
             "median_absolute_error": float(median_absolute_error(targets, values)),
         }
-        if (np.ptp(targets, axis=0) > 0).all():
-            found["r2"] = float(r2_score(targets, values))
-        return found
+
+    def unrelated(self, targets: NDArray[Any], answers: NDArray[Any]) -> float:
+        """By Spearman's test of each value; of several the best decides, at a level divided by their number."""
+        from scipy.stats import spearmanr
+
+        pairs = [each for each in zip(targets.T, self._values(answers).T, strict=True) if np.ptp(each, axis=1).all()]
+        values = [float(spearmanr(*each, alternative="greater").pvalue) for each in pairs if len(targets) > 2]
+        return min([1.0, *(value * len(values) for value in values)])
 
     def same_answer(self, before: NDArray[Any], after: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.bool_]:
         distance = np.abs(self._values(before) - self._values(after))

@@ -43,7 +43,9 @@ class Evaluation:
     scores: NDArray[np.float64]
     """float64 [rows], larger is better"""
     metrics: Mapping[str, float]
-    """by the names that scikit-learn has for them"""
+    """of all rows, by the names that scikit-learn has for them; the first says most"""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """of each class, label or value, such as ``recall_setosa``"""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -52,6 +54,11 @@ class Evaluation:
     def score(self) -> float:
         """Mean score of the rows."""
         return float(self.scores.mean())
+
+    @property
+    def recorded(self) -> dict[str, float]:
+        """The metrics of all rows, and how many these are, by the names that records have for them."""
+        return {**{f"test_{name}": value for name, value in self.metrics.items()}, "test_rows": float(len(self))}
 
     def of(self, rows: NDArray[np.bool_]) -> Evaluation:
         """The evaluation on some of the rows."""
@@ -65,7 +72,7 @@ class Task(ABC):
     name: ClassVar[str]
     is_share: ClassVar[bool] = False
     """whether the score of a row is 0 or 1, so that its mean is a share of the rows"""
-    metrics: Mapping[str, Metric] = field(default_factory=dict, kw_only=True)
+    metrics: Mapping[str, Metric] = field(default_factory=dict, kw_only=True, repr=False, hash=False)
     """metrics of the recipe's own, by name"""
 
     @property
@@ -102,7 +109,11 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
-        """The task's metrics; one that is not defined may be NaN."""
+        """The task's metrics, that which says most first; one that is not defined may be NaN."""
+
+    def measure_parts(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """Metrics of each class, label or value."""
+        return {}
 
     @abstractmethod
     def same_answer(self, before: NDArray[Any], after: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.bool_]:
@@ -115,10 +126,18 @@ class Task(ABC):
             targets: Held-out targets, which tell how far values are apart.
         """
 
+    def unrelated(self, targets: NDArray[Any], answers: NDArray[Any]) -> float:
+        """The p-value, by ranks, of answers that have nothing to do with the targets; 1 where there is no test."""
+        return 1.0
+
     def fault(self, answers: NDArray[Any]) -> str:
         """What is wrong with answers of the right shape; empty where nothing is."""
         bad = int(np.count_nonzero(~finite_rows(answers)))
         return f"{bad} of {len(answers)} rows are answered by NaN or infinite values" if bad else ""
+
+    def margin_unit(self, scores: NDArray[np.float64]) -> float:
+        """What a difference of 1 between mean scores is counted in, given the scores of the rows."""
+        return 1.0
 
     def described(self, answer: NDArray[Any]) -> str:
         """One row's answer in few words."""
@@ -137,9 +156,9 @@ class Task(ABC):
         if len(targets) == 0:
             raise CannotEvaluate("there are no rows to evaluate it on")
         self.check_answers(targets, answers)
-        measured = {**self.measure(targets, answers), **self._own_metrics(targets, answers)}
-        defined = {name: float(value) for name, value in measured.items() if math.isfinite(value)}
-        return Evaluation(self, targets, answers, self.scores(targets, answers), defined)
+        measured = _defined({**self.measure(targets, answers), **self._own_metrics(targets, answers)})
+        parts = _defined(self.measure_parts(targets, answers))
+        return Evaluation(self, targets, answers, self.scores(targets, answers), measured, parts)
 
     def _own_metrics(self, targets: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
         found = {}
@@ -147,6 +166,10 @@ class Task(ABC):
             with of_recipe(f"The metric {name!r} cannot be computed"):
                 found[name] = float(metric(targets, answers))
         return found
+
+
+def _defined(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def checked_scores(scores: Any, rows: int) -> NDArray[np.float64]:

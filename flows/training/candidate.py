@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,17 @@ from numpy.typing import NDArray
 
 from flows.data.rows import taken
 from flows.recipes import Recipe
+from flows.tasks import CannotEvaluate, Evaluation
+from flows.training.baselines import DUMMY, LINEAR, fit_baselines
 from flows.training.dataset import Dataset
-from flows.training.evaluation import Evaluation, Slice, evaluate, slices
 from flows.training.inspection import Inspection
 from flows.training.predictor import Predictor, load_predictor
+from flows.training.seen_rows import rows_seen
+from flows.training.slices import Slice, slices
 from serving.repository.answers import Tensors
 from serving.repository.stamp import GoldenRows
+
+log = logging.getLogger(__name__)
 
 _GOLDEN_ROWS = 5
 _GOLDEN_VALUES = 1 << 17  # of all golden rows together: a stamp is a file that is read often
@@ -35,6 +42,8 @@ class Candidate:
     outputs: Tensors
     """what it answers to them"""
     evaluation: Evaluation
+    baselines: Mapping[str, Evaluation]
+    """those of simple models that were trained on the same rows, by name"""
 
     def answers(self, rows: NDArray[np.int64]) -> Tensors:
         """The answers to these held-out rows, in a request of just these if that makes a difference."""
@@ -50,29 +59,42 @@ class Candidate:
         return GoldenRows(taken(self.inputs, rows), self.answers(rows))
 
     @property
-    def description(self) -> str:
-        """What it is, in a sentence."""
-        measured = ", ".join(f"{name.removeprefix('test_')} {value:.4f}" for name, value in self._headline())
-        return f"{self.recipe.name}: {measured} on {len(self.dataset.test)} held-out rows."
-
-    def _headline(self) -> list[tuple[str, float]]:
-        return [(name, value) for name, value in self.evaluation.metrics.items() if name != "test_rows"][:3]
-
-    @property
     def slices(self) -> tuple[Slice, ...]:
-        """Its accuracy by class and by each column that the recipe names."""
+        """Its score by class and by each column that the recipe names."""
         return slices(self.evaluation, self.dataset, self.recipe.thresholds.slice_columns)
 
 
 def load_candidate(recipe: Recipe, dataset: Dataset, saved_model: Path, inspection: Inspection) -> Candidate:
     """
-    Load a SavedModel and run it over the held-out rows.
+    Load a SavedModel and run it over the held-out rows that it has not been trained on.
 
     Raises:
-        CannotEvaluate: It does not give class probabilities for them.
+        CannotEvaluate: It does not answer them in the form that the task asks for, or there are none.
     """
+    dataset = _without(dataset, rows_seen(saved_model, dataset.test))
     predict = load_predictor(saved_model)
     inputs = predict.bind(dataset.test.inputs)
     outputs = predict(inputs)
-    evaluation = evaluate(predict.judged(outputs), dataset.test, len(dataset.class_names))
-    return Candidate(recipe, dataset, saved_model, inspection, predict, inputs, outputs, evaluation)
+    evaluation = dataset.task.evaluate(dataset.test.targets, predict.judged(outputs))
+    baselines = _evaluated_baselines(dataset)
+    return Candidate(recipe, dataset, saved_model, inspection, predict, inputs, outputs, evaluation, baselines)
+
+
+def _evaluated_baselines(dataset: Dataset) -> dict[str, Evaluation]:
+    """A dummy and a linear model; what cannot be fitted to these rows is not there."""
+    task, targets = dataset.task, dataset.test.targets
+    found = fit_baselines(task, dataset.train, dataset.test) if len(dataset.train) else None
+    if found is None:
+        return {}
+    named = {DUMMY: found.dummy, LINEAR: found.linear}
+    return {name: task.evaluate(targets, answers) for name, answers in named.items() if answers is not None}
+
+
+def _without(dataset: Dataset, seen: NDArray[np.bool_] | None) -> Dataset:
+    """The data without held-out rows that the model has seen, as one has that comes from another split."""
+    if seen is None or not seen.any():
+        return dataset
+    if seen.all():
+        raise CannotEvaluate("the model was trained on all held-out rows: hold out rows that it has not seen")
+    log.warning("held-out rows left out, as the model was trained on them rows=%d", np.count_nonzero(seen))
+    return replace(dataset, test=dataset.test.take(~seen))

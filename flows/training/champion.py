@@ -8,26 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.tasks import CannotEvaluate
+from flows.tasks import CannotEvaluate, Evaluation
 from flows.training.dataset import Dataset
-from flows.training.evaluation import Evaluation, evaluate
 from flows.training.inspection import Inspection, inspect
 from flows.training.predictor import Predictor, load_predictor
+from flows.training.seen_rows import rows_seen
 from serving.protocol.errors import HotswapError
 from serving.repository.stamp import GoldenRows, Stamp
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenAnswers:
-    """The answers to the golden rows of the champion, float32 [rows, classes] each."""
+    """The answers to the golden rows of the champion, [rows, …] each."""
 
-    champion: NDArray[np.float32]
+    champion: NDArray[Any]
     """the answers that were kept when it was promoted"""
-    candidate: NDArray[np.float32] | None
+    candidate: NDArray[Any] | None
     """the candidate's answers; None where it does not answer these rows"""
 
 
@@ -46,6 +47,21 @@ class Champion:
     """None where none are kept with it"""
     notes: tuple[str, ...] = ()
     """what makes the comparison impossible, or less certain"""
+    seen: NDArray[np.bool_] | None = None
+    """bool [rows]: which held-out rows it was trained on; None where that is not known"""
+
+    @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """bool [rows]: which held-out rows it can be compared on."""
+        assert self.evaluation is not None
+        return np.ones(len(self.evaluation), bool) if self.seen is None else ~self.seen
+
+    @property
+    def comparable(self) -> Evaluation | None:
+        """Its evaluation on the rows that it has not been trained on; None where there is none."""
+        if self.evaluation is None or not self.unseen.any():
+            return None
+        return self.evaluation if self.unseen.all() else self.evaluation.of(self.unseen)
 
 
 def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predictor, dataset: Dataset) -> Champion:
@@ -65,15 +81,23 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
         inspection = inspect(path)
         predictor = load_predictor(path)
         notes += _differing_golden_rows(predictor, stamp)
-        answers = predictor.judged(predictor(dataset.test.inputs))
-        evaluation = evaluate(answers, dataset.test, len(dataset.class_names))
+        evaluation = dataset.task.evaluate(dataset.test.targets, predictor.judged(predictor(dataset.test.inputs)))
     except HotswapError as exc:
         notes.append(f"it cannot be evaluated: {exc}")
-    if stamp.dataset_digest not in (None, dataset.digest):
+    seen = rows_seen(path, dataset.test)
+    if seen is None and stamp.dataset_digest not in (None, dataset.digest):
         notes.append("it was trained on other data, which may hold some of these rows")
+    if seen is not None and seen.any():
+        notes.append(_left_out(seen))
     if stamp.golden is not None:
         golden = _answered_golden_rows(candidate, stamp.golden)
-    return Champion(version, path, inspection, evaluation, golden, tuple(notes))
+    return Champion(version, path, inspection, evaluation, golden, tuple(notes), seen)
+
+
+def _left_out(seen: NDArray[np.bool_]) -> str:
+    left = int(np.count_nonzero(~seen))
+    compared = f"compared on the other {left}" if left else "which leaves none to compare on"
+    return f"it was trained on {np.count_nonzero(seen)} of the {len(seen)} held-out rows, {compared}"
 
 
 def _differing_golden_rows(predictor: Predictor, stamp: Stamp) -> list[str]:

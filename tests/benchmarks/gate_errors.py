@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.gate.gates import judge
+from flows.gate.gates import Facts, judge
 from flows.gate.noninferiority import Verdict, compare_counts
 from flows.recipes import find_recipe
 from flows.training.champion import Champion
 from flows.training.dataset import Dataset, load_dataset
-from flows.training.evaluation import evaluate, slices
 from flows.training.export import export
 from flows.training.inspection import inspect
 from flows.training.predictor import load_predictor
+from flows.training.slices import slices
 from tests.benchmarks.report import Measurement
 
 _PAIRS = 20_000  # with a thousand, a rate of 4 % would come out as anything from 3 to 5 %
@@ -81,9 +81,8 @@ def seconds_for_many_rows(rows: int = _MANY_ROWS) -> float:
         export(recipe.build(small.train.examples), small, "iris", path)
         started = time.perf_counter()
         predict, inspection = load_predictor(path), inspect(path)
-        answers = predict.judged(predict(test.inputs))
-        evaluation = evaluate(answers, test, len(small.class_names))
+        evaluation = small.task.evaluate(test.targets, predict.judged(predict(test.inputs)))
         champion = Champion(1, path, inspection, evaluation)
         cut = slices(evaluation, many, small.feature_names)
-        judge(evaluation, inspection, cut, champion, recipe.thresholds)
+        judge(Facts(evaluation, inspection, cut, champion), recipe.thresholds)
         return time.perf_counter() - started

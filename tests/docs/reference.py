@@ -133,7 +133,8 @@ def thresholds() -> Iterator[str]:
     for field in dataclasses.fields(Thresholds):
         words = re.search(rf'^    {field.name}: .*\n    """((?:.|\n)*?)"""', source, re.MULTILINE)
         assert words is not None, field.name
-        rows.append((f"`{field.name}`", code(field.default), " ".join(words[1].split()).replace("``", "`")))
+        default = None if field.default is dataclasses.MISSING else field.default
+        rows.append((f"`{field.name}`", code(default), " ".join(words[1].split()).replace("``", "`")))
     yield from table(("threshold", "default", "meaning"), rows)
 
 

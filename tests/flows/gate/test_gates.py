@@ -12,18 +12,22 @@ import pytest
 from numpy.typing import NDArray
 
 from flows.gate.checks import Check
-from flows.gate.gates import GateDecision, judge
+from flows.gate.gates import Facts, GateDecision, judge
 from flows.gate.noninferiority import Verdict
 from flows.recipes import Thresholds
+from flows.tasks import Classification, Evaluation, MultiLabel, OwnTask, Regression, Task
 from flows.training.champion import Champion, GoldenAnswers
-from flows.training.evaluation import Evaluation, Slice, compare
 from flows.training.inspection import Inspection, Signature
+from flows.training.slices import Slice
 from tests.pipelines import Pipeline
 
 ROWS = 100
-THRESHOLDS = Thresholds(min_macro_f1=0.4, max_log_loss=5.0, margin=0.1, min_slice_rows=10, max_bytes=1000)
+THRESHOLDS = Thresholds(
+    min_accuracy=0.9, min_macro_f1=0.4, max_log_loss=5.0, margin=0.1, min_slice_rows=10, max_bytes=1000
+)
 PREDICT = "tensorflow/serving/predict"
 SIGNATURE = Signature(PREDICT, {"input": "float32 [-1, 4]"}, {"output": "float32 [-1, 2]"})
+TWO = Classification(("no", "yes"))
 INSPECTION = Inspection({"serving_default": SIGNATURE}, ("no", "yes"), frozenset(), 500)
 
 
@@ -32,7 +36,7 @@ def evaluation(wrong: int = 0, first: int = 0) -> Evaluation:
     classes = np.arange(ROWS) % 2
     predicted = classes.copy()
     predicted[first : first + wrong] ^= 1
-    return compare(np.eye(2, dtype=np.float32)[predicted], classes)
+    return TWO.evaluate(classes, np.eye(2, dtype=np.float32)[predicted])
 
 
 def champion(wrong: int = 0, first: int = 0, **changed: Any) -> Champion:
@@ -48,7 +52,7 @@ def decided(
     allow_breaking: bool = False,
 ) -> GateDecision:
     """A decision on a perfect candidate, where nothing else is given."""
-    return judge(candidate or evaluation(), inspection, slices, live, thresholds, allow_breaking)
+    return judge(Facts(candidate or evaluation(), inspection, slices, live), thresholds, allow_breaking)
 
 
 def check(decision: GateDecision, name: str) -> Check:
@@ -69,6 +73,23 @@ def test_the_gate_passes_at_its_limit(wrong: int, required: float, verdict: Verd
 
 
 @pytest.mark.parametrize(
+    ("thresholds", "verdict", "told"),
+    [
+        ({"at_least": {"roc_auc": 0.94}}, Verdict.PASSED, "| roc_auc | 0.9500 | >= 0.9400 | passed |"),
+        ({"at_least": {"roc_auc": 0.96}}, Verdict.REJECTED, "roc_auc 0.9500 is below 0.9600"),
+        ({"at_least": {"recall_yes": 0.99}}, Verdict.REJECTED, "recall_yes 0.9600 is below 0.9900"),
+        ({"at_most": {"ece": 0.04}}, Verdict.REJECTED, "ece 0.0500 is above 0.0400"),
+        ({"at_least": {"r2": 0.9}}, Verdict.INCONCLUSIVE, "r2 is not defined for these rows and answers, which have"),
+    ],
+)
+def test_any_metric_can_have_a_limit(thresholds: dict[str, Any], verdict: Verdict, told: str) -> None:
+    """Of all rows or of one class, above or below; where one is not measured, those that are are named."""
+    decision = decided(evaluation(5), thresholds=Thresholds(**thresholds))
+    assert decision.verdict is verdict
+    assert told in decision.markdown
+
+
+@pytest.mark.parametrize(
     ("name", "thresholds"),
     [("macro F1", {"min_macro_f1": 0.96}), ("log loss", {"max_log_loss": 0.5}), ("size", {"max_bytes": 499})],
 )
@@ -81,8 +102,8 @@ def test_every_absolute_threshold_can_reject(name: str, thresholds: dict[str, An
 
 def test_a_model_that_answers_nan_is_rejected_however_accurate() -> None:
     """Probabilities that are none are found even where the likeliest class is right."""
-    broken = compare(np.full((10, 2), np.nan, np.float32), np.zeros(10, np.int64))
-    assert broken.accuracy == 1.0
+    broken = TWO.evaluate(np.zeros(10, np.int64), np.full((10, 2), np.nan, np.float32))
+    assert broken.metrics["accuracy"] == 1.0
     decision = decided(broken)
     assert decision.verdict is Verdict.REJECTED
     assert {each.check for each in decision.checks if each.verdict is not Verdict.PASSED} >= {"probabilities"}
@@ -118,7 +139,7 @@ def test_a_candidate_is_compared_with_the_champion(candidate: Evaluation, live: 
 
 def test_the_same_answers_are_a_clear_pass() -> None:
     """Also for few rows and no margin at all."""
-    few = compare(np.eye(2, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 0]))
+    few = TWO.evaluate(np.array([0, 1, 0]), np.eye(2, dtype=np.float32)[[0, 1, 1]])
     thresholds = replace(THRESHOLDS, margin=0.0, min_accuracy=0.0)
     decision = decided(few, live=champion(evaluation=few), thresholds=thresholds)
     assert check(decision, "non-inferiority").verdict is Verdict.PASSED
@@ -229,7 +250,7 @@ def golden(classes: list[int]) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("after", "reported"),
     [
-        (golden([1, 1, 1, 1, 0]), "row 0: class 0 -> 1, row 1: class 0 -> 1, row 2: class 0 -> 1"),
+        (golden([1, 1, 1, 1, 0]), "row 0: class 0 -> class 1, row 1: class 0 -> class 1, row 2: class 0 -> class 1"),
         (np.ones((5, 3), np.float32), "shape [5, 3] instead of [5, 2]"),
         (None, "does not answer the champion's golden rows"),
     ],
@@ -249,7 +270,7 @@ def test_a_doubtful_golden_row_may_change() -> None:
     """Retraining changes one answer of five; it is reported."""
     decision = decided(live=champion(golden=GoldenAnswers(golden([0, 0, 0, 1, 1]), golden([0, 0, 0, 1, 0]))))
     assert decision.verdict is Verdict.PASSED
-    assert check(decision, "golden rows").why == "row 4: class 1 -> 0"
+    assert check(decision, "golden rows").why == "row 4: class 1 -> class 0"
 
 
 def test_unsafe_ops_must_be_allowed_by_name() -> None:
@@ -269,6 +290,96 @@ def test_a_breaking_change_is_no_excuse_for_a_bad_model() -> None:
     decision = decided(evaluation(40), live=champion(), allow_breaking=True)
     rejected = {each.check for each in decision.checks if each.verdict is Verdict.REJECTED}
     assert {"accuracy", "non-inferiority"} <= rejected
+
+
+def test_rows_that_the_champion_has_seen_are_left_out_of_the_comparison() -> None:
+    """It has learned the first forty by heart; on the others the candidate is better."""
+    seen = np.arange(ROWS) < 40
+    live = champion(40, first=60, seen=seen, notes=("it was trained on 40 of the 100 held-out rows",))
+    decision = decided(evaluation(40), live=live, thresholds=Thresholds(min_accuracy=0.5, margin=0.1))
+    assert decision.verdict is Verdict.PASSED
+    assert decision.comparison is not None
+    assert (decision.comparison.rows, decision.comparison.won, decision.comparison.lost) == (60, 40, 0)
+    assert check(decision, "champion").why == "it was trained on 40 of the 100 held-out rows"
+    assert check(decision, "champion").measured == "version 3, accuracy 0.3333"
+
+
+def test_a_champion_that_has_seen_all_rows_leaves_it_open() -> None:
+    """The next step is data with rows that are new to it, or letting the floors decide."""
+    decision = decided(live=champion(seen=np.ones(ROWS, bool), notes=("it was trained on all",)))
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert "train on data with rows that version 3 has not seen, or add --allow-breaking" in decision.reason
+    assert decided(live=champion(seen=np.ones(ROWS, bool)), allow_breaking=True).verdict is Verdict.PASSED
+
+
+def test_without_a_margin_of_its_own_a_recipe_gets_the_smallest_that_decides() -> None:
+    """The line of the report has the margin and its reason."""
+    thresholds = replace(THRESHOLDS, margin=None, min_accuracy=0.5)
+    found = check(decided(evaluation(5), live=champion(5, first=50), thresholds=thresholds), "non-inferiority")
+    assert (found.verdict, found.required) == (Verdict.PASSED, "from > -0.0830")
+    assert found.why.endswith("margin 0.083, the smallest that 100 rows decide with a power of 0.8")
+    assert check(decided(evaluation(60), live=champion(), thresholds=thresholds), "non-inferiority").verdict is (
+        Verdict.REJECTED
+    )
+
+
+RANDOM = np.random.default_rng(0)
+LABELS = MultiLabel(("wet", "cold"))
+HAS_LABELS = RANDOM.random((200, 2)) > 0.5
+VALUES = RANDOM.normal(size=(200, 1))
+OWN = OwnTask(lambda targets, answers: -1000 * np.abs(targets - answers)[:, 0])
+
+
+def off(by: float, seed: int) -> NDArray[np.float64]:
+    """Answers to `VALUES` that miss them by so much."""
+    return VALUES + by * np.random.default_rng(seed).normal(size=VALUES.shape)
+
+
+def labels(wrong: float, seed: int) -> NDArray[np.float64]:
+    """Certain answers to `HAS_LABELS` of which this share is wrong."""
+    return (HAS_LABELS ^ (np.random.default_rng(seed).random(HAS_LABELS.shape) < wrong)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "good", "another", "bad"),
+    [
+        (LABELS, HAS_LABELS, labels(0.1, 1), labels(0.1, 2), labels(0.5, 3)),
+        (Regression(), VALUES, off(0.2, 1), off(0.15, 2), off(2, 3)),
+        (OWN, VALUES, off(0.2, 1), off(0.15, 2), off(2, 3)),
+    ],
+    ids=["labels", "regression", "own"],
+)
+def test_models_of_every_task_are_compared(task: Task, targets: Any, good: Any, another: Any, bad: Any) -> None:
+    """One that is as good passes by the default margin, one that is much worse is rejected, in any unit."""
+    live = champion(evaluation=task.evaluate(targets, good))
+    verdicts = {}
+    for name, answers in (("good", good), ("another", another), ("bad", bad)):
+        decision = decided(task.evaluate(targets, answers), live=live, thresholds=Thresholds())
+        verdicts[name] = check(decision, "non-inferiority").verdict
+    assert verdicts == {"good": Verdict.PASSED, "another": Verdict.PASSED, "bad": Verdict.REJECTED}
+    assert check(decision, "champion").measured.startswith(f"version 3, {task.score_name} ")
+
+
+def test_golden_rows_of_values_may_move_by_what_is_usual() -> None:
+    """Values in another unit are another answer to every client."""
+    candidate = Regression().evaluate(VALUES, off(0.2, 1))
+    for factor, verdict in ((1.1, Verdict.PASSED), (1000.0, Verdict.REJECTED)):
+        golden = GoldenAnswers(VALUES[:5], VALUES[:5] * factor)
+        live = champion(evaluation=candidate, golden=golden)
+        decision = decided(candidate, live=live, thresholds=Thresholds())
+        assert check(decision, "golden rows").verdict is verdict
+
+
+def test_answers_that_are_no_numbers_are_rejected_for_every_task() -> None:
+    """One NaN is enough, and nothing is compared."""
+    broken = off(0.2, 1)
+    broken[7] = np.nan
+    for task in (Regression(), OWN):
+        live = champion(evaluation=task.evaluate(VALUES, off(0.2, 1)))
+        decision = decided(task.evaluate(VALUES, broken), live=live, thresholds=Thresholds())
+        assert check(decision, "answers").verdict is Verdict.REJECTED
+        assert "1 of 200 rows are answered by NaN" in decision.reason
+        assert decision.comparison is None
 
 
 def test_the_report_is_one_table_in_every_form() -> None:

@@ -13,13 +13,12 @@ import pytest
 
 from clients import GrpcClient
 from flows.cli import run
-from flows.gate.gates import judge
+from flows.gate.gates import Facts, judge
 from flows.recipes import find_recipe
 from flows.settings import Settings
 from flows.tasks import CannotEvaluate
 from flows.training.champion import evaluate_champion
 from flows.training.dataset import load_dataset
-from flows.training.evaluation import compare
 from flows.training.inspection import inspect
 from flows.training.predictor import load_predictor
 from serving.repository.stamp import Stamp
@@ -143,6 +142,6 @@ def test_a_live_version_of_another_form_is_compared_as_far_as_it_goes(
     champion = evaluate_champion(version(name), 1, Stamp(), load_predictor(candidate), dataset)
     assert champion.evaluation is None
     assert "it cannot be evaluated" in champion.notes[0]
-    perfect = compare(np.eye(3, dtype=np.float32)[dataset.test.targets], dataset.test.targets)
-    decision = judge(perfect, inspect(candidate), (), champion, recipe.thresholds)
+    perfect = dataset.task.evaluate(dataset.test.targets, np.eye(3, dtype=np.float32)[dataset.test.targets])
+    decision = judge(Facts(perfect, inspect(candidate), (), champion), recipe.thresholds)
     assert "breaks clients of version 1: signature" in decision.reason

@@ -45,7 +45,8 @@ def test_metrics_of_classes_are_those_of_scikit_learn() -> None:
         "roc_auc": metrics.roc_auc_score(classes, exact, multi_class="ovr"),
         "pr_auc": metrics.average_precision_score(one_hot, exact),
     }
-    found = THREE.evaluate(classes, answers).metrics
+    evaluation = THREE.evaluate(classes, answers)
+    found = {**evaluation.metrics, **evaluation.parts}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert 0 <= found["ece"] <= 1
 
@@ -60,15 +61,15 @@ def test_one_sigmoid_is_two_probabilities() -> None:
         assert found.metrics == pytest.approx(both.metrics)
     assert both.metrics["roc_auc"] == pytest.approx(metrics.roc_auc_score(classes, second))
     assert both.metrics["brier"] == pytest.approx(metrics.brier_score_loss(classes, second))
-    assert both.metrics["recall"] == both.metrics["recall_yes"]
+    assert both.metrics["recall"] == both.parts["recall_yes"]
 
 
 def test_the_positive_class_decides_what_precision_is_about() -> None:
     """Recall, precision and the precision-recall curve are those of the class that is named."""
     classes, answers = RANDOM.integers(0, 2, 100), probabilities(100, 2)
-    found = Classification(("no", "yes"), positive="no").evaluate(classes, answers).metrics
-    assert found["recall"] == found["recall_no"]
-    assert found["pr_auc"] == pytest.approx(metrics.average_precision_score(classes == 0, answers[:, 0]))
+    found = Classification(("no", "yes"), positive="no").evaluate(classes, answers)
+    assert found.metrics["recall"] == found.parts["recall_no"]
+    assert found.metrics["pr_auc"] == pytest.approx(metrics.average_precision_score(classes == 0, answers[:, 0]))
 
 
 @pytest.mark.parametrize("score", ["accuracy", "roc_auc", "log_loss", "brier"])
@@ -101,7 +102,7 @@ def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
     assert found.score == pytest.approx(1 - metrics.hamming_loss(targets, answers > 0.5))
     assert found.metrics["macro_f1"] == pytest.approx(metrics.f1_score(targets, answers > 0.5, average="macro"))
     assert found.metrics["roc_auc"] == pytest.approx(metrics.roc_auc_score(targets, answers))
-    assert found.metrics["recall_cold"] == pytest.approx(metrics.recall_score(targets[:, 1], answers[:, 1] > 0.5))
+    assert found.parts["recall_cold"] == pytest.approx(metrics.recall_score(targets[:, 1], answers[:, 1] > 0.5))
 
 
 def test_metrics_of_values_are_those_of_scikit_learn() -> None:
@@ -114,9 +115,9 @@ def test_metrics_of_values_are_those_of_scikit_learn() -> None:
     assert one["rmse"] == pytest.approx(metrics.root_mean_squared_error(targets, answers))
     assert one["r2"] == pytest.approx(metrics.r2_score(targets, answers))
     assert one["median_absolute_error"] == pytest.approx(metrics.median_absolute_error(targets, answers))
-    both = Regression(("x", "y")).evaluate(np.hstack([targets, 9 * targets]), np.hstack([answers, answers])).metrics
-    assert both["mae_x"] == pytest.approx(one["mae"])
-    assert both["r2"] == pytest.approx((both["r2_x"] + both["r2_y"]) / 2)
+    both = Regression(("x", "y")).evaluate(np.hstack([targets, 9 * targets]), np.hstack([answers, answers]))
+    assert both.parts["mae_x"] == pytest.approx(one["mae"])
+    assert both.metrics["r2"] == pytest.approx((both.parts["r2_x"] + both.parts["r2_y"]) / 2)
 
 
 def test_the_score_of_a_value_has_no_unit() -> None:
@@ -245,7 +246,7 @@ def test_labels_that_nobody_has_are_left_out(rows: int, seed: int) -> None:
     with warnings.catch_warnings(action="error"):
         found = LABELS.evaluate(targets, random.random((rows, 2)).astype(np.float32))
     assert np.isfinite(list(found.metrics.values())).all()
-    assert ("recall_wet" in found.metrics) == targets[:, 0].any()
+    assert ("recall_wet" in found.parts) == targets[:, 0].any()
 
 
 def test_what_clients_take_for_the_same_answer() -> None:
