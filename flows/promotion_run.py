@@ -24,6 +24,7 @@ from flows.gate.gates import GateDecision
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision
 from flows.gate.sandbox_server import SandboxServer
+from flows.machine.instance import running_addresses
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task
@@ -31,10 +32,13 @@ from flows.parameters import JudgingParameters
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.recipes import Recipe, find_recipe
+from flows.recipes.source import source_file
+from flows.registry.mlflow_access import tracking_address
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import Run
-from flows.registry.tags import FLOW_RUN
+from flows.registry.tags import FLOW_RUN, source_tags
 from serving.protocol.errors import HotswapError
+from serving.protocol.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,8 @@ class TrainOutcome:
     """whether a running server serves it; else it waits for the next start"""
     seconds: dict[str, float] = field(default_factory=dict)
     """by step"""
+    pages: dict[str, str] = field(default_factory=dict)
+    """on the page of MLflow, the addresses of this ``run`` and of all ``runs``; empty where no page is known"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +177,36 @@ def promotion_run(request: Request, deployment: Deployment, params: Mapping[str,
     """
     deployment.repository.check_writable()
     open_runs.close(deployment.settings, deployment.registry, deployment.model)
+    source = source_file(request.recipe)
     with (
         workspace() as directory,
-        _recorded(deployment, {**params, **request.params}) as (mlflow, seconds),
+        _recorded(deployment, {**params, **request.params}, source) as (mlflow, seconds),
         SandboxServer(deployment.settings) as sandbox,
     ):
         run = PromotionRun(request, deployment, mlflow, sandbox, directory)
-        run.note(seconds=seconds)
+        if source is not None:
+            mlflow.log_source(source)
+        run.note(seconds=seconds, pages=_pages(deployment, mlflow))
         with suppress(NotPromoted):
             yield run
 
 
+def _pages(deployment: Deployment, run: Run) -> dict[str, str]:
+    page = tracking_address()
+    if not page.startswith("http"):
+        page = running_addresses(deployment.settings.home).get("mlflow", "")
+    if not page.startswith("http"):
+        return {}
+    return dict(zip(("run", "runs"), map(redacted, run.pages(page)), strict=True))
+
+
 @contextmanager
-def _recorded(deployment: Deployment, params: Mapping[str, Any]) -> Iterator[tuple[Run, dict[str, float]]]:
+def _recorded(
+    deployment: Deployment, params: Mapping[str, Any], source: Path | None
+) -> Iterator[tuple[Run, dict[str, float]]]:
     """An MLflow run for the length of the block, and the seconds by step that it keeps at the end."""
     model, name = deployment.model, str(flow_run.name or deployment.model)
-    tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or "")}
+    tags = {FLOW_RUN: str(flow_run.id), "prefect_flow_run_url": str(flow_run.ui_url or ""), **source_tags(source)}
     seconds: dict[str, float] = {}
     with open_runs.tracked_run(deployment.settings, model, tags[FLOW_RUN]) as tracked:
         run = deployment.registry.start_run(model, name, params, tags)
@@ -202,7 +222,7 @@ def _recorded(deployment: Deployment, params: Mapping[str, Any]) -> Iterator[tup
 def _close(run: Run, tracked: Path, status: str, seconds: Mapping[str, float], error: str = "") -> None:
     try:
         tracked.write_text(status, "utf-8")
-        run.log_metrics({f"seconds_{step}": taken for step, taken in seconds.items()})
+        run.log_metrics({f"seconds/{step}": taken for step, taken in seconds.items()})
         if error:
             run.tag({"error": error[:500]})
         run.end(status)

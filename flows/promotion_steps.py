@@ -34,6 +34,7 @@ from flows.training.champion import Champion, evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
+from flows.training.summary import model_facts, model_summary
 from serving.protocol.errors import IncompleteSavedModel
 from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, Stamp
@@ -65,13 +66,15 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
     every = max(1, epochs // _PROGRESS_LINES)
 
     def show(epoch: int, metrics: Mapping[str, float]) -> None:
+        recorded.add(epoch, metrics)
         progress.step(f"training epoch {epoch} of {epochs}")
         if epoch % every == 0 or epoch == epochs:
             numbers = " ".join(f"{name}={value:.4f}" for name, value in metrics.items())
             log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
 
-    fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
-    run.mlflow.log_history(fitted.history)
+    with run.mlflow.training_metrics() as recorded:
+        fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
+    run.mlflow.log_model_summary(model_facts(fitted.model), model_summary(fitted.model))
     saved_model = run.directory / "saved_model"
     export(fitted.model, dataset, run.request.recipe.name, saved_model)
     return saved_model
@@ -183,6 +186,7 @@ def register(run: PromotionRun, candidate: Candidate, model_uri: str) -> Registe
     registered = registry.register(run.mlflow.id, deployment.model, model_uri, above, copy_to)
     if registered.digest != digest(candidate.saved_model):
         raise RegistryError(f"MLflow at {registry.uri} holds other files than were judged: check its artifact store")
+    registry.describe(deployment.model, registered.version, candidate.description)
     return registered
 
 

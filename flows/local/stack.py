@@ -22,10 +22,10 @@ from rich.table import Table
 
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
-from flows.local.instance import only_instance
 from flows.local.interrupts import stop_on_signals
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
+from flows.machine.instance import only_instance
 from flows.machine.processes import STOP_SECONDS
 from flows.promotion.labels import STABLE
 from flows.settings import Settings, apply_environment, prepare_home

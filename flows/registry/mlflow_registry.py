@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -12,11 +13,12 @@ from typing import Any
 import mlflow
 from mlflow.entities import LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import SAVED_MODEL, Run
-from flows.registry.tags import FLOW_RUN, NAMESPACE, git_tags, prefixed
+from flows.registry.tags import FLOW_RUN, NAMESPACE, prefixed
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import digest
 
@@ -64,8 +66,7 @@ class Registry:
     def start_run(self, model: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
         """Open a run in the experiment called `model`."""
         with self._translated():
-            tags = {**git_tags(), **prefixed(tags)}
-            created = self._client.create_run(self._experiment(model), run_name=name, tags=tags)
+            created = self._client.create_run(self._experiment(model), run_name=name, tags=prefixed(tags))
         run = self.run(created.info.run_id)
         run.log_params(params)
         return run
@@ -135,6 +136,11 @@ class Registry:
                 self.tag_version(model, version, {"digest": content, "promotion": "registered again"})
         return created == version
 
+    def describe(self, model: str, version: int, description: str) -> None:
+        """Say in words what a version is."""
+        with self._translated():
+            self._client.update_model_version(model, str(version), redacted(description))
+
     def tag_version(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         with self._translated():
             for key, value in prefixed(tags).items():
@@ -190,7 +196,14 @@ class Registry:
         # A tracking server refuses a logged model as the source without its id.
         model_id = model_uri.removeprefix("models:/")
         entry = self._client.create_model_version(model, source=model_uri, run_id=run_id, model_id=model_id)
+        self._show_version(model_id, model, int(entry.version))
         return int(entry.version)
+
+    def _show_version(self, model_id: str, model: str, version: int) -> None:
+        """Let the page of a logged model name its registered version, which a separate registry does not see to."""
+        known = json.loads(self._client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+        if (named := {"name": model, "version": version}) not in known:
+            self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, named])})
 
     def _experiment(self, model: str) -> str:
         if (found := self._client.get_experiment_by_name(model)) is not None:

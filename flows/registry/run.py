@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from flows.data.rows import Rows
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
 from flows.registry.confusion_figure import confusion_figure
+from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
 from flows.registry.tags import NAMESPACE, prefixed
@@ -47,6 +48,14 @@ class Run:
         self._client = client
         self._address = address
 
+    def pages(self, mlflow_page: str) -> tuple[str, str]:
+        """The addresses of this run and of all runs of its experiment, on the page of MLflow at `mlflow_page`."""
+        with self._translated():
+            experiment = self._client.get_run(self.id).info.experiment_id
+        # Without the last part MLflow opens a view of traces, of which a training has none.
+        runs = f"{mlflow_page.rstrip('/')}/#/experiments/{experiment}/runs"
+        return f"{runs}/{self.id}", runs
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         with self._translated():
             entities = [Param(key, redacted(str(value))) for key, value in params.items()]
@@ -60,17 +69,26 @@ class Run:
             self._client.log_inputs(self.id, inputs)
             self._client.set_tag(self.id, f"{NAMESPACE}.dataset_digest", dataset.digest)
 
-    def log_history(self, history: Mapping[str, Sequence[float]]) -> None:
-        """Record metrics by epoch, the first epoch as step 1."""
-        now = _now_milliseconds()
-        metrics = [
-            Metric(f"train_{name}", value, now, step)
-            for name, values in history.items()
-            for step, value in enumerate(values, start=1)
-        ]
+    @contextmanager
+    def training_metrics(self) -> Iterator[EpochMetrics]:
+        """Record epochs, and the use of the machine, while the block trains."""
+        epochs = EpochMetrics(self._log_metric_entities)
+        with system_metrics(self.id, self._address):
+            try:
+                yield epochs
+            finally:
+                epochs.flush()
+
+    def log_model_summary(self, facts: Mapping[str, str], summary: str) -> None:
+        """Record what the model is made of, as parameters and as Keras' table."""
+        self.log_params(facts)
         with self._translated():
-            for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
-                self._client.log_batch(self.id, metrics=metrics[start : start + _MAX_METRICS_PER_CALL])
+            self._client.log_text(self.id, summary, "model_summary.txt")
+
+    def log_source(self, source: Path) -> None:
+        """Keep the file that the recipe is in."""
+        with self._translated():
+            self._client.log_artifact(self.id, str(source), "recipe")
 
     def log_evaluation(self, evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> None:
         """Record the held-out metrics, of each class and of the baselines too, and the confusion matrix of classes."""
@@ -103,10 +121,12 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()
-        entities = [Metric(_allowed(name), value, now, 0) for name, value in metrics.items()]
+        self._log_metric_entities([Metric(_allowed(name), value, now, 0) for name, value in metrics.items()])
+
+    def _log_metric_entities(self, metrics: list[Metric]) -> None:
         with self._translated():
-            for start in range(0, len(entities), _MAX_METRICS_PER_CALL):
-                self._client.log_batch(self.id, metrics=entities[start : start + _MAX_METRICS_PER_CALL])
+            for start in range(0, len(metrics), _MAX_METRICS_PER_CALL):
+                self._client.log_batch(self.id, metrics=metrics[start : start + _MAX_METRICS_PER_CALL])
 
     def tag(self, tags: Mapping[str, str]) -> None:
         with self._translated():

@@ -80,8 +80,9 @@ def _linear(task: Task, train: Rows, test: Rows) -> NDArray[np.float64]:
     if isinstance(task, MultiLabel):
         fitted = make_pipeline(_preprocessing(rows), OneVsRestClassifier(logistic)).fit(rows, train.targets)
         return np.asarray(fitted.predict_proba(held_out), np.float64)
+    assert isinstance(task, Classification)
     fitted = make_pipeline(_preprocessing(rows), logistic).fit(rows, train.targets)
-    answers = np.zeros((len(test), task.output_width or 0))
+    answers = np.zeros((len(test), len(task.class_names)))
     answers[:, fitted.classes_] = fitted.predict_proba(held_out)
     return answers
 

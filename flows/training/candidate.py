@@ -59,6 +59,15 @@ class Candidate:
         return GoldenRows(taken(self.inputs, rows), self.answers(rows))
 
     @property
+    def description(self) -> str:
+        """What it is, in a sentence."""
+        measured = ", ".join(f"{name.removeprefix('test_')} {value:.4f}" for name, value in self._headline())
+        return f"{self.recipe.name}: {measured} on {len(self.dataset.test)} held-out rows."
+
+    def _headline(self) -> list[tuple[str, float]]:
+        return [(name, value) for name, value in self.evaluation.metrics.items() if name != "test_rows"][:3]
+
+    @property
     def slices(self) -> tuple[Slice, ...]:
         """Its score by class and by each column that the recipe names."""
         return slices(self.evaluation, self.dataset, self.recipe.thresholds.slice_columns)

@@ -129,9 +129,14 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
         "test_accuracy",
         "test_macro_f1",
         "test_log_loss",
-        "seconds_train",
-        "seconds_publish",
+        "seconds/train",
+        "seconds/publish",
     } <= run.data.metrics.keys()
+    assert {"optimizer", "loss", "layers", "weights", "version_tensorflow", "version_keras"} <= run.data.params.keys()
+    assert run.data.tags["mlflow.source.name"].endswith("flows/recipes/iris.py")
+    assert run.data.tags["mlflow.user"]
+    kept = {each.path for each in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"model_summary.txt", "recipe", "gate.md", "sandbox.md"} <= kept
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
     assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
     tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
@@ -149,6 +154,16 @@ def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) ->
         "verify",
         "label",
     }
+
+
+def test_a_registered_version_says_what_it_is(iris: dict[str, Any], run: Any) -> None:
+    """It has a description with its metrics, and its logged model names the version."""
+    client = mlflow.MlflowClient()
+    registered = client.get_model_version("iris", str(iris["version"]))
+    assert f"accuracy {iris['metrics']['test_accuracy']:.4f}" in registered.description
+    (output,) = run.outputs.model_outputs
+    shown = json.loads(client.get_logged_model(output.model_id).tags["mlflow.modelVersions"])
+    assert {"name": "iris", "version": iris["version"]} in [{**each, "version": int(each["version"])} for each in shown]
 
 
 def test_the_proof_is_cheap(iris: dict[str, Any]) -> None:

@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted_values
 from serving.repository.files import write_atomically
+
+_LOCK, _DESCRIPTION = "up.lock", "up.json"
 
 
 class AlreadyUp(HotswapError):
@@ -38,7 +41,7 @@ def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
     Raises:
         AlreadyUp: Another process is.
     """
-    lock, description = FileLock(home / "up.lock"), home / "up.json"
+    lock, description = FileLock(home / _LOCK), home / _DESCRIPTION
     try:
         lock.acquire(timeout=0)
     except Timeout as exc:
@@ -52,6 +55,15 @@ def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
         with suppress(OSError):
             description.unlink()
         lock.release()
+
+
+def running_addresses(home: Path) -> dict[str, str]:
+    """The addresses by service of the `hotswap up` that runs in this home; empty where none does."""
+    try:
+        facts = json.loads((home / _DESCRIPTION).read_text("utf-8"))
+        return dict(facts["addresses"]) if psutil.pid_exists(facts["pid"]) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _described(home: Path, description: Path) -> str:
