@@ -207,17 +207,15 @@ def mlflow_home(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def prefect_api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prefect server, one for all tests of a worker that are not about Prefect itself."""
-    from flows.orchestration.prefect_server import TemporaryPrefect
-    from flows.settings import Settings
+    """The address of a Prefect server, one for all tests of all workers that are not about Prefect itself."""
+    from tests.shared_prefect import DATABASE, shared_prefect
 
-    home = tmp_path_factory.mktemp("prefect")
-    with at_home(home):
-        server = TemporaryPrefect(Settings(home=home, models_repo=home))
-        server.wait()
-    copy_database(home, databases, "prefect/prefect.db")
-    yield server.api_url
-    server.stop()
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-prefect"
+    with shared_prefect(directory) as api_url:
+        (databases / DATABASE).parent.mkdir()
+        shutil.copyfile(directory / "new" / DATABASE, databases / DATABASE)
+        yield api_url
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +255,7 @@ def at_home(home: Path) -> Iterator[None]:
 
 def copy_database(home: Path, target: Path, name: str) -> None:
     """Copy a database of SQLite, which may be in use."""
-    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(home / name)) as source, closing(sqlite3.connect(target / name)) as copy:
         source.backup(copy)
 
