@@ -20,7 +20,7 @@ VARYING = re.compile(
     r"|(?:https?:/|(?<=\s))/\S+"  # addresses and directories
     r"|\b[A-Z][a-z]{2} \d+ \d+:\d+"  # dates
     r"|\b[0-9a-f]{8,}\b"  # ids
-    r"|-?\b\d[\d.,]*(?:e-?\d+)?%?"
+    r"|-?\b\d[\d.,]*(?:e-?\d+,?)?%?"
 )
 """what differs between two runs of the same command"""
 _PORTS = ("REST", "GRPC", "MLFLOW", "PREFECT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, PROJECT, README, Command, blocks, commands, isolated_environment, missing_lines
+from tests.processes import hotswap
 
 TUTORIAL = DOCS / "tutorial.md"
-UP = ".venv/bin/hotswap up"
+HOTSWAP = ".venv/bin/hotswap "
+UP = f"{HOTSWAP}up"
 IN_SOAK = ("train iris --epochs 1", "train wine:RECIPE")
 """trainings that the demo and the tests of training prove too"""
 
@@ -39,9 +42,20 @@ def run(command: Command, directory: Path, environment: Mapping[str, str]) -> st
     text = command.text.replace(":8501", f":{environment['HOTSWAP_REST_PORT']}")
     if text.startswith("make "):
         text, directory = text.replace("make", "make --dry-run"), PROJECT
+    if text.startswith(HOTSWAP):
+        return forked(command, directory, environment)
     done = subprocess.run(
         ["bash", "-c", text], cwd=directory, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
+    assert done.returncode == command.exit_code, f"{command.text}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def forked(command: Command, directory: Path, environment: Mapping[str, str]) -> str:
+    """The same for ``hotswap …`` without its imports: Prefect, imported already, has to be given the server of `up`."""
+    api_url = f"http://127.0.0.1:{environment['HOTSWAP_PREFECT_PORT']}/api"
+    arguments = shlex.split(command.text.removeprefix(HOTSWAP), comments=True)
+    done = hotswap({**environment, "PREFECT_API_URL": api_url}, *arguments, directory=directory)
     assert done.returncode == command.exit_code, f"{command.text}\n{done.stdout}{done.stderr}"
     return done.stdout
 

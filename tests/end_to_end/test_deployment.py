@@ -8,6 +8,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import requests
+
 from tests.processes import without_settings
 
 PROJECT = Path(__file__).parents[2]
@@ -24,7 +26,8 @@ def prefect(api_url: str, *arguments: str) -> None:
 
 def test_a_server_accepts_the_deployment_with_its_schedule_paused(prefect_api: str) -> None:
     """``prefect deploy --all`` makes one deployment of the flow, whose schedule runs only once it is resumed."""
-    prefect(prefect_api, "work-pool", "create", "hotswap", "--type", "process")
+    pool = {"name": "hotswap", "type": "process"}
+    assert requests.post(f"{prefect_api}/work_pools/", json=pool, timeout=10).ok
     prefect(prefect_api, "deploy", "--all")
     address = f"{prefect_api}/deployments/name/train-and-promote/train-iris"
     with urllib.request.urlopen(address, timeout=10) as answer:

@@ -158,6 +158,7 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
         HOTSWAP_GRPC_PORT=str(server.grpc_port),
     )
     try:
+        assert any("label moved" in line for line in training.stderr)
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
             while training.returncode is None:
                 version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
