@@ -40,7 +40,7 @@ SLOW = (
     "flows/promotion/test_unlabelled.py",
     "flows/registry/",
     "flows/reports/test_tables.py",
-    "flows/test_train_command.py",
+    "flows/commands/test_train.py",
     "flows/training/test_training.py",
     "serving/runtime/test_row_independence_property.py",
 )

@@ -22,6 +22,7 @@ from typing import Any
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.preloaded"])
 _TIMEOUT_SECONDS = 200.0
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _OWN = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
 
 
@@ -98,6 +99,12 @@ def run_hotswap(arguments: Sequence[str]) -> None:
     from flows.cli import main
 
     main(arguments)
+
+
+def behind_a_dead_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with a proxy where nobody listens, for all addresses."""
+    kept = {name: value for name, value in environment.items() if name.lower() != "no_proxy"}
+    return {**kept, **dict.fromkeys(_PROXIES, "http://127.0.0.1:9")}
 
 
 def without_settings() -> dict[str, str]:

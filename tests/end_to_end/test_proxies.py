@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,23 +15,18 @@ import pytest
 from flows.promotion.labels import Labels
 from serving.repository.store import Repository
 from tests.faults.restartable import free_ports
+from tests.processes import behind_a_dead_proxy, without_settings
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 @pytest.fixture
 def behind_a_proxy(furnish: Callable[[Path], None], tmp_path: Path) -> dict[str, str]:
     """An environment with a home and ports of the test's own, and a proxy where nobody listens."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_")) and name.lower() != "no_proxy"
-    }
     furnish(tmp_path / "home")
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
-    return {**kept, **ports, **paths, **dict.fromkeys(PROXIES, "http://127.0.0.1:9")}
+    return behind_a_dead_proxy({**without_settings(), **ports, **paths})
 
 
 def hotswap(environment: dict[str, str], *arguments: str) -> Any:
@@ -61,11 +55,6 @@ def up(behind_a_proxy: dict[str, str], tiny_model: Any, tmp_path: Path) -> Itera
             yield json.loads(process.stdout.readline())
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def test_a_training_with_servers_of_its_own_goes_live(behind_a_proxy: dict[str, str]) -> None:
-    """Prefect, sandbox and verification are all on this machine."""
-    assert hotswap(behind_a_proxy, "train", "iris", "--epochs", "20")["version"] == 1
 
 
 def test_everything_is_up_and_answers(up: dict[str, Any], behind_a_proxy: dict[str, str]) -> None:

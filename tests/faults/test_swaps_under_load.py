@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from serving.repository.model_config import ModelEntry, render
 from serving.repository.version_policy import All
 from tests.conftest import TinyModel
 from tests.faults.server_process import PROJECT, ServerProcess, server_process
+from tests.faults.spells import Request, Spell
 
 pytestmark = pytest.mark.xdist_group("swaps-under-load")
 
@@ -36,33 +35,6 @@ LOG_TICK_SECONDS = 0.001
 EVENT = re.compile(
     r"^(\S+ \S+) INFO serving\.lifecycle\.manager version (available|unloading) model=tiny version=(\d+)", re.M
 )
-
-
-@dataclass(slots=True)
-class Spell:
-    """From when until when something held for a version; seconds since 1970."""
-
-    version: int
-    since: float
-    until: float = math.inf
-
-    def touches(self, request: Request) -> bool:
-        """Did it hold at some moment of the request?"""
-        return self.since <= request.ended and request.began <= self.until
-
-    def covers(self, request: Request) -> bool:
-        """Did it hold at every moment of the request?"""
-        return self.since <= request.began and request.ended <= self.until
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request of `tests.faults.asker`."""
-
-    label: str
-    began: float
-    ended: float
-    answer: int | str
 
 
 class Operator:

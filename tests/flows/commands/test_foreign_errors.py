@@ -36,7 +36,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("code", "told", "line"),
+    ("code", "expected", "line"),
     [
         ("def load(:\n    pass\n", "SyntaxError", 1),
         ("\nimport there_is_no_such_package\n", "ModuleNotFoundError: No module named 'there_is_no_such_package'", 2),
@@ -44,7 +44,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_recipe_that_cannot_be_imported_is_reported_with_its_line(
-    code: str, told: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, expected: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is the user's own, and so is the next step."""
     name = f"recipe_{tmp_path.name.replace('-', '_')}"
@@ -52,7 +52,7 @@ def test_a_recipe_that_cannot_be_imported_is_reported_with_its_line(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeFailed) as caught:
         find_recipe(f"{name}:RECIPE")
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert f"{tmp_path}/{name}.py:{line}" in str(caught.value)
 
 
@@ -95,7 +95,7 @@ def line_of(function: Callable[..., Any]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "expected"),
     [
         (broken, f"cannot be built: KeyError: 'no such key', at {__file__}:{line_of(broken)} in broken"),
         (nothing, "returns NoneType, and has to return a keras.Model"),
@@ -103,7 +103,7 @@ def line_of(function: Callable[..., Any]) -> int:
     ],
 )
 def test_a_bug_in_a_recipes_build_is_reported_as_one(
-    build: Any, told: str, own_home: Path, capsys: pytest.CaptureFixture[str]
+    build: Any, expected: str, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the user's own line where one took part; the traceback is kept, and it is no internal error."""
     recipe = dataclasses.replace(find_recipe("iris"), build=build)
@@ -111,7 +111,7 @@ def test_a_bug_in_a_recipes_build_is_reported_as_one(
         fit.fit(recipe, load_dataset(recipe), 1, 1, lambda epoch, metrics: None)
     assert failures.report(caught.value) == 1
     shown = capsys.readouterr().err
-    assert told in shown
+    assert expected in shown
     assert "internal error" not in shown
     assert "Traceback" in (own_home / "logs" / "error.log").read_text()
 
@@ -155,7 +155,7 @@ def without_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "expected"),
     [
         (no_room, "free some space"),
         (no_directory, "set TMPDIR"),
@@ -166,14 +166,14 @@ def without_memory() -> None:
     ],
 )
 def test_what_arrives_at_the_edge_has_its_sentence(
-    harm: Callable[[], None], told: str, capsys: pytest.CaptureFixture[str]
+    harm: Callable[[], None], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line that says the next step, and exit code 1."""
     with pytest.raises((OSError, MemoryError, sqlite3.Error, httpx.HTTPError)) as caught:
         harm()
     assert failures.report(caught.value) == 1
     shown = capsys.readouterr().err
-    assert told in shown
+    assert expected in shown
     assert "internal error" not in shown
     assert shown.count("\n") == 1
 

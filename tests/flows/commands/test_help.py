@@ -12,7 +12,7 @@ import pytest
 
 from flows.cli import app, run
 from serving.flags import flag_defaults, flag_meanings
-from tests.flows.terminals import on_a_terminal
+from tests.flows.console.terminals import on_a_terminal
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]

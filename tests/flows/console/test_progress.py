@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.console import progress
-from tests.flows.terminals import on_a_terminal
+from tests.flows.console.terminals import on_a_terminal
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 RUN = "db878d736ee04d539dd4471d6271a571"

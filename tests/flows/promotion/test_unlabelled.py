@@ -17,7 +17,7 @@ from flows.promotion.rollback import rollback
 from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from serving.protocol.errors import HotswapError
-from tests.faults.test_swaps_under_load import Request, Spell
+from tests.faults.spells import Request, Spell
 from tests.pipelines import BROKEN, ROWS, Pipeline, with_endpoints
 
 MIN_ANSWERS = 5

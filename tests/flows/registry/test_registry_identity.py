@@ -16,7 +16,7 @@ from flows.promotion.labels import CANARY, STABLE
 from flows.promotion.retirement import retire
 from flows.promotion.rollback import rollback
 from flows.registry.mlflow_errors import RegistryError
-from tests.flows.registry.test_registry_reader import another_database_with_such_a_model
+from tests.flows.registry.databases import another_database_with_such_a_model
 from tests.pipelines import Pipeline
 from tests.processes import hotswap, without_settings
 

@@ -22,6 +22,7 @@ from flows.reconciliation.repair import repair
 from flows.registry.mlflow_registry import Registry
 from flows.registry.reader import RegistryUnread, RegistryView, read_registry, read_run_tags, read_version_tags
 from flows.reports.doctor import examine
+from tests.flows.registry.databases import another_database_with_such_a_model, another_database_with_tables
 from tests.pipelines import Pipeline
 
 SERVED = pytest.mark.xdist_group("mlflow-server")
@@ -225,23 +226,6 @@ def test_credentials_are_those_that_mlflow_takes(
 
 def another_database(offline: Pipeline, directory: Path) -> str:
     return f"sqlite:///{directory}/another.db"
-
-
-def another_database_with_tables(offline: Pipeline, directory: Path) -> str:
-    address = f"sqlite:///{directory}/another.db"
-    mlflow.MlflowClient(address).search_experiments()
-    return address
-
-
-def another_database_with_such_a_model(offline: Pipeline, directory: Path) -> str:
-    address = another_database_with_tables(offline, directory)
-    client = mlflow.MlflowClient(address)
-    client.create_registered_model(offline.model)
-    run = client.create_run("0").info.run_id
-    for _ in range(2):
-        client.create_model_version(offline.model, str(directory), run_id=run)
-    client.set_registered_model_alias(offline.model, "champion", "1")
-    return address
 
 
 def damaged_file(offline: Pipeline, directory: Path) -> str:

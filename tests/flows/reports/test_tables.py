@@ -22,7 +22,7 @@ from flows.journal import Entry, Journal
 from flows.reports.status import VersionRow
 from flows.reports.tables import gate_table, history_table, version_table
 from serving.repository.stamp import Stamp
-from tests.flows.terminals import hotswap_on_a_terminal
+from tests.flows.console.terminals import hotswap_on_a_terminal
 
 RUN = "db878d736ee04d539dd4471d6271a571"
 REASON = "answers were wrong for all rows that came from the third sensor; " * 4

@@ -240,10 +240,10 @@ def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
 
 def test_rows_that_depend_on_one_another_are_let_through_where_the_recipe_says_so(home: Home) -> None:
     """Its golden rows are asked together as they were judged; without the recipe's word the sandbox rejects it."""
-    code, meant = home.train("tests.flows.comparing_recipe", "--bake", "1")
+    code, meant = home.train("tests.flows.training.comparing_recipe", "--bake", "1")
     assert (code, meant["decision"]) == (0, "passed"), meant
     assert home.repository.versions("comparing") == [meant["version"]]
-    code, outcome = home.promote("tests.flows.comparing_recipe:UNSAID", "--run", meant["run_id"])
+    code, outcome = home.promote("tests.flows.training.comparing_recipe:UNSAID", "--run", meant["run_id"])
     assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
     assert "its answer to a row depends on the rows that are asked with it" in outcome["reason"]
     assert "rows_independent=False" in outcome["reason"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pytest
 
 from tests.faults.restartable import free_ports
 from tests.faults.server_process import PROJECT
-from tests.flows.terminals import on_a_terminal
+from tests.flows.console.terminals import on_a_terminal
+from tests.processes import behind_a_dead_proxy, without_settings
 
 COMMAND = [sys.executable, "-m", "flows.cli", "train", "iris"]
 # Generous for a machine that others use too; importing TensorFlow alone takes longer.
@@ -22,18 +23,19 @@ FIRST_SECONDS = 3.0
 
 def environment(**paths: Path) -> dict[str, str]:
     """Of a user who has set nothing but these paths; nobody listens on the ports."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     ports = zip(("REST", "GRPC", "PREFECT", "MLFLOW"), free_ports(4), strict=True)
     ours = {f"HOTSWAP_{name}_PORT": str(port) for name, port in ports} | {"PYTHONPATH": str(PROJECT)}
-    return kept | ours | {name: str(path) for name, path in paths.items()}
+    return without_settings() | ours | {name: str(path) for name, path in paths.items()}
 
 
 def test_on_a_terminal_it_says_at_once_what_it_does_and_ends_with_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first words come before anything heavy is loaded, each step has its turn, and the result stands alone."""
+    furnish(tmp_path / "home")
     for name, value in environment(HOTSWAP_HOME=tmp_path / "home", HOTSWAP_MODELS_REPO=tmp_path / "models").items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     shown = on_a_terminal([*COMMAND, "--epochs", "20"])
     assert shown.code in (0, 3), shown.text[-2000:]
     assert shown.first_seconds < FIRST_SECONDS
@@ -48,7 +50,7 @@ def test_on_a_terminal_it_says_at_once_what_it_does_and_ends_with_its_result(
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A training in a subdirectory of a project, its output read by a program."""
+    """A training in a subdirectory of a new project, its output read by a program, with a proxy that leads nowhere."""
 
     project: Path
     below: Path
@@ -64,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     done = subprocess.run(
         [*COMMAND, "--epochs", "25", "--json"],
         cwd=below,
-        env=environment(HOME=directory / "user"),
+        env=behind_a_dead_proxy(environment(HOME=directory / "user")),
         capture_output=True,
         text=True,
         timeout=200,
@@ -83,6 +85,13 @@ def test_elsewhere_each_step_is_a_short_line_and_standard_output_has_the_data_on
     assert any(line.endswith("loading TensorFlow") for line in lines)
     assert "\x1b" not in trained.done.stderr
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.xdist_group("train-command")
+def test_what_is_on_this_machine_is_reached_without_the_proxy(trained: Trained) -> None:
+    """Prefect, sandbox and verification are servers of the training's own, each of which it has asked."""
+    assert {"sandbox REST", "sandbox gRPC"} <= {each["check"] for each in json.loads(trained.done.stdout)["checks"]}
+    assert "version verified" in trained.done.stderr
 
 
 @pytest.mark.xdist_group("train-command")
