@@ -114,7 +114,41 @@ class SourceParameters(TypedDict, total=False):
     ]
 
 
-class TrainParameters(FittingParameters, JudgingParameters, total=False):
+class TableParameters(TypedDict, total=False):
+    """A table to learn from, instead of a recipe."""
+
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A CSV or Parquet file to learn from, instead of a recipe."),
+    ]
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")]
+    name: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The model's name; else it is called like the file.")
+    ]
+    task: Annotated[str | None, typer.Option(help="classification or regression; else the target's values decide.")]
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave this column out; may be repeated.")]
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Take this column although it would be left out; may be repeated."),
+    ]
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Hold out the newest rows by this column, not any rows.")
+    ]
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Hold out whole groups of rows, those with one value here.")
+    ]
+    test_share: Annotated[
+        float,
+        Default(0.2),
+        Interval(ge=0.01, le=0.9),
+        typer.Option(help="The share of the table's rows that is held out."),
+    ]
+    positive: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="The class that is looked for, such as yes; it comes second.")
+    ]
+
+
+class TrainParameters(TableParameters, FittingParameters, JudgingParameters, total=False):
     """Of a training, beside the recipe."""
 
 

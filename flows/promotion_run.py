@@ -31,12 +31,13 @@ from flows.orchestration.tasks import as_task
 from flows.parameters import JudgingParameters
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
-from flows.recipes import Recipe, find_recipe
+from flows.recipes import Recipe
 from flows.recipes.source import source_file
 from flows.registry.mlflow_access import tracking_address
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import Run
 from flows.registry.tags import FLOW_RUN, source_tags
+from flows.tables.options import recipe_of
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
 
@@ -98,7 +99,7 @@ class Request:
     @classmethod
     def of(cls, recipe: str, parameters: JudgingParameters) -> Request:
         """The request of a flow's parameters."""
-        found = find_recipe(recipe)
+        found = recipe_of(recipe, parameters)
         if (least := parameters["min_accuracy"]) is not None:
             found = replace(found, thresholds=replace(found.thresholds, min_accuracy=least))
         allow_breaking, bake = parameters["allow_breaking"], parameters["bake"]

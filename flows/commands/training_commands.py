@@ -15,6 +15,7 @@ from flows.commands.edges import plain_settings
 from flows.commands.options import Json, Verbose
 from flows.console import progress
 from flows.parameters import JudgingRecipe, PromoteParameters, RecipeName, TrainParameters, spelled_out
+from flows.tables.options import titled
 
 if TYPE_CHECKING:
     from flows.promotion_run import TrainOutcome
@@ -35,7 +36,7 @@ def train(
     **parameters: Unpack[TrainParameters],
 ) -> int:
     """Train, judge, record, and promote what passes the gate."""
-    with _flow_shown(f"training {recipe}"):
+    with _flow_shown(f"training {titled(recipe, parameters)}"):
         from flows.local import launch
 
         outcome = launch.train(plain_settings(), recipe, **parameters)

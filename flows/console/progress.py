@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _ROOMS = ("flows", "serving", "clients")
 _TIME = "%H:%M:%S"
 _RUN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
+_REPORT = logging.INFO + 5
 _BESIDE_THE_STEP = 14
 _REFRESHES_PER_SECOND = 5
 
@@ -34,6 +35,11 @@ _REFRESHES_PER_SECOND = 5
 def note(what: str) -> None:
     """Show the step that begins now, on a terminal and elsewhere."""
     log.info(what)
+
+
+def report(what: str) -> None:
+    """Show lines that stay: above the live line on a terminal, and whole elsewhere."""
+    log.log(_REPORT, what)
 
 
 def step(what: str) -> None:
@@ -100,18 +106,18 @@ def _is_live(stream: TextIO) -> bool:
 
 
 class _Short(logging.Formatter):
-    """Formats a line that fits the terminal, with short run ids; warnings stay whole."""
+    """Formats a line that fits the terminal, with short run ids; reports and warnings stay whole."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        if record.levelno >= logging.WARNING:
+        if record.levelno > logging.INFO:
             return line
         line = _RUN_ID.sub(r"\1", line)
         return line if len(line) <= COLUMNS else f"{line[: COLUMNS - 1]}…"
 
 
 class _LiveLine(logging.Handler):
-    """Shows the newest record beside a spinner and the time so far; warnings stay above it."""
+    """Shows the newest record beside a spinner and the time so far; reports and warnings stay above it."""
 
     def __init__(self, first: str) -> None:
         super().__init__()
@@ -135,7 +141,7 @@ class _LiveLine(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if record.levelno >= logging.WARNING:
+        if record.levelno > logging.INFO:
             self._console.print(f"{time.strftime(_TIME)} {text}", markup=False)
         else:
             short = elided(_RUN_ID.sub(r"\1", text), width() - _BESIDE_THE_STEP)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from flows.console import progress
+from flows.console.terminal import COLUMNS
 from flows.machine.garbage import uncollected
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
@@ -20,6 +21,7 @@ from flows.parameters import InvalidParameter, JudgingParameters, PromoteParamet
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
+from flows.tables.options import recipe_of, table_options, titled
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import check_complete
 from serving.runtime.native_logs import without_start_up_notes
@@ -38,6 +40,8 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
         HotswapError: It failed; nothing of what was live has changed.
     """
     check_bounds(TrainParameters, parameters)
+    recipe = titled(recipe, parameters)
+    _show_columns(parameters)
     _prepare(settings, recipe, parameters)
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import train_and_promote
@@ -63,6 +67,15 @@ def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParamet
     outcome = promote_model(recipe, **parameters)
     assert isinstance(outcome, TrainOutcome)
     return outcome
+
+
+def _show_columns(parameters: TrainParameters) -> None:
+    """What becomes of the columns of a table, and why, before anything is trained on them."""
+    if (options := table_options(parameters)) is not None:
+        from flows.tables.recipe import table_recipe
+
+        progress.step(f"reading {options.csv}")
+        progress.report(table_recipe(options).described(COLUMNS))
 
 
 def _check_source(settings: Settings, recipe: str, parameters: PromoteParameters) -> None:
@@ -91,12 +104,10 @@ def _check_version(settings: Settings, recipe: str, version: int, label: str) ->
 
 def _prepare(settings: Settings, recipe: str, parameters: JudgingParameters) -> None:
     """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
-    from flows.recipes import find_recipe
-
     validate_label(parameters.get("label", STABLE))
     if reason := parameters.get("reason"):
         parameters["reason"] = redacted(reason)  # Prefect keeps the parameters of a flow as they are.
-    deployment = Deployment(settings, find_recipe(recipe).name)
+    deployment = Deployment(settings, recipe_of(recipe, parameters).name)
     deployment.repository.check_writable()
     prepare_home(settings)
     apply_environment(settings)

@@ -67,7 +67,7 @@ def _constant(task: Task, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(truth.mean(axis=0))
 
 
-def _linear(task: Task, train: Rows, test: Rows) -> NDArray[np.float64]:
+def _linear(task: Classification | MultiLabel | Regression, train: Rows, test: Rows) -> NDArray[np.float64]:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline

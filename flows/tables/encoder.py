@@ -1,0 +1,210 @@
+"""From raw columns to what a network computes with: numbers, the categories' numbers, and the words of texts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import CountVectorizer
+
+from flows.data.rows import Inputs, count
+from flows.tables.columns import Column, Kind
+from flows.tables.layers import DateFeatures, Standardised, Stripped, TokenWeights
+
+_MAX_CATEGORIES = 20_000
+_MAX_WORDS = 5_000
+_MAX_TEXT_WORDS = 96
+_CHUNK_ROWS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The preprocessing as a Keras model, from each input by its name to `Encoded`'s arrays by theirs."""
+
+    model: Any
+    numbers: int
+    categories: int
+    """entries of the one table of all columns of categories"""
+    category_columns: int
+    words: int
+    """entries of the one table of all texts' words"""
+    text_words: int
+    """words of a row that are looked at, all texts together"""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows after preprocessing."""
+
+    numbers: NDArray[np.float32]
+    """[rows, numbers]"""
+    categories: NDArray[np.int32]
+    """[rows, columns]"""
+    words: NDArray[np.int32]
+    """[rows, words]"""
+    weights: NDArray[np.float32]
+    """[rows, words]"""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: NDArray[Any]) -> Encoded:
+        return Encoded(self.numbers[rows], self.categories[rows], self.words[rows], self.weights[rows])
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        return {
+            "numbers": self.numbers,
+            "categories": self.categories,
+            "words": self.words,
+            "weights": self.weights,
+        }
+
+
+def build_encoder(columns: Sequence[Column], inputs: Inputs) -> Encoder:
+    """The preprocessing for these columns, with what these training rows say: medians, words, quantiles."""
+    taken = {
+        column.input: keras.Input((), name=column.input, dtype="float32" if column.is_numeric else "string")
+        for column in columns
+    }
+    numbers = _numbers(columns, inputs, taken)
+    categories, entries = _categories(columns, inputs, taken)
+    words, weights, vocabulary = _texts(columns, inputs, taken)
+    model = keras.Model(
+        taken, {"numbers": numbers, "categories": categories, "words": words, "weights": weights}, name="encoder"
+    )
+    return Encoder(model, numbers.shape[1], entries, categories.shape[1], vocabulary, words.shape[1])
+
+
+def encode(encoder: Any, inputs: Inputs) -> Encoded:
+    """Run the preprocessing over rows, by parts, so that memory does not grow with them."""
+    parts: list[dict[str, NDArray[Any]]] = []
+    run = tf.function(lambda chunk: encoder(chunk, training=False), reduce_retracing=True)
+    for at in range(0, count(inputs), _CHUNK_ROWS):
+        chunk = {name: tf.constant(values[at : at + _CHUNK_ROWS]) for name, values in inputs.items()}
+        parts.append({name: found.numpy() for name, found in run(chunk).items()})
+    return Encoded(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _numbers(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> Any:
+    """[batch, numbers]: numbers and what dates are made of, standardised."""
+    found, seen = [], []
+    numeric = [column.input for column in columns if column.kind is Kind.NUMBER]
+    if numeric:
+        found.append(_Stacked()([taken[name] for name in numeric]))
+        seen.append(np.stack([inputs[name] for name in numeric], axis=1))
+    for column in columns:
+        if column.kind is Kind.DATE:
+            layer = DateFeatures(column.date_format, _has_times(inputs[column.input]))
+            found.append(layer(taken[column.input]))
+            seen.append(layer(tf.constant(inputs[column.input])).numpy())
+    if not found:
+        return _nothing(taken, "float32")
+    joined = keras.layers.Concatenate()(found) if len(found) > 1 else found[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without any value
+        return Standardised(np.concatenate(seen, axis=1))(joined)
+
+
+def _has_times(texts: NDArray[Any]) -> bool:
+    return any(":" in text for text in texts[:10_000])
+
+
+def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, int]:
+    """
+    int32 [batch, columns], each column's numbers after those of the columns before, and how many there are.
+
+    A column's first is "missing", its second "not seen in training, or once only".
+    """
+    found, offset = [], 0
+    for column in columns:
+        if column.kind not in (Kind.CATEGORY, Kind.BOOLEAN):
+            continue
+        is_boolean = column.kind is Kind.BOOLEAN
+        vocabulary = _vocabulary(inputs[column.input], is_boolean)
+        lookup = keras.layers.StringLookup(vocabulary=vocabulary, mask_token="", num_oov_indices=1)
+        found.append(_Offset(offset)(lookup(Stripped(is_boolean)(taken[column.input]))))
+        offset += len(vocabulary) + 2
+    if not found:
+        return _nothing(taken, "int32"), 0
+    return _Stacked()(found), offset
+
+
+def _vocabulary(texts: NDArray[Any], lower: bool) -> list[str]:
+    """The words of a column, most frequent first; those that stand there once only are as good as unseen."""
+    values = pd.Series(texts, dtype="str").str.strip()
+    counts = (values.str.lower() if lower else values).value_counts()
+    counts = counts[(counts > 1) & (counts.index != "")]
+    return [str(word) for word in counts.index[:_MAX_CATEGORIES]] or ["?"]
+
+
+def _texts(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, Any, int]:
+    """The words' numbers int32 [batch, words], their weights float32 [batch, words], and how many words are known."""
+    found, weights, offset = [], [], 0
+    for column in columns:
+        if column.kind is not Kind.TEXT:
+            continue
+        vocabulary, inverse_frequencies, length = _words(inputs[column.input])
+        layer = keras.layers.TextVectorization(vocabulary=vocabulary, output_sequence_length=length)
+        tokens = layer(taken[column.input])
+        weights.append(TokenWeights(inverse_frequencies)(tokens))
+        found.append(_Offset(offset)(tokens))
+        offset += len(vocabulary) + 2
+    if not found:
+        return _nothing(taken, "int32"), _nothing(taken, "float32"), 0
+    if len(found) == 1:
+        return found[0], weights[0], offset
+    return keras.layers.Concatenate()(found), keras.layers.Concatenate()(weights), offset
+
+
+def _words(texts: NDArray[Any]) -> tuple[list[str], NDArray[np.float32], int]:
+    """Words, their inverse frequencies after those of "no word" and "unknown", and how many of a row are looked at."""
+    values = pd.Series(texts, dtype="str").str.lower().str.replace(_PUNCTUATION, "", regex=True)
+    counted = CountVectorizer(
+        lowercase=False, token_pattern=r"\S+", min_df=2 if len(values) > 50 else 1, max_features=_MAX_WORDS
+    )
+    counts = counted.fit_transform(values)
+    frequencies = np.asarray((counts > 0).sum(axis=0)).ravel()
+    inverse = np.log((1 + len(values)) / (1 + frequencies)) + 1
+    length = int(np.quantile(values.str.count(r"\S+"), 0.98))
+    words = [str(word) for word in counted.get_feature_names_out()]
+    return words, np.array([0, 0, *inverse], np.float32), min(max(length, 4), _MAX_TEXT_WORDS)
+
+
+_PUNCTUATION = r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~\']"
+"""what TextVectorization takes out"""
+
+
+class _Stacked(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, columns: Sequence[Any]) -> Any:
+        return tf.stack(columns, axis=1)
+
+
+class _Empty(keras.layers.Layer):  # type: ignore[misc]
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype=dtype)
+
+    def call(self, column: Any) -> Any:
+        return tf.zeros_like(tf.expand_dims(column, 1), self.dtype)[:, :0]
+
+
+class _Offset(keras.layers.Layer):  # type: ignore[misc]
+    def __init__(self, offset: int) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def call(self, numbers: Any) -> Any:
+        return tf.cast(numbers, tf.int32) + self.offset
+
+
+def _nothing(taken: Mapping[str, Any], dtype: str) -> Any:
+    """[batch, 0]"""
+
+    return _Empty(dtype)(next(iter(taken.values())))

@@ -1,0 +1,142 @@
+"""
+Trains the network of a table: first its linear part, then what the deep part adds to it, if anything.
+
+The linear part is fitted by scikit-learn, its penalty chosen by cross-validation. The deep part begins by adding
+nothing, and is trained on a part of the rows until the others no longer gain; it is kept only where these gain more
+than chance would give. So the whole is never clearly worse than the linear model, whatever the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from flows.tables import linear
+from flows.tables.encoder import Encoded, Encoder
+from flows.tables.network import Network, build_network, quantiles
+
+_PATIENCE = 8
+_LEARNING_RATE = 0.002
+_WEIGHT_DECAY = 0.01
+_MIN_VALIDATION_SHARE, _MAX_VALIDATION_SHARE = 0.15, 0.3
+_WANTED_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 300, 20_000
+_PREDICTED_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is to be learned."""
+
+    values: NDArray[Any]
+    """int64 [rows] classes, or float64 [rows, 1] of mean 0 and variance 1"""
+    classes: int
+    """0 for a regression"""
+
+    @property
+    def outputs(self) -> int:
+        return self.classes or self.values.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network, and how its training went."""
+
+    network: Network
+    history: Any
+    """Keras's"""
+    has_deep_part: bool
+    """whether the deep part gained anything"""
+
+
+def train(
+    encoder: Encoder, encoded: Encoded, targets: Targets, epochs: int, seed: int, callbacks: Sequence[Any]
+) -> Trained:
+    """The network for these rows; the same seed gives the same."""
+    fit_on, judge_on = _parted(targets, len(encoded), seed)
+    members, width, batch_rows = _sizes(len(encoded))
+    network = build_network(encoder, quantiles(encoded), targets.outputs, members, width)
+    network.set_linear(*_linear(encoder, encoded, targets, fit_on, seed))
+    network.model.compile(
+        optimizer=keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        loss=_classes_loss if targets.classes else _values_loss,
+        jit_compile=False,
+    )
+    begun = network.model.get_weights()
+    rows, truth = encoded.take(judge_on).inputs, targets.values[judge_on]
+    before = _row_losses(network, rows, truth, bool(targets.classes))
+    stop = keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)
+    history = network.model.fit(
+        encoded.take(fit_on).inputs,
+        targets.values[fit_on],
+        batch_size=batch_rows,
+        epochs=epochs,
+        validation_data=(rows, truth),
+        validation_batch_size=_PREDICTED_ROWS,
+        callbacks=[stop, *callbacks],
+        verbose=0,
+    )
+    gained = before - _row_losses(network, rows, truth, bool(targets.classes))
+    has_deep_part = bool(gained.mean() > gained.std() / np.sqrt(len(gained)))
+    if not has_deep_part:
+        network.model.set_weights(begun)
+    network.set_linear(*_linear(encoder, encoded, targets, np.arange(len(encoded)), seed))
+    return Trained(network, history, has_deep_part)
+
+
+def _parted(targets: Targets, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows to train on and those to stop by, each class in both where that can be."""
+    share = min(max(_MIN_VALIDATION_SHARE, _WANTED_VALIDATION_ROWS / rows), _MAX_VALIDATION_SHARE)
+    share = min(share, _MAX_VALIDATION_ROWS / rows)
+    counts = np.bincount(targets.values) if targets.classes else np.zeros(0)
+    can_stratify = bool(targets.classes) and counts[counts > 0].min() >= 2 and rows * share >= targets.classes
+    fit_on, judge_on = train_test_split(
+        np.arange(rows), test_size=share, random_state=seed, stratify=targets.values if can_stratify else None
+    )
+    return fit_on, judge_on
+
+
+def _sizes(rows: int) -> tuple[int, int, int]:
+    """Members, their width, and the rows of a batch."""
+    if rows < 3_000:
+        return 8, 96, 64
+    if rows < 20_000:
+        return 8, 96, 256
+    return 4, 96, 1024 if rows < 300_000 else 4096
+
+
+def _linear(
+    encoder: Encoder, encoded: Encoded, targets: Targets, rows: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows = linear.some_of(rows, seed)
+    matrix = linear.design(encoder, encoded.take(rows))
+    if targets.classes:
+        return linear.fit_classifier(matrix, targets.values[rows], targets.classes, seed)
+    return linear.fit_regressor(matrix, targets.values[rows], seed)
+
+
+def _classes_loss(truth: Any, outputs: Any) -> Any:
+    """The mean of the members' cross-entropies [batch]: each learns by itself, so that they differ."""
+    classes = tf.repeat(tf.reshape(tf.cast(truth, tf.int32), (-1, 1)), tf.shape(outputs)[1], axis=1)
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, outputs), axis=1)
+
+
+def _values_loss(truth: Any, outputs: Any) -> Any:
+    """The mean of the members' squared errors [batch]; Keras leaves out the last dimension of 1 of what it compares."""
+    wanted = tf.reshape(tf.cast(truth, tf.float32), (-1, 1))
+    return tf.reduce_mean((tf.reshape(outputs, (tf.shape(wanted)[0], -1)) - wanted) ** 2, axis=1)
+
+
+def _row_losses(network: Network, rows: Any, truth: NDArray[Any], are_classes: bool) -> NDArray[np.float64]:
+    """The loss of each row by the members' mean, which is what clients get."""
+    outputs = network.model.predict(rows, batch_size=_PREDICTED_ROWS, verbose=0)
+    if are_classes:
+        probabilities = tf.reduce_mean(tf.nn.softmax(outputs), axis=1).numpy()
+        return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-9)), np.float64)
+    return np.asarray(((outputs.mean(axis=1) - truth) ** 2).mean(axis=1), np.float64)
