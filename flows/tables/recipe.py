@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flows.data.split import ByContent, ByGroup, ByTime, Split
-from flows.recipes import Recipe, Thresholds
+from flows.recipes import Recipe
 from flows.tables import dates
 from flows.tables.columns import Column, shown, used
 from flows.tables.inference import infer_columns
@@ -80,7 +80,6 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
         build=build,
         task=_task(options, target),
         epochs=_EPOCHS,
-        thresholds=Thresholds(max_slice_drop=1.0),  # a rare class is often the harder one, and is shown all the same
         split=_split(options),
         missing_values=True,
         columns=columns,
