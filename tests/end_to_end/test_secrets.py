@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.processes import Piped, run_hotswap, without_settings
 
 pytestmark = pytest.mark.xdist_group("secrets")  # one worker sweeps once for all of these
 
@@ -33,19 +33,6 @@ def load():
 
 RECIPE = replace(iris, name="leaky", load=load)
 """
-DRIVER = """
-import json, os, sys
-from flows import cli
-for environment, arguments in json.load(sys.stdin):
-    before = dict(os.environ)
-    os.environ.update(environment)
-    print("##", *arguments[:2], flush=True)
-    print("## exit", cli.run(arguments), flush=True)
-    for name in environment:
-        os.environ.pop(name, None)
-        if name in before:
-            os.environ[name] = before[name]
-"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ class Swept:
     commands: str
     arguments: str
     """of every process of `hotswap up`"""
-    codes: tuple[int, ...]
+    codes: tuple[int | None, ...]
 
     @property
     def kept(self) -> Iterator[tuple[Path, bytes]]:
@@ -96,6 +83,19 @@ def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
     yield {}, ["history", "iris", "--json"]
 
 
+def run_beside(environment: dict[str, str], directory: Path, arguments: list[str]) -> tuple[list[str], str, int | None]:
+    """A command, all that it printed, and its exit code."""
+    process = Piped(environment, run_with_recipes, directory, arguments, directory=directory)
+    text = "".join(process.communicate())
+    return arguments[:2], text, process.returncode
+
+
+def run_with_recipes(directory: Path, arguments: list[str]) -> None:
+    """``hotswap …``, which finds the recipes of a directory."""
+    sys.path.append(str(directory))
+    run_hotswap(arguments)
+
+
 @pytest.fixture(scope="module")
 def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
@@ -106,9 +106,8 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
         ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "HOTSWAP_"))}
     environment = {
-        **kept,
+        **without_settings(),
         **ports,
         "PYTHONPATH": f"{Path.cwd()}:{directory}",
         "HOTSWAP_HOME": str(directory / "home"),
@@ -133,25 +132,16 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     assert first, up.communicate()[1]
     processes = psutil.Process(up.pid).children(recursive=True)
     arguments = "\n".join(" ".join(each.cmdline()) for each in processes)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        env={
-            **environment,
-            "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_MLFLOW_PORT']}",
-            "PREFECT_API_URL": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_PREFECT_PORT']}/api",
-        },
-        input=json.dumps(list(commands(directory / "models"))),
-        capture_output=True,
-        text=True,
-        cwd=directory,
-        timeout=220,
-        check=False,
-    )
+    beside = {
+        **environment,
+        "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_MLFLOW_PORT']}",
+        "PREFECT_API_URL": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_PREFECT_PORT']}/api",
+    }
+    done = [run_beside({**beside, **down}, directory, words) for down, words in commands(directory / "models")]
     up.send_signal(signal.SIGTERM)
     rest, errors = up.communicate(timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    codes = tuple(int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("## exit"))
-    return Swept(directory, first + rest + errors, done.stdout + done.stderr, arguments, codes)
+    printed = "".join(f"## {' '.join(words)}\n{text}" for words, text, _ in done)
+    return Swept(directory, first + rest + errors, printed, arguments, tuple(code for *_, code in done))
 
 
 def test_the_life_of_a_model_went_as_it_should(swept: Swept) -> None:
