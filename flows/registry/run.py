@@ -92,13 +92,10 @@ class Run:
 
     def log_evaluation(self, evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> None:
         """Record the held-out metrics, of each class and of the baselines too, and the confusion matrix of classes."""
-        parts = {f"test_{name}": value for name, value in evaluation.parts.items()}
-        simple = {
-            f"baseline_{name}_{metric}": value
-            for name, each in baselines.items()
-            for metric, value in each.metrics.items()
-        }
-        self.log_metrics({**evaluation.recorded, **parts, **simple})
+        found = {**evaluation.recorded, **{f"test_{name}": value for name, value in evaluation.parts.items()}}
+        for name, each in baselines.items():
+            found |= {f"baseline_{name}_{metric}": value for metric, value in each.metrics.items()}
+        self.log_metrics({_allowed(name): value for name, value in found.items()})
         if isinstance(task := evaluation.task, Classification):
             confusion = task.confusion(evaluation.targets, evaluation.answers)
             matrix = {"classes": list(task.class_names), "rows_are": "true class", "matrix": confusion.tolist()}
@@ -121,7 +118,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         now = _now_milliseconds()
-        self._log_metric_entities([Metric(_allowed(name), value, now, 0) for name, value in metrics.items()])
+        self._log_metric_entities([Metric(name, value, now, 0) for name, value in metrics.items()])
 
     def _log_metric_entities(self, metrics: list[Metric]) -> None:
         with self._translated():
