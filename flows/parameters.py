@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
@@ -22,8 +23,6 @@ from serving.protocol.errors import HotswapError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_RECIPES = ("iris", "digits")
 
 
 class InvalidParameter(HotswapError):
@@ -44,8 +43,12 @@ def _stated(reason: str | None) -> str | None:
 
 
 def _recipes(incomplete: str) -> list[str]:
-    """The recipes that come with hotswap."""
-    return [name for name in _RECIPES if name.startswith(incomplete)]
+    """The recipes that come with hotswap, and the Python files that begin like this."""
+    from flows.recipes.finding import BUILT_IN
+
+    typed = Path(incomplete)
+    files = typed.parent.glob(f"{escape(typed.name)}*.py") if typed.name else ()
+    return [*(name for name in BUILT_IN if name.startswith(incomplete)), *sorted(map(str, files))]
 
 
 Reason = Annotated[
@@ -53,7 +56,7 @@ Reason = Annotated[
     typer.Option(metavar="TEXT", callback=_stated, help="Why; the journal keeps it, `history` shows it."),
 ]
 RecipeName = Annotated[
-    str, typer.Argument(autocompletion=_recipes, help="iris, digits, or the dotted path of a recipe of your own.")
+    str, typer.Argument(autocompletion=_recipes, help="iris or digits, or your own: churn.py, or package.module.")
 ]
 JudgingRecipe = Annotated[
     str,

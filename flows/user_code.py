@@ -66,13 +66,14 @@ def _place(exc: Exception) -> str:
     """Where to look: the innermost line of the user's own code, or its results where none of its lines took part."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f", at {exc.filename}:{exc.lineno}; correct it there"
-    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if _is_the_users(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if is_the_users(frame.filename)]
     if not frames:
         return "; see what its build() and load() return"
     return f", at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}; correct it there"
 
 
-def _is_the_users(file: str) -> bool:
+def is_the_users(file: str) -> bool:
+    """Whether code is not Python's, an installed package's or ours; that of a shipped recipe counts as the user's."""
     if file.startswith(_RECIPES):
         return Path(file).name != "__init__.py"
     return not file.startswith(("<", *_ROOMS, *_INSTALLED)) and "site-packages" not in file

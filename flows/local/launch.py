@@ -91,7 +91,7 @@ def _check_source(settings: Settings, recipe: str, parameters: PromoteParameters
 
 def _check_version(settings: Settings, recipe: str, version: int, label: str) -> None:
     from flows.promotion import promotion
-    from flows.recipes import find_recipe
+    from flows.recipes.finding import find_recipe
 
     model = find_recipe(recipe).name
     if label != STABLE:

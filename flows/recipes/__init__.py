@@ -1,27 +1,19 @@
-"""Recipes, each a problem that can be trained: those that come with hotswap, and those that a dotted path names."""
+"""What a recipe is: a problem that can be trained; `finding` finds those that come with hotswap and a user's own."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.data.split import ByContent, Split
 from flows.tasks import Classification, Task, UnusableTargets
-from flows.user_code import RecipeFailed, of_recipe
 from serving.protocol.errors import HotswapError
-from serving.repository.names import validate_model_name
 
 if TYPE_CHECKING:
     import keras
 
-BUILT_IN = ("iris", "digits")
 _SLICE_DROP = 0.25
-
-
-class UnknownRecipe(HotswapError):
-    """No recipe has this name."""
 
 
 class InvalidThresholds(HotswapError):
@@ -148,45 +140,3 @@ class Recipe:
 def task_of(recipe: Recipe) -> Task:
     """What a recipe asks of its model."""
     return recipe.task or Classification(recipe.class_names)
-
-
-def find_recipe(name: str) -> Recipe:
-    """
-    The recipe called `name`: one of hotswap's own, or ``package.module``, or ``package.module:attribute``.
-
-    The attribute is ``RECIPE`` where none is given.
-
-    Raises:
-        RecipeFailed: Its module fails when it is imported.
-        UnknownRecipe: There is none; the message says what can be named instead.
-    """
-    path, _, attribute = name.partition(":")
-    module_name = f"flows.recipes.{path}" if path in BUILT_IN else path
-    if path not in BUILT_IN and "." not in path and not attribute:
-        raise UnknownRecipe(f"There is no recipe {name!r}: name {_choices()}, or a module of your own")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise UnknownRecipe(f"{path!r} is no dotted path of a module: name {_choices()}, or a module of your own")
-    try:
-        with of_recipe(f"The recipe {name!r} cannot be imported"):
-            module = importlib.import_module(module_name)
-    except RecipeFailed as exc:
-        if not _is_missing(exc.__cause__, module_name):
-            raise
-        reason = f"cannot be imported ({exc.__cause__})"
-        raise UnknownRecipe(f"The recipe {name!r} {reason}: name {_choices()}, or a module") from exc.__cause__
-    recipe = getattr(module, attribute or "RECIPE", None)
-    if not isinstance(recipe, Recipe):
-        raise UnknownRecipe(f"{module_name} has no flows.recipes.Recipe called {attribute or 'RECIPE'}")
-    validate_model_name(recipe.name)
-    return recipe
-
-
-def _is_missing(exc: BaseException | None, module_name: str) -> bool:
-    """Whether there is no such module, rather than one that fails."""
-    if not isinstance(exc, ModuleNotFoundError) or exc.name is None:
-        return False
-    return module_name == exc.name or module_name.startswith(f"{exc.name}.")
-
-
-def _choices() -> str:
-    return " or ".join(BUILT_IN)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flows.recipes import Recipe, find_recipe
+from flows.recipes import Recipe
+from flows.recipes.finding import find_recipe
 from serving.protocol.errors import HotswapError
 from serving.repository.names import validate_model_name
 

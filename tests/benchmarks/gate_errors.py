@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.gate.gates import Facts, judge
 from flows.gate.noninferiority import Verdict, compare_counts
-from flows.recipes import find_recipe
+from flows.recipes.finding import find_recipe
 from flows.training.champion import Champion
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.export import export

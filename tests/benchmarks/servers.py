@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import requests
 
-from flows.recipes import find_recipe
+from flows.recipes.finding import find_recipe
 from flows.registry.mlflow_registry import Registry
 from flows.training.dataset import load_dataset
 from flows.training.export import export

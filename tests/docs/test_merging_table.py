@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from flows.recipes import find_recipe
+from flows.recipes.finding import find_recipe
 from flows.training.dataset import load_dataset
 from flows.training.export import export
 from serving.runtime.saved_model import LoadOptions, load

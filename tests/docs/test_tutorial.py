@@ -18,7 +18,7 @@ from tests.processes import hotswap
 TUTORIAL = DOCS / "tutorial.md"
 HOTSWAP = ".venv/bin/hotswap "
 UP = f"{HOTSWAP}up"
-IN_SOAK = ("train iris --epochs 1", "train wine:RECIPE")
+IN_SOAK = ("train iris --epochs 1", "train wine.py")
 """trainings that the demo and the tests of training prove too"""
 
 

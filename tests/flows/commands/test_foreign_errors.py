@@ -15,7 +15,8 @@ import pytest
 
 from flows.commands import failures
 from flows.machine.workspaces import workspace
-from flows.recipes import Recipe, UnknownRecipe, find_recipe
+from flows.recipes import Recipe
+from flows.recipes.finding import UnknownRecipe, find_recipe
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.mlflow_registry import Registry
 from flows.settings import InvalidSettings, Settings, apply_environment, load_settings, sqlite_address

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from flows.gate.noninferiority import MAX_MARGIN, MIN_MARGIN, POWER, Verdict, compare_counts, compare_scores, mcnemar
-from flows.recipes import find_recipe
+from flows.recipes.finding import find_recipe
 from tests.benchmarks.gate_errors import DIFFERING, HELD_OUT, margin_of, simulate
 
 ROWS, MARGIN, CONFIDENCE = 30, 0.15, 0.95

@@ -14,7 +14,7 @@ import pytest
 from clients import GrpcClient
 from flows.cli import run
 from flows.gate.gates import Facts, judge
-from flows.recipes import find_recipe
+from flows.recipes.finding import find_recipe
 from flows.settings import Settings
 from flows.tasks import CannotEvaluate
 from flows.training.champion import evaluate_champion

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.recipes import BUILT_IN, InvalidThresholds, Recipe, UnknownRecipe, find_recipe
+from flows.recipes import InvalidThresholds, Recipe
+from flows.recipes.finding import BUILT_IN, UnknownRecipe, find_recipe
 from flows.tasks import UnusableTargets
 from flows.training.dataset import UnusableData, load_dataset
 from flows.user_code import RecipeFailed

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flows.data.rows import Rows
-from flows.recipes import InvalidThresholds, find_recipe
+from flows.recipes import InvalidThresholds
+from flows.recipes.finding import find_recipe
 from flows.tasks import CannotEvaluate, Classification, Regression
 from flows.training.candidate import load_candidate
 from flows.training.champion import evaluate_champion
