@@ -207,6 +207,27 @@ def description(hint: Any) -> str:
     return next((each.help for each in getattr(hint, "__metadata__", ()) if getattr(each, "help", None)), "")
 
 
+def documented(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, with what the types of its parameters say of them in its docstring."""
+    named = inspect.signature(function).parameters.values()
+    lines = [f"    {each.name}: {text}" for each in named if (text := description(each.annotation))]
+    if lines:
+        summary, section, rest = inspect.cleandoc(function.__doc__ or "").partition("Returns:\n")
+        function.__doc__ = "\n".join([summary.rstrip(), "", "Args:", *lines, "", section + rest]).rstrip()
+    return function
+
+
+def plain(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, whose signature has the bare types of its parameters."""
+    signature = inspect.signature(function)
+    bare = [
+        each.replace(annotation=get_args(each.annotation)[0] if description(each.annotation) else each.annotation)
+        for each in signature.parameters.values()
+    ]
+    vars(function)["__signature__"] = signature.replace(parameters=bare)
+    return function
+
+
 def check_bounds(declared: Any, parameters: Mapping[str, object]) -> None:
     """
     Raises:

@@ -1,9 +1,9 @@
 """
 Shows what a command is doing.
 
-On a terminal one live line has the newest step and the time so far, and is gone before the result is printed; elsewhere
-each step is a short line of log. Both go to standard error; the live line also while that is held back, as it is when
-TensorFlow starts.
+On a terminal and in a notebook one live line has the newest step and the time so far, and is gone before the result is
+printed; elsewhere each step is a short line of log, on standard error. A terminal has its line there too, also while
+standard error is held back, as it is when TensorFlow starts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from flows.console.notebook import NotebookLine, in_notebook
 from flows.console.terminal import COLUMNS, elided, width
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ def show_logs(level: int) -> None:
 
 
 @contextmanager
+def kept_logs() -> Iterator[None]:
+    """What the block does to the logs of our modules is undone at its end."""
+    loggers = [logging.getLogger(room) for room in _ROOMS]
+    before = [(logger.level, logger.handlers) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, (level, handlers) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers = handlers
+
+
+@contextmanager
 def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """
     Show what is being done during the block.
@@ -71,8 +85,11 @@ def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterato
         A function that ends the display before the block does.
     """
     show_logs(level)
-    handler: _LiveLine | logging.Handler
-    if _is_live(sys.stderr):
+    handler: _LiveLine | NotebookLine | logging.Handler
+    if in_notebook():
+        handler = NotebookLine(first)
+        _set_handler(handler, logging.INFO)
+    elif _is_live(sys.stderr):
         handler = _LiveLine(first)
         _set_handler(handler, logging.INFO)
     else:
@@ -80,11 +97,12 @@ def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterato
         handler.setFormatter(_Short("%(asctime)s %(message)s", _TIME))
         handler.setLevel(logging.WARNING if quiet else logging.INFO)
     log.propagate, log.handlers = False, [handler]
-    log.setLevel(logging.DEBUG if isinstance(handler, _LiveLine) else logging.INFO)
+    is_live = isinstance(handler, (_LiveLine, NotebookLine))
+    log.setLevel(logging.DEBUG if is_live else logging.INFO)
 
     def close() -> None:
         if handler in log.handlers:
-            if isinstance(handler, _LiveLine):
+            if isinstance(handler, (_LiveLine, NotebookLine)):
                 handler.end()
             show_logs(max(level, logging.WARNING))
 

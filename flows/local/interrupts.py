@@ -30,7 +30,8 @@ def defer_sigint() -> Iterator[None]:
     A main thread that stays in such code for half a second waits there for something, and is interrupted. Where Ctrl-C
     is ignored or has another handler, nothing changes.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    in_main = threading.current_thread() is threading.main_thread()  # no other can set a handler
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     deadline = 0.0

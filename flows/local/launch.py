@@ -122,10 +122,12 @@ def _prepare(settings: Settings, recipe: str, parameters: JudgingParameters) -> 
         import tensorflow
 
         tensorflow.config.list_logical_devices()
+        tensorflow.get_logger().setLevel(logging.WARNING)  # a notebook would get its notes of every export
 
     progress.note("loading MLflow and Prefect")
     with uncollected():
         import flows.train_and_promote  # noqa: F401  (imported while the server starts)
+    prefect_access.read_settings()  # Prefect may have been imported long before, as in a notebook.
     gc.freeze()  # what is loaded now stays; later collections need not look at it
 
     progress.note("opening MLflow's database")

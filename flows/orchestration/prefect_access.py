@@ -36,6 +36,13 @@ def client() -> Iterator[SyncPrefectClient]:
         yield asked
 
 
+def read_settings() -> None:
+    """Let Prefect read its settings from the environment, which it does by itself only when it is imported."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+
+
 def check() -> None:
     """
     Ask the server something that only Prefect answers, to whom it knows.

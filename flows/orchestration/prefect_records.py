@@ -17,7 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
 from flows.orchestration import open_runs
-from flows.parameters import description
+from flows.parameters import documented
 from flows.settings import load_settings
 from serving.protocol.redaction import redact_error, redact_logs, redacted, redacted_values
 
@@ -49,12 +49,8 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
             return body(*arguments, **named)
 
     # Prefect would look for the names in the annotations here. It describes a parameter as the docstring does.
-    signature = inspect.signature(body, eval_str=True)
-    vars(run)["__signature__"] = signature
-    named = signature.parameters.values()
-    if described := [f"    {each.name}: {text}" for each in named if (text := description(each.annotation))]:
-        run.__doc__ = "\n".join([body.__doc__ or "", "", "Args:", *described])
-    return without_secrets(run)
+    vars(run)["__signature__"] = inspect.signature(body, eval_str=True)
+    return without_secrets(documented(run))
 
 
 def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = ()) -> None:

@@ -36,11 +36,15 @@ def find_prefect(settings: Settings) -> TemporaryPrefect | None:
     Make ``PREFECT_API_URL`` point to a server: the configured one, else that of `hotswap up`, else a temporary one.
 
     Returns:
-        The temporary one, which may still be starting.
+        A temporary one that has just been started, which may not answer yet.
     """
     if "PREFECT_API_URL" in os.environ or find_running_prefect(settings):
         return None
-    return TemporaryPrefect(settings)
+    home = settings.home.absolute()
+    if home in _of_this_process and _of_this_process[home].take_over():
+        return None
+    _of_this_process[home] = started = TemporaryPrefect(settings)
+    return started
 
 
 def find_running_prefect(settings: Settings) -> bool:
@@ -50,6 +54,10 @@ def find_running_prefect(settings: Settings) -> bool:
         return False
     os.environ["PREFECT_API_URL"] = api_url
     return True
+
+
+_of_this_process: dict[Path, TemporaryPrefect] = {}
+"""by home: who trains twice from Python starts one server"""
 
 
 class TemporaryPrefect:
@@ -62,11 +70,19 @@ class TemporaryPrefect:
             self._port = listening.getsockname()[1]
             self._process = self._start_on(listening)
         self.api_url = f"http://127.0.0.1:{self._port}/api"
-        os.environ["PREFECT_API_URL"] = self.api_url
         # Where the run can be looked at later, when this server is gone.
-        os.environ.setdefault("PREFECT_UI_URL", f"http://{settings.url_host}:{settings.prefect_port}")
+        self._ui_url = f"http://{settings.url_host}:{settings.prefect_port}"
+        self.take_over()
         # Registered before Prefect is imported, so that it runs after Prefect has sent its last records.
         atexit.register(self.dismiss)
+
+    def take_over(self) -> bool:
+        """Let the environment name this server; False if it has ended."""
+        if self._process.poll() is not None:
+            return False
+        os.environ["PREFECT_API_URL"] = self.api_url
+        os.environ.setdefault("PREFECT_UI_URL", self._ui_url)
+        return True
 
     def wait(self) -> None:
         """
