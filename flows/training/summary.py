@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,7 @@ def model_facts(model: Any) -> dict[str, str]:
         "optimizer": _name(compiled.get("optimizer")),
         "loss": _name(compiled.get("loss")),
         "layers": " ".join(type(layer).__name__ for layer in model.layers)[:500],
-        "weights": str(model.count_params()),
+        "weights": str(sum(math.prod(variable.shape) for variable in model.weights)),
         "python": platform.python_version(),
     }
     versions = {f"version_{package}": version(package) for package in _PACKAGES}
