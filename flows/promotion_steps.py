@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.console import progress
+from flows.gate.figures import as_png, evaluation_figure
 from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, try_served
@@ -154,14 +155,18 @@ def gate(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> 
     thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
     facts = Facts(candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines)
     decision = judge(facts, thresholds, allow_breaking)
-    _report(run, decision)
+    figure = evaluation_figure(facts.evaluation, facts.slices)
+    picture = as_png(figure) if figure is not None else b""
+    if picture:
+        run.mlflow.log_picture("evaluation", picture)
+    _report(run, decision, picture)
     return decision
 
 
-def _report(run: PromotionRun, decision: GateDecision) -> None:
+def _report(run: PromotionRun, decision: GateDecision, picture: bytes = b"") -> None:
     model = run.deployment.model
     run.mlflow.log_decision(decision)
-    keep_report("gate", model, decision.markdown, decision.table)
+    keep_report("gate", model, decision.markdown, decision.table, picture)
     log.info("gate decided model=%s verdict=%s", model, decision.verdict)
 
 

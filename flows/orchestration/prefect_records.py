@@ -7,6 +7,7 @@ everybody who reaches it. So what a flow gives to Prefect passes through here, w
 
 from __future__ import annotations
 
+import base64
 import functools
 import inspect
 import re
@@ -53,11 +54,12 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
     return without_secrets(documented(run))
 
 
-def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = ()) -> None:
-    """Show the report of gate or sandbox on the page of the flow run, and its rows as a table."""
+def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = (), picture: bytes = b"") -> None:
+    """Show the report of gate or sandbox on the page of the flow run, below it a PNG, and its rows as a table."""
     key = f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     title = f"{kind.capitalize()} of {model}"
-    create_markdown_artifact(redacted(markdown), key=key, description=title)
+    shown = f"\n![{title}](data:image/png;base64,{base64.b64encode(picture).decode()})\n" if picture else ""
+    create_markdown_artifact(redacted(markdown) + shown, key=key, description=title)
     if rows:
         keep_table(f"{key}-checks", rows, f"{title}, check by check")
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -20,9 +21,9 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from flows.data.rows import Rows
+from flows.gate.figures import confusion_figure
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
-from flows.registry.confusion_figure import confusion_figure
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
@@ -100,8 +101,15 @@ class Run:
             confusion = task.confusion(evaluation.targets, evaluation.answers)
             matrix = {"classes": list(task.class_names), "rows_are": "true class", "matrix": confusion.tolist()}
             with self._translated():
-                self._client.log_figure(self.id, confusion_figure(confusion, task.class_names), "confusion_matrix.png")
+                self._client.log_figure(self.id, confusion_figure(evaluation), "confusion_matrix.png")
                 self._client.log_dict(self.id, matrix, "confusion_matrix.json")
+
+    def log_picture(self, name: str, png: bytes) -> None:
+        """Keep a picture as a file of the run."""
+        with self._translated(), TemporaryDirectory() as directory:
+            path = Path(directory) / f"{name}.png"
+            path.write_bytes(png)
+            self._client.log_artifact(self.id, str(path))
 
     def log_decision(self, decision: GateDecision) -> None:
         """Record the gate's report, as Markdown, as JSON and as tags."""

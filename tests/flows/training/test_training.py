@@ -181,6 +181,7 @@ def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
     assert {
         "confusion_matrix.png",
         "confusion_matrix.json",
+        "evaluation.png",
         "gate.md",
         "gate.json",
         "sandbox.md",
