@@ -134,7 +134,7 @@ def interrupted(work: Callable[[], None]) -> Iterator[None]:
         while True:
             work()
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)  # else a failure would hold up the end of all tests
     thread.start()
     for _ in range(ROUNDS):
         with pytest.raises(KeyboardInterrupt):
