@@ -133,6 +133,8 @@ class PromotionRun:
         self.sandbox = sandbox
         self.directory = directory
         """for the candidate's files"""
+        self.data_notes: tuple[str, ...] = ()
+        """what has moved in the data since the live version was trained"""
         self.verdict = Verdict.PASSED
         self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {})
         self._decisions: dict[type, GateDecision | SandboxDecision] = {}

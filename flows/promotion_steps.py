@@ -29,6 +29,9 @@ from flows.promotion.unlabelled import warn_unless_stable
 from flows.promotion_run import PromotionRun, step
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.mlflow_registry import Registered
+from flows.tables.changes import check_table
+from flows.tables.recipe import TableRecipe
+from flows.tables.schema import Schema
 from flows.training import fit
 from flows.training.candidate import Candidate, load_candidate
 from flows.training.champion import Champion, evaluate_champion
@@ -55,16 +58,29 @@ def ask(deployment: Deployment) -> None:
 def load(run: PromotionRun) -> Dataset:
     """Load, check and split the recipe's data."""
     recipe = run.request.recipe
+    _check_schema(run)
     dataset = load_dataset(recipe)
     run.mlflow.log_dataset(recipe.name, dataset)
     log.info("data loaded recipe=%s train=%d test=%d", recipe.name, len(dataset.train), len(dataset.test))
     return dataset
 
 
+def _check_schema(run: PromotionRun) -> None:
+    """Hold a table against the one that the live version was trained on."""
+    recipe, deployment = run.request.recipe, run.deployment
+    if not isinstance(recipe, TableRecipe) or deployment.champion is None:
+        return
+    kept = Schema.read(deployment.repository.path(deployment.model, deployment.champion))
+    if kept is not None:
+        run.data_notes = check_table(kept, recipe.schema, run.request.allow_breaking)
+    for note in run.data_notes:
+        log.warning("%s", note)
+
+
 @step("train", "training")
 def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
     """Fit the recipe's model and export it; the SavedModel's directory."""
-    every = max(1, epochs // _PROGRESS_LINES)
+    recipe, every = run.request.recipe, max(1, epochs // _PROGRESS_LINES)
 
     def show(epoch: int, metrics: Mapping[str, float]) -> None:
         recorded.add(epoch, metrics)
@@ -74,10 +90,12 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int) -> Path:
             log.info("training epoch=%d/%d %s", epoch, epochs, numbers)
 
     with run.mlflow.training_metrics() as recorded:
-        fitted = fit.fit(run.request.recipe, dataset, seed, epochs, show)
+        fitted = fit.fit(recipe, dataset, seed, epochs, show)
     run.mlflow.log_model_summary(model_facts(fitted.model), model_summary(fitted.model))
     saved_model = run.directory / "saved_model"
-    export(fitted.model, dataset, run.request.recipe.name, saved_model)
+    export(fitted.model, dataset, recipe.name, saved_model)
+    if isinstance(recipe, TableRecipe):
+        recipe.schema.write(saved_model)
     return saved_model
 
 
@@ -153,7 +171,9 @@ def keep(run: PromotionRun, candidate: Candidate) -> str:
 def gate(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> GateDecision:
     """Judge the candidate, and show the report in Prefect and MLflow."""
     thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
-    facts = Facts(candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines)
+    facts = Facts(
+        candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines, run.data_notes
+    )
     decision = judge(facts, thresholds, allow_breaking)
     figure = evaluation_figure(facts.evaluation, facts.slices)
     picture = as_png(figure) if figure is not None else b""

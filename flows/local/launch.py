@@ -72,7 +72,7 @@ def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParamet
 def _show_columns(parameters: TrainParameters) -> None:
     """What becomes of the columns of a table, and why, before anything is trained on them."""
     if (options := table_options(parameters)) is not None:
-        from flows.tables.recipe import table_recipe
+        from flows.tables.making import table_recipe
 
         progress.step(f"reading {options.csv}")
         progress.report(table_recipe(options).described(COLUMNS))

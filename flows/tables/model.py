@@ -53,6 +53,7 @@ class TableModel(keras.Model):  # type: ignore[misc]
         seed = int(keras.random.randint((), 0, 2**31 - 1, "int32"))  # drawn from the seed of the training
         trained = train(self._encoder, encode(self.encoder, x), targets, epochs, seed, callbacks)
         self.network, self.has_deep_part = trained.network.model, trained.has_deep_part
+        self.built = True
         return trained.history
 
     def _learned(self, values: NDArray[Any]) -> Targets:

@@ -57,7 +57,7 @@ def recipe_of(name: str, parameters: Mapping[str, Any]) -> Recipe:
     """
     if (options := table_options(parameters)) is None:
         return find_recipe(name)
-    from flows.tables.recipe import table_recipe
+    from flows.tables.making import table_recipe
 
     return table_recipe(options)
 

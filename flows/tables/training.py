@@ -28,6 +28,8 @@ _WEIGHT_DECAY = 0.01
 _MIN_VALIDATION_SHARE, _MAX_VALIDATION_SHARE = 0.15, 0.3
 _WANTED_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 300, 20_000
 _PREDICTED_ROWS = 8192
+_STANDARD_ERRORS = 2.0
+"""of its mean that a gain must have to be more than chance"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def train(
         verbose=0,
     )
     gained = before - _row_losses(network, rows, truth, bool(targets.classes))
-    has_deep_part = bool(gained.mean() > gained.std() / np.sqrt(len(gained)))
+    has_deep_part = bool(gained.mean() > _STANDARD_ERRORS * gained.std() / np.sqrt(len(gained)))
     if not has_deep_part:
         network.model.set_weights(begun)
     network.set_linear(*_linear(encoder, encoded, targets, np.arange(len(encoded)), seed))

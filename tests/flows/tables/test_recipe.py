@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from flows.tables.columns import Column, Kind
+from flows.tables.making import table_recipe
 from flows.tables.names import input_names
 from flows.tables.options import TableOptions, UnusableTable, recipe_of, titled
-from flows.tables.recipe import TableRecipe, table_recipe
+from flows.tables.recipe import TableRecipe
 from flows.tasks import Classification, Regression
 from flows.training.dataset import load_dataset
 from tests.flows.tables.tables import customers, written
