@@ -36,6 +36,7 @@ from flows.training import fit
 from flows.training.candidate import Candidate, load_candidate
 from flows.training.champion import Champion, evaluate_champion
 from flows.training.dataset import Dataset, load_dataset
+from flows.training.explanation import explain_candidate
 from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
 from flows.training.summary import model_facts, model_summary
@@ -142,6 +143,16 @@ def evaluate(run: PromotionRun, dataset: Dataset, saved_model: Path, inspection:
     run.mlflow.log_evaluation(evaluation, candidate.baselines)
     log.info("candidate evaluated %s=%.4f rows=%d", evaluation.task.score_name, evaluation.score, len(evaluation))
     return candidate
+
+
+@step("explain", "measuring which columns matter")
+def explain(run: PromotionRun, candidate: Candidate) -> None:
+    """Record which columns of a table matter, and what the model gets wrong."""
+    explanation = explain_candidate(candidate)
+    run.mlflow.log_explanation(explanation)
+    keep_report("columns", run.deployment.model, explanation.markdown)
+    most = ", ".join(each.input for each in explanation.importances[:3])
+    log.info("columns that matter most: %s", most)
 
 
 @step("evaluate_live", "evaluating the candidate and what is live", timed_as="evaluate")

@@ -25,6 +25,7 @@ from flows.promotion_steps import (
     evaluate,
     evaluate_live,
     examine,
+    explain,
     fetch,
     gate,
     keep,
@@ -40,6 +41,7 @@ from flows.promotion_steps import (
     watch,
 )
 from flows.settings import apply_environment, load_settings
+from flows.tables.recipe import TableRecipe
 from flows.training import fit
 from flows.training.candidate import Candidate
 from flows.training.champion import Champion
@@ -62,6 +64,8 @@ def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainPar
         inspection, files = examine(current, saved_model)
         current.require(files)
         candidate = evaluate(current, dataset, saved_model, inspection)
+        if isinstance(request.recipe, TableRecipe):
+            explain(current, candidate)
         champion = evaluate_live(current, candidate)
         model_uri = keep(current, candidate)
         current.require(gate(current, candidate, champion))

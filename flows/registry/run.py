@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ from flows.data.rows import Rows
 from flows.gate.figures import confusion_figure
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
+from flows.registry.importance_figure import importance_figure
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
 from flows.registry.tags import NAMESPACE, prefixed
 from flows.tasks import Classification, Evaluation
 from flows.training.dataset import Dataset
+from flows.training.explanation import Explanation
 from serving.protocol.redaction import redacted
 from serving.repository.stamp import GoldenRows
 
@@ -110,6 +113,15 @@ class Run:
             path = Path(directory) / f"{name}.png"
             path.write_bytes(png)
             self._client.log_artifact(self.id, str(path))
+
+    def log_explanation(self, explanation: Explanation) -> None:
+        """Record which inputs matter and the worst answers, as a picture, as tables and as Markdown."""
+        importances = [asdict(each) for each in explanation.importances]
+        with self._translated():
+            self._client.log_figure(self.id, importance_figure(explanation), "importance.png")
+            self._client.log_dict(self.id, {"metric": explanation.metric, "inputs": importances}, "importance.json")
+            self._client.log_dict(self.id, {"rows": list(explanation.worst)}, "worst_rows.json")
+            self._client.log_text(self.id, redacted(explanation.markdown), "columns.md")
 
     def log_decision(self, decision: GateDecision) -> None:
         """Record the gate's report, as Markdown, as JSON and as tags."""

@@ -19,6 +19,8 @@ from flows.tables.columns import Column, Kind
 from flows.tables.layers import DateFeatures, Standardised, Stripped, TokenWeights
 
 _MAX_CATEGORIES = 20_000
+_MIN_EMBEDDED, _EMBEDDED_SHARE = 10, 2000
+"""a category is embedded from so many rows on, and from this part of all rows: of fewer the linear part knows enough"""
 _MAX_WORDS = 5_000
 _MAX_TEXT_WORDS = 96
 _CHUNK_ROWS = 1 << 15
@@ -32,6 +34,8 @@ class Encoder:
     numbers: int
     categories: int
     """entries of the one table of all columns of categories"""
+    frequent: NDArray[np.int32]
+    """for each of them its number among those that are frequent enough to be embedded; 0 for the others"""
     category_columns: int
     words: int
     """entries of the one table of all texts' words"""
@@ -75,12 +79,13 @@ def build_encoder(columns: Sequence[Column], inputs: Inputs) -> Encoder:
         for column in columns
     }
     numbers = _numbers(columns, inputs, taken)
-    categories, entries = _categories(columns, inputs, taken)
+    categories, frequent = _categories(columns, inputs, taken)
     words, weights, vocabulary = _texts(columns, inputs, taken)
     model = keras.Model(
         taken, {"numbers": numbers, "categories": categories, "words": words, "weights": weights}, name="encoder"
     )
-    return Encoder(model, numbers.shape[1], entries, categories.shape[1], vocabulary, words.shape[1])
+    columns_of_categories = categories.shape[1]
+    return Encoder(model, numbers.shape[1], len(frequent), frequent, columns_of_categories, vocabulary, words.shape[1])
 
 
 def encode(encoder: Any, inputs: Inputs) -> Encoded:
@@ -117,32 +122,34 @@ def _has_times(texts: NDArray[Any]) -> bool:
     return any(":" in text for text in texts[:10_000])
 
 
-def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, int]:
+def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, NDArray[np.int32]]:
     """
-    int32 [batch, columns], each column's numbers after those of the columns before, and how many there are.
+    int32 [batch, columns], each column's numbers after those of the columns before, and `Encoder.frequent`.
 
     A column's first is "missing", its second "not seen in training, or once only".
     """
-    found, offset = [], 0
+    found: list[Any] = []
+    are_frequent: list[bool] = []
+    least = max(_MIN_EMBEDDED, count(inputs) // _EMBEDDED_SHARE)
     for column in columns:
         if column.kind not in (Kind.CATEGORY, Kind.BOOLEAN):
             continue
         is_boolean = column.kind is Kind.BOOLEAN
-        vocabulary = _vocabulary(inputs[column.input], is_boolean)
+        counts = _counts(inputs[column.input], is_boolean)
+        vocabulary = [str(word) for word in counts.index] or ["?"]
         lookup = keras.layers.StringLookup(vocabulary=vocabulary, mask_token="", num_oov_indices=1)
-        found.append(_Offset(offset)(lookup(Stripped(is_boolean)(taken[column.input]))))
-        offset += len(vocabulary) + 2
+        found.append(_Offset(len(are_frequent))(lookup(Stripped(is_boolean)(taken[column.input]))))
+        are_frequent += [True, False, *(counts >= least), *([] if len(counts) else [False])]
     if not found:
-        return _nothing(taken, "int32"), 0
-    return _Stacked()(found), offset
+        return _nothing(taken, "int32"), np.zeros(0, np.int32)
+    return _Stacked()(found), np.where(are_frequent, np.cumsum(are_frequent), 0).astype(np.int32)
 
 
-def _vocabulary(texts: NDArray[Any], lower: bool) -> list[str]:
+def _counts(texts: NDArray[Any], lower: bool) -> pd.Series:
     """The words of a column, most frequent first; those that stand there once only are as good as unseen."""
     values = pd.Series(texts, dtype="str").str.strip()
     counts = (values.str.lower() if lower else values).value_counts()
-    counts = counts[(counts > 1) & (counts.index != "")]
-    return [str(word) for word in counts.index[:_MAX_CATEGORIES]] or ["?"]
+    return counts[(counts > 1) & (counts.index != "")].iloc[:_MAX_CATEGORIES]
 
 
 def _texts(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, Any, int]:

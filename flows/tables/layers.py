@@ -116,6 +116,17 @@ class Buckets(keras.layers.Layer):  # type: ignore[misc]
         return tf.clip_by_value(through, 0.0, 1.0)
 
 
+class Renumbered(keras.layers.Layer):  # type: ignore[misc]
+    """Other numbers int32 for those from 0 on."""
+
+    def __init__(self, numbers: NDArray[np.int32]) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def call(self, given: Any) -> Any:
+        return tf.gather(tf.constant(self.numbers), given)
+
+
 class SummedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     """A vector for each number of [batch, numbers], summed to [batch, size], by weights where there are any."""
 

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.tables.encoder import Encoded, Encoder
-from flows.tables.layers import Buckets, Heads, Members, SummedEmbedding
+from flows.tables.layers import Buckets, Heads, Members, Renumbered, SummedEmbedding
+from flows.tables.linear import Linear
 
 _INTERVALS = 24
 _NUMBER_SIZE = 8
 _CATEGORY_SIZE = 8
 _WORD_SIZE = 24
+_WIDTH = 96
 _DROPOUT = 0.2
 
 
@@ -33,28 +35,19 @@ class Network:
     by_category: Any
     by_word: Any
 
-    def set_linear(self, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
-        """
-        Give the linear part what a linear model has found.
-
-        Args:
-            weights: float64 [numbers + categories + words, outputs].
-            bias: float64 [outputs].
-        """
+    def set_linear(self, linear: Linear) -> None:
+        """Give the linear part what a linear model has found."""
         numbers = self.dense.kernel.shape[0]
-        parts = np.split(
-            weights, [numbers, numbers + (self.by_category.embedding.input_dim if self.by_category else 0)]
-        )
-        self.dense.set_weights([parts[0], bias])
+        categories = self.by_category.embedding.input_dim if self.by_category else 0
+        parts = np.split(linear.weights, [numbers, numbers + categories])
+        self.dense.set_weights([parts[0], linear.bias])
         if self.by_category:
             self.by_category.embedding.set_weights([parts[1]])
         if self.by_word:
             self.by_word.embedding.set_weights([parts[2]])
 
 
-def build_network(
-    encoder: Encoder, edges: list[NDArray[np.float64]], outputs: int, members: int, width: int
-) -> Network:
+def build_network(encoder: Encoder, edges: list[NDArray[np.float64]], outputs: int, members: int) -> Network:
     """A network for what `encoder` gives; `edges` are the quantiles of each of its numbers."""
     numbers = keras.Input((encoder.numbers,), name="numbers")
     categories = keras.Input((encoder.category_columns,), name="categories", dtype="int32")
@@ -72,7 +65,8 @@ def build_network(
         by_category = SummedEmbedding(encoder.categories, outputs, "zeros")
         by_category.trainable = False
         linear.append(by_category(categories))
-        embedded = keras.layers.Embedding(encoder.categories, _CATEGORY_SIZE)(categories)
+        frequent = Renumbered(encoder.frequent)(categories)
+        embedded = keras.layers.Embedding(int(encoder.frequent.max()) + 1, _CATEGORY_SIZE)(frequent)
         features.append(keras.layers.Flatten()(embedded))
     if encoder.text_words:
         by_word = SummedEmbedding(encoder.words, outputs, "zeros")
@@ -82,7 +76,7 @@ def build_network(
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     hidden = Members(members)(joined)
     for _ in range(2):
-        hidden = keras.layers.Dropout(_DROPOUT)(keras.layers.Dense(width, "relu")(hidden))
+        hidden = keras.layers.Dropout(_DROPOUT)(keras.layers.Dense(_WIDTH, "relu")(hidden))
     straight = keras.layers.Add()(linear) if len(linear) > 1 else linear[0]
     output = Heads(outputs)(hidden) + keras.ops.expand_dims(straight, 1)
     inputs = {"numbers": numbers, "categories": categories, "words": words, "weights": weights}

@@ -18,16 +18,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from flows.tables import linear
 from flows.tables.encoder import Encoded, Encoder
+from flows.tables.linear import fit_linear
 from flows.tables.network import Network, build_network, quantiles
 
-_PATIENCE = 8
+_MANY_ROWS = 20_000
 _LEARNING_RATE = 0.002
 _WEIGHT_DECAY = 0.01
 _MIN_VALIDATION_SHARE, _MAX_VALIDATION_SHARE = 0.15, 0.3
 _WANTED_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 300, 20_000
 _PREDICTED_ROWS = 8192
+_BATCH_ROWS = ((300_000, 4096), (_MANY_ROWS, 1024), (3_000, 256))
 _STANDARD_ERRORS = 2.0
 """of its mean that a gain must have to be more than chance"""
 
@@ -62,9 +63,9 @@ def train(
 ) -> Trained:
     """The network for these rows; the same seed gives the same."""
     fit_on, judge_on = _parted(targets, len(encoded), seed)
-    members, width, batch_rows = _sizes(len(encoded))
-    network = build_network(encoder, quantiles(encoded), targets.outputs, members, width)
-    network.set_linear(*_linear(encoder, encoded, targets, fit_on, seed))
+    network = build_network(encoder, quantiles(encoded), targets.outputs, _members(len(encoded)))
+    straight = fit_linear(encoder, encoded.take(fit_on), targets.values[fit_on], targets.classes, seed)
+    network.set_linear(straight)
     network.model.compile(
         optimizer=keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
         loss=_classes_loss if targets.classes else _values_loss,
@@ -73,11 +74,11 @@ def train(
     begun = network.model.get_weights()
     rows, truth = encoded.take(judge_on).inputs, targets.values[judge_on]
     before = _row_losses(network, rows, truth, bool(targets.classes))
-    stop = keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping(patience=_patience(len(encoded)), restore_best_weights=True)
     history = network.model.fit(
         encoded.take(fit_on).inputs,
         targets.values[fit_on],
-        batch_size=batch_rows,
+        batch_size=_batch_rows(len(encoded)),
         epochs=epochs,
         validation_data=(rows, truth),
         validation_batch_size=_PREDICTED_ROWS,
@@ -88,7 +89,7 @@ def train(
     has_deep_part = bool(gained.mean() > _STANDARD_ERRORS * gained.std() / np.sqrt(len(gained)))
     if not has_deep_part:
         network.model.set_weights(begun)
-    network.set_linear(*_linear(encoder, encoded, targets, np.arange(len(encoded)), seed))
+    network.set_linear(fit_linear(encoder, encoded, targets.values, targets.classes, seed, straight))
     return Trained(network, history, has_deep_part)
 
 
@@ -104,23 +105,18 @@ def _parted(targets: Targets, rows: int, seed: int) -> tuple[NDArray[np.int64], 
     return fit_on, judge_on
 
 
-def _sizes(rows: int) -> tuple[int, int, int]:
-    """Members, their width, and the rows of a batch."""
-    if rows < 3_000:
-        return 8, 96, 64
-    if rows < 20_000:
-        return 8, 96, 256
-    return 4, 96, 1024 if rows < 300_000 else 4096
+def _members(rows: int) -> int:
+    """Many rows say by themselves what few say on the average of several members."""
+    return 8 if rows < _MANY_ROWS else 4
 
 
-def _linear(
-    encoder: Encoder, encoded: Encoded, targets: Targets, rows: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = linear.some_of(rows, seed)
-    matrix = linear.design(encoder, encoded.take(rows))
-    if targets.classes:
-        return linear.fit_classifier(matrix, targets.values[rows], targets.classes, seed)
-    return linear.fit_regressor(matrix, targets.values[rows], seed)
+def _batch_rows(rows: int) -> int:
+    return next((batch for least, batch in _BATCH_ROWS if rows >= least), 64)
+
+
+def _patience(rows: int) -> int:
+    """Epochs without a gain after which training ends; an epoch of many rows is many steps."""
+    return 8 if rows < _MANY_ROWS else 3
 
 
 def _classes_loss(truth: Any, outputs: Any) -> Any:
