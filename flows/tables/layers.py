@@ -121,10 +121,12 @@ class Renumbered(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, numbers: NDArray[np.int32]) -> None:
         super().__init__()
-        self.numbers = numbers
+        self.numbers = self.add_weight(
+            numbers.shape, dtype="int32", trainable=False, initializer=lambda *_, **__: tf.constant(numbers)
+        )
 
     def call(self, given: Any) -> Any:
-        return tf.gather(tf.constant(self.numbers), given)
+        return tf.gather(self.numbers.value, given)
 
 
 class SummedEmbedding(keras.layers.Layer):  # type: ignore[misc]
