@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.console import progress
-from flows.gate.figures import as_png, evaluation_figure
+from flows.gate.figures import as_png, evaluation_figure, importance_figure
 from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, try_served
@@ -149,8 +149,10 @@ def evaluate(run: PromotionRun, dataset: Dataset, saved_model: Path, inspection:
 def explain(run: PromotionRun, candidate: Candidate) -> None:
     """Record which columns of a table matter, and what the model gets wrong."""
     explanation = explain_candidate(candidate)
+    picture = as_png(importance_figure(explanation))
     run.mlflow.log_explanation(explanation)
-    keep_report("columns", run.deployment.model, explanation.markdown)
+    run.mlflow.log_picture("importance", picture)
+    keep_report("columns", run.deployment.model, explanation.markdown, picture=picture)
     most = ", ".join(each.input for each in explanation.importances[:3])
     log.info("columns that matter most: %s", most)
 

@@ -1,5 +1,6 @@
 """
-Pictures of an evaluation: confusion matrix, ROC and calibration curves, predicted against actual values, slices.
+Pictures of an evaluation: confusion matrix, ROC and calibration curves, predicted against actual values, slices; and of
+which columns matter.
 
 They are made by the figure class alone: pyplot would look for a screen and keep every figure.
 """
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.tasks import Classification, Evaluation, MultiLabel, Regression
+from flows.training.explanation import Explanation
 from flows.training.slices import Slice
 
 _MAX_LABELS = 30
 _MAX_CURVES = 10
 _MAX_POINTS = 2000
 _MAX_SLICES = 25
+_MAX_BARS = 25
 _PANEL_INCHES = 4.2
 
 Panel = Callable[[Any], None]
@@ -54,6 +57,19 @@ def confusion_figure(evaluation: Evaluation) -> Any:
     size = 1.5 + 0.7 * min(len(evaluation.task.class_names), _MAX_LABELS)
     figure = Figure(figsize=(size, size), layout="constrained")
     _draw_confusion(figure.subplots(), evaluation)
+    return figure
+
+
+def importance_figure(explanation: Explanation) -> Any:
+    """A bar for each input, the most important on top."""
+    from matplotlib.figure import Figure
+
+    shown = explanation.importances[:_MAX_BARS][::-1]
+    figure = Figure(figsize=(7, 1 + 0.3 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([each.input for each in shown], [each.mean for each in shown], xerr=[each.deviation for each in shown])
+    axes.set_xlabel(f"{explanation.metric} lost when the column is shuffled")
+    axes.axvline(0, color="black", linewidth=0.8)
     return figure
 
 

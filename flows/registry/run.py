@@ -25,7 +25,6 @@ from flows.data.rows import Rows
 from flows.gate.figures import confusion_figure
 from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
-from flows.registry.importance_figure import importance_figure
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
@@ -115,10 +114,9 @@ class Run:
             self._client.log_artifact(self.id, str(path))
 
     def log_explanation(self, explanation: Explanation) -> None:
-        """Record which inputs matter and the worst answers, as a picture, as tables and as Markdown."""
+        """Record which inputs matter and the worst answers, as tables and as Markdown."""
         importances = [asdict(each) for each in explanation.importances]
         with self._translated():
-            self._client.log_figure(self.id, importance_figure(explanation), "importance.png")
             self._client.log_dict(self.id, {"metric": explanation.metric, "inputs": importances}, "importance.json")
             self._client.log_dict(self.id, {"rows": list(explanation.worst)}, "worst_rows.json")
             self._client.log_text(self.id, redacted(explanation.markdown), "columns.md")
