@@ -33,6 +33,10 @@ class VersionRow:
     run_id: str | None
     digest: str | None
     published_at: str | None
+    metric: str | None = None
+    """the name of the first metric that it was published with"""
+    measured: float | None = None
+    """its value on the held-out rows"""
     findings: tuple[str, ...] = ()
     """what does not agree about it; what is about the whole model stands with the newest version"""
 
@@ -105,6 +109,7 @@ def _rows(deployment: Deployment, servers: Endpoints | None) -> list[VersionRow]
     rows = []
     for version in versions:
         stamp = deployment.stamp(version)
+        metric, measured = next(iter(stamp.metrics.items()), (None, None))
         about = {version, None} if version == versions[0] else {version}
         rows.append(
             VersionRow(
@@ -117,6 +122,8 @@ def _rows(deployment: Deployment, servers: Endpoints | None) -> list[VersionRow]
                 run_id=stamp.run_id,
                 digest=stamp.digest,
                 published_at=stamp.published_at,
+                metric=metric and metric.removeprefix("test_"),
+                measured=measured,
                 findings=tuple(finding.what for finding in findings if finding.version in about),
             )
         )

@@ -39,7 +39,7 @@ _MIN_ELIDED = 8
 _MAX_WORD = 20
 _MIN_COLUMNS = 6
 _MIN_WHY = 40
-_NUMBERS = ("version", "previous", "accuracy")
+_NUMBERS = ("version", "previous")
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class _Column:
     """whether it may become narrower, by cells that lose their middle"""
     wraps: bool = False
     """whether its cells take several lines instead"""
+    number: bool = False
+    """whether its cells are numbers, which end below one another"""
     columns: int = 0
     """its width"""
 
@@ -136,10 +138,21 @@ def _version_columns(
         _Column("state", [row.state for row in rows], flexible=True, wraps=True),
         _Column("labels", [", ".join(row.labels) for row in rows], flexible=True, wraps=True),
         *([_Column("aliases", shown, flexible=True, wraps=True)] if aliases is _aliases or any(shown) else []),
-        _Column("accuracy", ["" if row.accuracy is None else f"{row.accuracy:.4f}" for row in rows]),
+        _measured_column(rows),
         _Column("published", [_local(row.published_at, published) for row in rows]),
         _Column("run", [(row.run_id or "")[: None if whole_ids else SHORT_ID] for row in rows]),
     ]
+
+
+def _measured_column(rows: Sequence[VersionRow]) -> _Column:
+    """What was measured of each version, under the name of the metric where all have the same."""
+    names = {row.metric for row in rows if row.metric}
+    numbers = ["" if row.measured is None else f"{row.measured:.4f}" for row in rows]
+    if len(names) <= 1:
+        return _Column(next(iter(names), "metric"), numbers, number=True)
+    return _Column(
+        "metric", [f"{row.metric} {number}" if number else "" for row, number in zip(rows, numbers, strict=True)]
+    )
 
 
 def _aliases_that_differ(row: VersionRow) -> tuple[str, ...]:
@@ -197,7 +210,7 @@ def _make_fit(table: Sequence[_Column], columns: int) -> None:
 def _line(table: Sequence[_Column], cells: Sequence[Text]) -> Table:
     line = Table.grid(padding=(0, _GAP, 0, 0))
     for column in table:
-        justify = "right" if column.heading in _NUMBERS else "left"
+        justify = "right" if column.number or column.heading in _NUMBERS else "left"
         line.add_column(width=column.columns, no_wrap=not column.wraps, justify=justify)  # type: ignore[arg-type]
     line.add_row(*cells)
     return line
