@@ -97,7 +97,8 @@ class Session:
         """
         options = config_pb2.CallableOptions(feed=list(feeds), target=[name])
         with _translated():
-            self.native(self._session._make_callable_from_options(options), *feeds.values())
+            run_callable = self.native(self._session._make_callable_from_options, options)
+            self.native(run_callable, *feeds.values())
 
     def close(self) -> None:
         """Give the memory back."""

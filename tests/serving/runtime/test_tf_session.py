@@ -6,8 +6,13 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
+
+from serving.runtime.background import Background, Native, at_once
+from serving.runtime.saved_model import LoadOptions, load
+from tests.conftest import TinyModel
 
 PRIVATE_PARTS = {
     "runs a graph": (
@@ -77,3 +82,33 @@ def test_the_server_gets_its_session_with_or_without_the_bare_import(is_moved: b
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert run.stdout.split() == [str(not is_moved), str(is_moved)], run.stderr
     assert ("TensorFlow is imported whole" in run.stderr) is is_moved
+
+
+def test_what_takes_long_in_tensorflow_is_left_to_the_background(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """A load optimises and runs no graph in its own thread, which has the priority of those that answer requests."""
+    path = tiny_model(tmp_path, 1)
+    long = {"TF_SessionMakeCallable", "TF_SessionRunCallable"}
+    assert long <= _called_here(path, at_once)
+    background = Background(1)
+    try:
+        assert long.isdisjoint(_called_here(path, background))
+    finally:
+        background.close()
+
+
+def _called_here(saved_model: Path, native: Native) -> set[str]:
+    """The C functions that this thread calls while it loads and prepares a SavedModel."""
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, function: object) -> None:
+        if event == "c_call":
+            called.add(getattr(function, "__name__", ""))
+
+    sys.setprofile(note)
+    try:
+        servable = load("tiny", 1, saved_model, LoadOptions(), native)
+        servable.prepare({"serving_default"})
+    finally:
+        sys.setprofile(None)
+    servable.close()
+    return called
