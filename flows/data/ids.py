@@ -39,7 +39,7 @@ def _content(array: NDArray[np.generic], rows: int) -> NDArray[np.uint8]:
     if array.dtype == object:
         from pandas.util import hash_array
 
-        flat = np.stack([hash_array(column.astype(str).astype(object)) for column in flat.T], axis=1)
+        flat = np.stack([hash_array(np.ascontiguousarray(column)) for column in flat.T], axis=1)
     elif array.dtype.kind == "f":
         flat = np.where(np.isnan(flat), np.nan, flat + 0)  # one kind of NaN, and no negative zero
     little = flat.astype(flat.dtype.newbyteorder("<"), copy=False)

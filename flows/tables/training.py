@@ -29,6 +29,7 @@ _MIN_VALIDATION_SHARE, _MAX_VALIDATION_SHARE = 0.15, 0.3
 _WANTED_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 300, 20_000
 _PREDICTED_ROWS = 8192
 _BATCH_ROWS = ((300_000, 4096), (_MANY_ROWS, 1024), (3_000, 256))
+_LEAST_GAIN = 1e-4
 _STANDARD_ERRORS = 2.0
 """of its mean that a gain must have to be more than chance"""
 
@@ -74,7 +75,9 @@ def train(
     begun = network.model.get_weights()
     rows, truth = encoded.take(judge_on).inputs, targets.values[judge_on]
     before = _row_losses(network, rows, truth, bool(targets.classes))
-    stop = keras.callbacks.EarlyStopping(patience=_patience(len(encoded)), restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping(
+        min_delta=_LEAST_GAIN, patience=_patience(len(encoded)), restore_best_weights=True
+    )
     history = network.model.fit(
         encoded.take(fit_on).inputs,
         targets.values[fit_on],

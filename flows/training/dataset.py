@@ -99,6 +99,8 @@ def _as_array(value: Any, key: str, name: str) -> NDArray[Any]:
         return array.astype(np.float32, copy=False)
     if array.dtype.kind in "biu":
         return array
+    if array.dtype == object and all(type(each) is str for each in array.flat):
+        return array
     if array.dtype.kind in "US" or (array.dtype == object and all(isinstance(each, str) for each in array.flat)):
         return array.astype(str).astype(object)
     raise UnusableData(f"The data of {name!r} is neither numbers, booleans nor strings in {key!r}, but {array.dtype}")

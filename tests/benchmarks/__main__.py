@@ -9,12 +9,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from tests.benchmarks import discovery, first_impressions, gate_errors, memory, records, serving_speed, train_overhead
+from tests.benchmarks import (
+    discovery,
+    first_impressions,
+    gate_errors,
+    memory,
+    records,
+    serving_speed,
+    table_training,
+    tables,
+    train_overhead,
+)
 from tests.benchmarks.report import Measurement, show, write_markdown
 from tests.benchmarks.servers import PROJECT
 
 PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
     "training": train_overhead.measure,
+    "table_training": table_training.measure,
+    "tables": tables.measure,
     "gates": gate_errors.measure,
     "first_impressions": first_impressions.measure,
     "serving": serving_speed.measure,

@@ -43,17 +43,17 @@ def measure() -> list[Measurement]:
 
 def run_bare(directory: Path) -> float:
     script = str(Path(__file__).with_name("bare_training.py"))
-    return _run([sys.executable, script, str(directory / "bare")], directory)[0]
+    return run([sys.executable, script, str(directory / "bare")], directory)[0]
 
 
 def run_hotswap(directory: Path) -> tuple[float, dict[str, float]]:
     """Seconds, and those of each step."""
-    seconds, output = _run([sys.executable, "-m", "flows.cli", "train", "iris", "--json"], directory)
+    seconds, output = run([sys.executable, "-m", "flows.cli", "train", "iris", "--json"], directory)
     return seconds, json.loads(output)["seconds"]
 
 
-def _run(command: list[str], directory: Path) -> tuple[float, str]:
-    """Seconds and standard output."""
+def run(command: list[str], directory: Path) -> tuple[float, str]:
+    """Seconds and standard output of a command whose state is in `directory`."""
     unset = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {
