@@ -61,8 +61,9 @@ class Evaluation:
         return {**{f"test_{name}": value for name, value in self.metrics.items()}, "test_rows": float(len(self))}
 
     def of(self, rows: NDArray[np.bool_]) -> Evaluation:
-        """The evaluation on some of the rows."""
-        return self.task.evaluate(self.targets[rows], self.answers[rows])
+        """Some of the rows with their scores, to compare them; without metrics."""
+        targets, answers = self.targets[rows], self.answers[rows]
+        return Evaluation(self.task, targets, answers, self.task.scores(targets, answers), {})
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tests.benchmarks import (
     table_training,
     tables,
     train_overhead,
+    weekly_retraining,
 )
 from tests.benchmarks.report import Measurement, show, write_markdown
 from tests.benchmarks.servers import PROJECT
@@ -28,6 +29,7 @@ PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
     "table_training": table_training.measure,
     "tables": tables.measure,
     "gates": gate_errors.measure,
+    "weekly_retraining": weekly_retraining.measure,
     "first_impressions": first_impressions.measure,
     "serving": serving_speed.measure,
     "memory": memory.measure,

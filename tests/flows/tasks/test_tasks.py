@@ -272,12 +272,16 @@ def test_answers_are_described_in_few_words() -> None:
     assert ABSOLUTE.described(np.array([b"x", b"y"])) == "b'x', b'y'"
 
 
-def test_a_part_of_the_rows_is_evaluated_by_itself() -> None:
-    """Its metrics and scores are those of these rows alone."""
-    classes, answers = RANDOM.integers(0, 3, 50), probabilities(50, 3)
-    some = np.arange(50) % 3 == 0
-    part = THREE.evaluate(classes, answers).of(some)
-    assert (len(part), part.metrics["accuracy"]) == (17, (answers.argmax(axis=1) == classes)[some].mean())
+def test_a_part_of_the_rows_has_scores_of_its_own() -> None:
+    """They are those of an evaluation of these rows alone, whose distances and ranks are others."""
+    classes, answers, some = RANDOM.integers(0, 2, 50), probabilities(50, 2), np.arange(50) % 3 == 0
+    ranked = Classification(("no", "yes"), score="roc_auc")
+    values = RANDOM.lognormal(size=(50, 1))
+    for task, targets in ((ranked, classes), (Regression(), values)):
+        given = answers if task is ranked else answers[:, :1]
+        part = task.evaluate(targets, given).of(some)
+        np.testing.assert_array_equal(part.scores, task.evaluate(targets[some], given[some]).scores)
+        assert len(part) == 17
 
 
 def test_a_million_rows_are_evaluated_in_seconds() -> None:
