@@ -47,7 +47,7 @@ def _better_than_dummy(evaluation: Evaluation, dummy: Evaluation, level: float) 
     if not p_value < level:
         why = (
             f"{len(evaluation)} held-out rows do not show that it is better than a model that answers every row alike "
-            f"(p = {p_value:.2g}): train with more rows, or set floors by Thresholds(at_least=…)"
+            f"(p = {p_value:.2g}): train with more rows, or set a floor of your own, as by --min-accuracy"
         )
         return Check("dummy baseline", measured, required, Verdict.INCONCLUSIVE, why)
     why = f"better than a model that answers every row alike, p = {p_value:.2g}"

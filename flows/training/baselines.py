@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 DUMMY, LINEAR = "dummy", "linear"
 
 _MAX_ROWS = 50_000
+_MAX_VALUES = 1_000_000  # of all rows together: a logistic regression of as many takes some seconds
 _MAX_FEATURES = 5_000
 _TEXT_WORDS = 3.0
 
@@ -47,10 +48,15 @@ def fit_baselines(task: Task, train: Rows, test: Rows) -> Baselines | None:
     """
     if not isinstance(task, Classification | MultiLabel | Regression):
         return None
-    if len(train) > _MAX_ROWS:
-        train = train.take(np.sort(np.random.default_rng(0).choice(len(train), _MAX_ROWS, replace=False)))
+    values = sum(array[:1].size for array in train.inputs.values())
+    most = min(_MAX_ROWS, _MAX_VALUES // max(1, values))
+    if len(train) > most:
+        train = train.take(np.sort(np.random.default_rng(0).choice(len(train), most, replace=False)))
     truth = train.targets.reshape(len(train), -1).astype(np.float64)
     dummy = np.tile(_constant(task, truth), (len(test), 1))
+    if values > _MAX_FEATURES:
+        log.info("no linear baseline for rows of %d values", values)
+        return Baselines(dummy, None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a fit that has not converged, which is a baseline all the same

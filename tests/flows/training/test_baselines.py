@@ -89,3 +89,20 @@ def test_one_class_leaves_the_dummy(caplog: pytest.LogCaptureFixture) -> None:
     found, _ = fitted(Classification(("no", "yes")), {"age": AGES}, np.ones(600, np.int64))
     assert found.linear is None
     assert "no linear baseline" in caplog.text
+
+
+def test_pictures_do_not_take_longer_than_their_network() -> None:
+    """Many large rows give the linear model a part of them, and pictures of more than 5,000 values none at all."""
+    import time
+
+    classes = RANDOM.integers(0, 2, 4000)
+    pixels = (RANDOM.random((4000, 28, 28, 1)) + classes[:, None, None, None] * 0.1).astype(np.float32)
+    train, test = (rows({"input": pixels}, classes, part) for part in (slice(3500), slice(3500, None)))
+    started = time.process_time()
+    found = fit_baselines(Classification(("no", "yes")), train, test)
+    assert time.process_time() - started < 20
+    assert found is not None
+    assert found.linear is not None
+    assert roc_auc_score(classes[3500:], found.linear[:, 1]) > 0.9
+    large = RANDOM.random((600, 50, 50, 3)).astype(np.float32)
+    assert fitted(Classification(("no", "yes")), {"input": large}, classes[:600])[0].linear is None
