@@ -34,14 +34,14 @@ def compare(evaluation: Evaluation, champion: Champion, thresholds: Thresholds) 
     """
     The comparison on the rows that the champion has not been trained on.
 
-    None where it cannot be evaluated, or either answers with NaN, which another check rejects.
+    None where it cannot be evaluated, and where the candidate answers with NaN, which another check rejects.
     """
     live = champion.comparable
     if live is None:
         return None
     if not champion.unseen.all():
         evaluation = evaluation.of(champion.unseen)
-    if not (np.isfinite(evaluation.scores).all() and np.isfinite(live.scores).all()):
+    if not np.isfinite(evaluation.scores).all():
         return None
     return compare_scores(
         evaluation.scores,

@@ -39,13 +39,14 @@ def evaluation_figure(evaluation: Evaluation, slices: Sequence[Slice] = ()) -> A
         return None
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(_PANEL_INCHES * columns, _PANEL_INCHES * rows), layout="tight")
+    figure = Figure(figsize=(_PANEL_INCHES * columns, _PANEL_INCHES * rows))
     places = figure.subplots(rows, columns, squeeze=False).flat
     for draw, axes in zip_longest(panels, places):
         if draw is None:
             axes.remove()
         else:
             draw(axes)
+    figure.tight_layout()  # once, where a layout of the figure would draw it twice
     return figure
 
 
@@ -150,7 +151,7 @@ def _draw_calibration(axes: Any, curves: Sequence[_Curve]) -> None:
 
 def _diagonal(axes: Any, title: str, x: str, y: str) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.set(xlabel=x, ylabel=y, title=title, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize="small")
 

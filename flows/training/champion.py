@@ -81,7 +81,7 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
         inspection = inspect(path)
         predictor = load_predictor(path)
         notes += _differing_golden_rows(predictor, stamp)
-        evaluation = dataset.task.evaluate(dataset.test.targets, predictor.judged(predictor(dataset.test.inputs)))
+        evaluation = _evaluated(predictor, dataset)
     except HotswapError as exc:
         notes.append(f"it cannot be evaluated: {exc}")
     seen = rows_seen(path, dataset.test)
@@ -92,6 +92,13 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
     if stamp.golden is not None:
         golden = _answered_golden_rows(candidate, stamp.golden)
     return Champion(version, path, inspection, evaluation, golden, tuple(notes), seen)
+
+
+def _evaluated(predictor: Predictor, dataset: Dataset) -> Evaluation:
+    found = dataset.task.evaluate(dataset.test.targets, predictor.judged(predictor(dataset.test.inputs)))
+    if not np.isfinite(found.scores).all():
+        raise CannotEvaluate(dataset.task.fault(found.answers))
+    return found
 
 
 def _left_out(seen: NDArray[np.bool_]) -> str:
