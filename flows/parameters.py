@@ -60,10 +60,7 @@ RecipeName = Annotated[
 ]
 JudgingRecipe = Annotated[
     str,
-    typer.Argument(
-        autocompletion=_recipes,
-        help="The recipe whose rows and thresholds decide, as in `train`; with --csv or --unevaluated the model.",
-    ),
+    typer.Argument(autocompletion=_recipes, help="The recipe whose rows and thresholds decide, as in `train`."),
 ]
 
 
@@ -108,6 +105,10 @@ class FittingParameters(TypedDict, total=False):
         Interval(ge=1, le=100_000),
         typer.Option(help="How often every row is seen; else the recipe decides."),
     ]
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_ID", help="The MLflow run of an interrupted training, to go on where it was."),
+    ]
 
 
 class SourceParameters(TypedDict, total=False):
@@ -117,23 +118,6 @@ class SourceParameters(TypedDict, total=False):
     saved_model: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="A SavedModel from elsewhere instead.")]
     version: Annotated[
         int | None, typer.Option(metavar="NUMBER", help="A published version, such as a canary, to be made stable.")
-    ]
-
-
-class EvidenceParameters(TypedDict, total=False):
-    """What a model is judged by, instead of a recipe."""
-
-    csv: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Held-out rows to judge it by, CSV or Parquet, where there is no recipe."),
-    ]
-    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What the model predicts.")]
-    task: Annotated[
-        str | None, typer.Option(help="classification or regression; else the target and the answers decide.")
-    ]
-    unevaluated: Annotated[
-        str | None,
-        typer.Option(metavar="REASON", callback=_stated, help="Why it goes without held-out rows, which is kept."),
     ]
 
 
@@ -175,7 +159,7 @@ class TrainParameters(TableParameters, FittingParameters, JudgingParameters, tot
     """Of a training, beside the recipe."""
 
 
-class PromoteParameters(SourceParameters, EvidenceParameters, JudgingParameters, total=False):
+class PromoteParameters(SourceParameters, JudgingParameters, total=False):
     """Of a promotion, beside the recipe."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,13 @@ from serving.protocol.errors import HotswapError
 if TYPE_CHECKING:
     import keras
 
+    from flows.training.course import Training
+
 _SLICE_DROP = 0.25
+
+
+class InvalidRecipe(HotswapError):
+    """A recipe contradicts itself."""
 
 
 class InvalidThresholds(HotswapError):
@@ -127,8 +133,23 @@ class Recipe:
     """which rows are held out"""
     missing_values: bool = False
     """whether the model takes NaN for a missing number"""
+    fit: Callable[[keras.Model, Training], Any] | None = None
+    """
+    a training loop of one's own, with the model of `build` and what hotswap would train it with; returns Keras's
+    history, or a dict of a list of numbers by metric, or nothing
+    """
+    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] | None = None
+    """makes callbacks for Keras, such as ``lambda: [keras.callbacks.EarlyStopping(patience=3)]``"""
+    validation: float | Callable[[], tuple[Any, ...]] = 0.0
+    """the share of the training rows that is kept to validate by, or a function that gives such rows as `load` does"""
+    class_weight: Mapping[str, float] | None = None
+    """how much a row of each class counts in training, by the class's name; 1 where it is not given"""
+    sample_weight: str | None = None
+    """the column, of the inputs or of those beside them, that says how much a row counts in training"""
 
     def __post_init__(self) -> None:
+        if not callable(self.validation) and not 0 <= self.validation < 1:
+            raise InvalidRecipe(f"The validation share of {self.name!r} is from 0 to 1, not {self.validation}")
         if self.task is None and not self.class_names:
             raise UnusableTargets(f"The recipe {self.name!r} names neither a task nor class names")
         if not self.feature_names:

@@ -20,7 +20,7 @@ from flows.user_code import RecipeFailed, is_the_users, of_recipe
 from serving.protocol.errors import HotswapError
 from serving.repository.names import validate_model_name
 
-BUILT_IN = ("iris", "digits")
+BUILT_IN = (*("iris", "digits", "digits_images", "breast_cancer", "diabetes", "linnerud", "rentals", "tickets"),)
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>\w+))?")
 _changed_at: dict[str, int] = {}  # by file of a module beside a recipe: when it had been changed last, nanoseconds

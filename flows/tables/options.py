@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.recipes import Recipe
-from flows.recipes.finding import find_recipe
 from serving.protocol.errors import HotswapError
 from serving.repository.names import validate_model_name
+
+if TYPE_CHECKING:
+    from flows.recipes import Recipe
 
 _DEFAULT_RECIPE = "iris"
 
@@ -56,6 +57,8 @@ def recipe_of(name: str, parameters: Mapping[str, Any]) -> Recipe:
         UnusableTable: The table cannot be trained on, or options of a table come without one.
     """
     if (options := table_options(parameters)) is None:
+        from flows.recipes.finding import find_recipe
+
         return find_recipe(name)
     from flows.tables.making import table_recipe
 

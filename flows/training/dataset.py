@@ -54,10 +54,10 @@ def load_dataset(recipe: Recipe) -> Dataset:
         UnusableData: The data has no rows, NaN, one class, or another shape than the recipe says.
         InvalidSplit: It cannot be split as the recipe says.
     """
-    rows = _load(recipe, recipe.load)
+    rows = load_rows(recipe, recipe.load)
     held_out = recipe.split.held_out(rows)
     if isinstance(recipe.split, HeldOut):
-        train, test = rows, _load(recipe, recipe.split.load)
+        train, test = rows, load_rows(recipe, recipe.split.load)
     else:
         if isinstance(task_of(recipe), Classification):
             held_out = _without_lone_classes(rows, held_out)
@@ -65,15 +65,18 @@ def load_dataset(recipe: Recipe) -> Dataset:
     for part, name in ((train, "train on"), (test, "hold out")):
         if not len(part):
             raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: give it more rows")
-    return dataset_of(train, test, recipe.feature_names or tuple(rows.inputs), task_of(recipe))
+    task, names = task_of(recipe), recipe.feature_names or tuple(rows.inputs)
+    return Dataset(train, test, names, task, _digest((train, test), names, repr(task)))
 
 
-def dataset_of(train: Rows, test: Rows, feature_names: tuple[str, ...], task: Task) -> Dataset:
-    """The data set of these rows, with its digest."""
-    return Dataset(train, test, feature_names, task, _digest((train, test), feature_names, repr(task)))
+def load_rows(recipe: Recipe, load: Any) -> Rows:
+    """
+    The rows that a function of the recipe's gives, checked.
 
-
-def _load(recipe: Recipe, load: Any) -> Rows:
+    Raises:
+        RecipeFailed: It failed.
+        UnusableData: They cannot be used.
+    """
     with of_recipe(f"The data of {recipe.name!r} cannot be loaded"):
         examples, targets, *extras = load()
     inputs = named_arrays(examples, recipe.name)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
+import keras
 
-from flows.data.rows import Inputs, bare
+from flows.data.rows import taken
 from flows.recipes import Recipe
 from flows.tasks import Classification, MultiLabel, Regression, Task
+from flows.training.callbacks import Progress, hotswaps_own
+from flows.training.course import fed, training_of
 from flows.training.dataset import Dataset
 from flows.user_code import RecipeFailed, of_recipe
-
-Progress = Callable[[int, Mapping[str, float]], None]
-"""Called after each epoch with its number, from 1, and its metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,68 +36,81 @@ def params(recipe: Recipe, seed: int, epochs: int) -> dict[str, int | float]:
     }
 
 
-def fit(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress) -> Fitted:
+def fit(
+    recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress, state: Path | None = None
+) -> Fitted:
     """
     Train the recipe's model; the same seed gives the same model on the same machine.
+
+    Args:
+        recipe: What is trained.
+        dataset: Its data.
+        seed: Of the weights and of the order of the rows.
+        epochs: How often every row is seen.
+        progress: Is told of every epoch.
+        state: A directory that keeps how far the training has come, and has it if it goes on.
 
     Raises:
         RecipeFailed: It cannot be built, or cannot be trained on these rows.
         OutOfMemory: There is not enough memory for it.
     """
-    import keras
-
-    class Report(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-            progress(epoch + 1, logs or {})
-
     keras.utils.set_random_seed(seed)
+    model = _built(recipe, dataset)
+    with of_recipe(f"The callbacks of {recipe.name!r} cannot be made"):
+        own = list(recipe.callbacks()) if recipe.callbacks else []
+    training = training_of(recipe, dataset, seed, epochs, [*hotswaps_own(progress, epochs, state), *own])
+    with of_recipe(f"The model of {recipe.name!r} cannot be trained"):
+        if not model.compiled and not recipe.fit:
+            compile_for(dataset, model, recipe)
+        history = recipe.fit(model, training) if recipe.fit else model.fit(**training.arguments)
+        return Fitted(model, _numbers(history))
+
+
+def _built(recipe: Recipe, dataset: Dataset) -> Any:
     with of_recipe(f"The model of {recipe.name!r} cannot be built"):
         model = recipe.build(dataset.train.examples)
-    if not isinstance(model, keras.Model):
-        given = type(model).__name__
-        raise RecipeFailed(f"The build() of {recipe.name!r} returns {given}, and has to return a keras.Model")
-    with of_recipe(f"The model of {recipe.name!r} cannot be trained"):
-        if not model.compiled:
-            compile_for(dataset.task, model, recipe)
-        history = model.fit(
-            fed(dataset.train.inputs),
-            dataset.train.targets,
-            batch_size=recipe.batch_size,
-            epochs=epochs,
-            verbose=0,
-            callbacks=[Report()],
-        )
-    return Fitted(model, {name: [float(value) for value in values] for name, values in history.history.items()})
+        if not isinstance(model, keras.Model):
+            given = type(model).__name__
+            raise RecipeFailed(f"The build() of {recipe.name!r} returns {given}, and has to return a keras.Model")
+        if not model.built and type(model).fit is keras.Model.fit:
+            _answer(model, dataset)  # makes its weights
+    return model
 
 
-def compile_for(task: Task, model: Any, recipe: Recipe) -> None:
+def _answer(model: Any, dataset: Dataset) -> Any:
+    """What the model answers to one row."""
+    return model(fed(taken(dataset.train.inputs, slice(0, 1))))
+
+
+def _numbers(history: Any) -> dict[str, list[float]]:
+    """What a training loop returns: Keras's history, a dict of lists, or nothing."""
+    found = getattr(history, "history", history)
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(name): [float(value) for value in values] for name, values in found.items()}
+
+
+def compile_for(dataset: Dataset, model: Any, recipe: Recipe) -> None:
     """
     Compile a model with the loss of its task.
 
     Raises:
         RecipeFailed: The task has none.
     """
-    import keras
-
     # Compiling by XLA takes longer than training models of this size.
-    loss, metric = _loss(task, model)
+    loss, metric = _loss(dataset.task, model, dataset)
     if loss is None:
         raise RecipeFailed(f"The task of {recipe.name!r} has no loss of its own: compile the model in build()")
     optimizer = keras.optimizers.Adam(recipe.learning_rate)
     model.compile(optimizer=optimizer, loss=loss, metrics=[metric], jit_compile=False)
 
 
-def _loss(task: Task, model: Any) -> tuple[str | None, str]:
+def _loss(task: Task, model: Any, dataset: Dataset) -> tuple[str | None, str]:
     if isinstance(task, Classification):
-        one_sigmoid = model.output_shape[-1] == 1
+        one_sigmoid = len(task.class_names) == 2 and _answer(model, dataset).shape[-1] == 1
         return "binary_crossentropy" if one_sigmoid else "sparse_categorical_crossentropy", "accuracy"
     if isinstance(task, MultiLabel):
         return "binary_crossentropy", "binary_accuracy"
     if isinstance(task, Regression):
         return "mean_squared_error", "mean_absolute_error"
     return None, ""
-
-
-def fed(inputs: Inputs) -> Any:
-    """What Keras takes for these inputs; strings as tensors, which it does not make of arrays by itself."""
-    return bare({name: tf.constant(each) if each.dtype == object else each for name, each in inputs.items()})

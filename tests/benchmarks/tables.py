@@ -115,6 +115,7 @@ def _measured(name: str, frame: pd.DataFrame, target: str) -> Measurement:
     from flows.tables.options import TableOptions
     from flows.training import fit
     from flows.training.baselines import fit_baselines
+    from flows.training.course import fed
     from flows.training.dataset import load_dataset
 
     with tempfile.TemporaryDirectory() as directory:
@@ -125,7 +126,7 @@ def _measured(name: str, frame: pd.DataFrame, target: str) -> Measurement:
     started = time.perf_counter()
     model = fit.fit(recipe, dataset, 42, recipe.epochs, lambda epoch, metrics: None).model
     seconds = time.perf_counter() - started
-    answers = model.predict(fit.fed(dataset.test.inputs), batch_size=8192, verbose=0)
+    answers = model.predict(fed(dataset.test.inputs), batch_size=8192, verbose=0)
     keras.backend.clear_session()
     baselines = fit_baselines(dataset.task, dataset.train, dataset.test)
     assert baselines is not None

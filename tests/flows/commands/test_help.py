@@ -96,7 +96,7 @@ def repository(tiny_model: Any, tmp_path: Path) -> Path:
         ("hotswap restore iris ", ["7"]),
         ("hotswap explain iris 1", ["1", "12"]),
         ("hotswap label iris st", ["stable"]),
-        ("hotswap train d", ["digits"]),
+        ("hotswap train di", ["digits", "digits_images", "diabetes"]),
         ("hotswap rollback iris --r", ["--reason"]),
     ],
 )

@@ -1,0 +1,88 @@
+"""A training that is killed goes on from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from filelock import FileLock
+
+from flows.settings import sqlite_address
+from flows.training.checkpoints import CannotResume, TrainingKey, checkpoint, interrupted
+from tests.processes import hotswap, running, without_settings
+
+KEY = TrainingKey("iris", 42, 30, "abc")
+LONG = 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
+def test_a_training_goes_on_after_it_was_ended(
+    ended_by: signal.Signals, tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None]
+) -> None:
+    """With its seed and data, from the epoch that was kept; its metrics are in MLflow until it was ended."""
+    home = tmp_path / "home"
+    furnish(home)
+    ours = {"HOTSWAP_HOME": str(home), "HOTSWAP_MODELS_REPO": str(tmp_path / "models"), "PREFECT_API_URL": prefect_api}
+    environment = {**without_settings(), **ours, "HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"}
+    training = running(environment, "train", "iris", "--seed", "5", "--epochs", str(LONG), "--json")
+    kept = home / "checkpoints"
+    while not (states := [*kept.glob("*/state/training_metadata.json.bkp")]):  # two have been kept
+        assert training.returncode is None
+    run = states[0].parent.parent.name
+    children = psutil.Process(training.pid).children(recursive=True)
+    training.send_signal(ended_by)
+    _, errors = training.communicate()
+    psutil.wait_procs(children, timeout=20)
+    if ended_by is signal.SIGINT:
+        assert f"--resume {run}" in errors
+    reached = json.loads(states[0].with_suffix("").read_text() or states[0].read_text())["epoch"]
+    assert interrupted(home, run, "iris").seed == 5
+    done = hotswap(environment, "train", "iris", "--resume", run, "--epochs", str(reached + 10), "--json")
+    assert done.returncode in (0, 3), done.stderr  # so many epochs may be too many for the gate
+    client = mlflow.MlflowClient(sqlite_address(home / "mlflow.db"))
+    resumed = client.get_run(json.loads(done.stdout)["run_id"])
+    steps = [each.step for each in client.get_metric_history(resumed.info.run_id, "train_loss")]
+    assert reached < min(steps) < max(steps) == reached + 10
+    assert resumed.data.params["seed"] == "5"
+    assert run in resumed.data.tags.values()
+    assert list(kept.iterdir()) == []
+    again = hotswap(environment, "train", "iris", "--resume", run)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "keeps no checkpoint" in again.stderr
+
+
+def fail_after_an_epoch(state: Path) -> None:
+    state.mkdir()
+    raise RuntimeError
+
+
+def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
+    """A run without a checkpoint, of another model, of other data, or one that still runs."""
+    with pytest.raises(RuntimeError), checkpoint(tmp_path, "a", KEY, None) as state:
+        fail_after_an_epoch(state)
+    assert interrupted(tmp_path, "a", "iris") == KEY
+    with pytest.raises(CannotResume, match="those of a can"):
+        interrupted(tmp_path, "b", "iris")
+    with pytest.raises(CannotResume, match="trained 'iris'"):
+        interrupted(tmp_path, "a", "digits")
+    other = TrainingKey("iris", 42, 30, "def")
+    with pytest.raises(CannotResume, match="has changed"), checkpoint(tmp_path, "c", other, "a"):
+        pass
+    lock = FileLock(tmp_path / "checkpoints" / "a" / "training.lock")
+    with lock, pytest.raises(CannotResume, match="still runs"), checkpoint(tmp_path, "c", KEY, "a"):
+        pass
+
+
+def test_a_training_that_ends_or_has_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
+    """Its directory goes with it."""
+    with checkpoint(tmp_path, "a", KEY, None) as state:
+        state.mkdir()
+    with pytest.raises(FileNotFoundError), checkpoint(tmp_path, "b", KEY, None) as state:
+        state.rmdir()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
