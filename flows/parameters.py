@@ -60,7 +60,10 @@ RecipeName = Annotated[
 ]
 JudgingRecipe = Annotated[
     str,
-    typer.Argument(autocompletion=_recipes, help="The recipe whose rows and thresholds decide, as in `train`."),
+    typer.Argument(
+        autocompletion=_recipes,
+        help="The recipe whose rows and thresholds decide, as in `train`; with --csv or --unevaluated the model.",
+    ),
 ]
 
 
@@ -121,6 +124,23 @@ class SourceParameters(TypedDict, total=False):
     ]
 
 
+class EvidenceParameters(TypedDict, total=False):
+    """What a model is judged by, instead of a recipe."""
+
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Held-out rows to judge it by, CSV or Parquet, where there is no recipe."),
+    ]
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What the model predicts.")]
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression; else the target and the answers decide.")
+    ]
+    unevaluated: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", callback=_stated, help="Why it goes without held-out rows, which is kept."),
+    ]
+
+
 class TableParameters(TypedDict, total=False):
     """A table to learn from, instead of a recipe."""
 
@@ -159,7 +179,7 @@ class TrainParameters(TableParameters, FittingParameters, JudgingParameters, tot
     """Of a training, beside the recipe."""
 
 
-class PromoteParameters(SourceParameters, JudgingParameters, total=False):
+class PromoteParameters(SourceParameters, EvidenceParameters, JudgingParameters, total=False):
     """Of a promotion, beside the recipe."""
 
 

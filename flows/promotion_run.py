@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from prefect.runtime import flow_run
 
@@ -28,7 +28,7 @@ from flows.machine.instance import running_addresses
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task
-from flows.parameters import JudgingParameters
+from flows.parameters import JudgingParameters, PromoteParameters, TrainParameters
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.recipes import Recipe
@@ -37,6 +37,7 @@ from flows.registry.mlflow_access import tracking_address
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import Run
 from flows.registry.tags import FLOW_RUN, source_tags
+from flows.tables.evidence import HoldOut, evidence_of
 from flows.tables.options import recipe_of
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
@@ -67,6 +68,10 @@ class TrainOutcome:
     """what gate and sandbox looked at"""
     log: str = ""
     """the last lines of the sandbox's server, when that rejected it"""
+    unevaluated: str = ""
+    """why it was not evaluated, where it was not"""
+    was_there: bool = False
+    """whether the same files were a version already, which is the one named here"""
     label: str = STABLE
     """what it got"""
     previous: int | None = None
@@ -95,11 +100,31 @@ class Request:
     """for the journal"""
     label: str
     """what it gets when it passes"""
+    hold_out: HoldOut | None = None
+    """the rows that it is judged by, where there is no recipe"""
+    unevaluated: str | None = None
+    """why it is not evaluated, where it is not"""
 
     @classmethod
-    def of(cls, recipe: str, parameters: JudgingParameters) -> Request:
-        """The request of a flow's parameters."""
-        found = recipe_of(recipe, parameters)
+    def to_train(cls, recipe: str, parameters: TrainParameters) -> Request:
+        """The request of a training's parameters."""
+        return cls._of(recipe_of(recipe, parameters), parameters)
+
+    @classmethod
+    def to_promote(cls, recipe: str, parameters: PromoteParameters) -> Request:
+        """The request of a promotion's parameters."""
+        evidence = evidence_of(recipe, parameters)
+        request = cls._of(evidence.recipe, parameters)
+        return replace(request, hold_out=evidence.hold_out, unevaluated=evidence.unevaluated)
+
+    @property
+    def why(self) -> str | None:
+        """What the journal keeps as the reason."""
+        said = (self.reason, self.unevaluated and f"not evaluated: {self.unevaluated}")
+        return "; ".join(filter(None, said)) or None
+
+    @classmethod
+    def _of(cls, found: Recipe, parameters: JudgingParameters) -> Request:
         if (least := parameters["min_accuracy"]) is not None:
             found = replace(found, thresholds=replace(found.thresholds, min_accuracy=least))
         allow_breaking, bake = parameters["allow_breaking"], parameters["bake"]
@@ -113,11 +138,12 @@ class Request:
             "allow_breaking": self.allow_breaking,
             "bake": self.bake_seconds,
             "label": self.label,
+            **({"unevaluated": self.unevaluated} if self.unevaluated else {}),
         }
 
 
 class NotPromoted(HotswapError):
-    """The candidate did not pass, so the steps that are left are not for it."""
+    """The candidate did not pass, or is live already, so the steps that are left are not for it."""
 
 
 class PromotionRun:
@@ -136,8 +162,14 @@ class PromotionRun:
         self.data_notes: tuple[str, ...] = ()
         """what has moved in the data since the live version was trained"""
         self.verdict = Verdict.PASSED
-        self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {})
+        unevaluated = request.unevaluated or ""
+        self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {}, unevaluated=unevaluated)
         self._decisions: dict[type, GateDecision | SandboxDecision] = {}
+
+    def end(self, **facts: Any) -> NoReturn:
+        """End the flow's block here, with nothing left to do."""
+        self.note(**facts)
+        raise NotPromoted
 
     def note(self, **facts: Any) -> None:
         """Add to the outcome."""

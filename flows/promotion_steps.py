@@ -12,6 +12,7 @@ import logging
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flows.console import progress
 from flows.gate.figures import as_png, evaluation_figure, importance_figure
@@ -19,32 +20,41 @@ from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
+from flows.gate.unevaluated import cannot_answer, judge_unevaluated
 from flows.orchestration.prefect_records import keep_report
 from flows.orchestration.tasks import as_task
 from flows.promotion import bake, promotion, retention, verification
 from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from flows.promotion.undo import kept_on_failure
 from flows.promotion.unlabelled import warn_unless_stable
 from flows.promotion_run import PromotionRun, step
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.mlflow_registry import Registered
 from flows.tables.changes import check_table
+from flows.tables.holdout import held_out_rows
 from flows.tables.recipe import TableRecipe
 from flows.tables.schema import Schema
+from flows.tasks import CannotEvaluate
 from flows.training import fit
-from flows.training.candidate import Candidate, load_candidate
+from flows.training.candidate import Candidate, Unevaluated, ask_made_rows, load_candidate
 from flows.training.champion import Champion, evaluate_champion
 from flows.training.checkpoints import TrainingKey, checkpoint
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.explanation import explain_candidate
 from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
+from flows.training.predictor import NotRestored
 from flows.training.summary import model_facts, model_summary
-from serving.protocol.errors import IncompleteSavedModel
+from serving.protocol.errors import HotswapError, IncompleteSavedModel
 from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, Stamp
 
 log = logging.getLogger(__name__)
+
+
+class SameFiles(HotswapError):
+    """A model was to be promoted whose files are a version already."""
 
 
 @functools.partial(as_task, name="ask", retried=True)
@@ -54,11 +64,21 @@ def ask(deployment: Deployment) -> None:
 
 
 @step("load", "loading data")
-def load(run: PromotionRun) -> Dataset:
-    """Load, check and split the recipe's data."""
-    recipe = run.request.recipe
-    _check_schema(run)
-    dataset = load_dataset(recipe)
+def load(run: PromotionRun, inspection: Inspection | None = None) -> Dataset:
+    """
+    Load, check and split the recipe's data, or read the rows that a model is judged by that has none.
+
+    Args:
+        run: Its request names them.
+        inspection: Of the model, where there is one already.
+    """
+    recipe, hold_out = run.request.recipe, run.request.hold_out
+    if hold_out is None:
+        _check_schema(run)
+        dataset = load_dataset(recipe)
+    else:
+        assert inspection is not None
+        dataset = held_out_rows(hold_out, inspection)
     run.mlflow.log_dataset(recipe.name, dataset)
     log.info("data loaded recipe=%s train=%d test=%d", recipe.name, len(dataset.train), len(dataset.test))
     return dataset
@@ -127,6 +147,77 @@ def examine(run: PromotionRun, saved_model: Path) -> tuple[Inspection, GateDecis
     return inspection, decision
 
 
+def published_as(run: PromotionRun, saved_model: Path) -> int | None:
+    """
+    The published version that these files are already, to go on with; the run ends where that has its label.
+
+    Raises:
+        SameFiles: They are a version that another command has to be asked for.
+    """
+    deployment, content, label = run.deployment, digest(saved_model), run.request.label
+    same = [version for version in deployment.versions if deployment.stamp(version).digest == content]
+    if not same:
+        _check_not_retired(deployment, content)
+        return None
+    version = max(same, key=lambda each: (deployment.labels.read().get(label) == each, each))
+    run.note(was_there=True)
+    if deployment.labels.read().get(label) == version:
+        log.info("these files are live already model=%s version=%d label=%s", deployment.model, version, label)
+        run.end(version=version, digest=content, label=label)
+    if label != STABLE:
+        command = f"hotswap label {deployment.model} {label} {version}"
+        raise SameFiles(f"These files are version {version} of {deployment.model!r} already: `{command}` labels it")
+    return version
+
+
+def _check_not_retired(deployment: Deployment, content: str) -> None:
+    repository, model = deployment.repository, deployment.model
+    for version in repository.retired(model):
+        stamp = Stamp.read(repository.retired_path(model, version))
+        if stamp is not None and stamp.digest == content:
+            raise SameFiles(
+                f"These files are version {version} of {model!r}, which is retired: put it back with "
+                f"`hotswap restore {model} {version}`, and promote it with --version {version}"
+            )
+
+
+@step("try", "asking the candidate", timed_as="evaluate")
+def can_answer(run: PromotionRun, saved_model: Path, inspection: Inspection) -> GateDecision | None:
+    """Ask rows made from the signature; a decision against a candidate that loads and cannot answer any."""
+    request = run.request
+    try:
+        ask_made_rows(request.recipe, saved_model, inspection, request.unevaluated or "")
+    except NotRestored as exc:
+        why = (
+            "it loads, but what it computes with was not restored from its files, so that it answers no row: export it "
+            f"again, with model.export(), and ask it once after loading it ({_told(exc, saved_model)})"
+        )
+    except CannotEvaluate as exc:
+        if request.unevaluated is None:  # rows of its own are yet to come
+            return None
+        why = (
+            f"it does not answer rows made from its signature ({_told(exc, saved_model)}): "
+            "judge it by rows of its own, --csv FILE --target COLUMN"
+        )
+    else:
+        return None
+    decision = cannot_answer(why, request.recipe.thresholds)
+    _report(run, decision)
+    return decision
+
+
+def _told(exc: CannotEvaluate, saved_model: Path) -> str:
+    return str(exc).removeprefix(f"{saved_model} does not answer: ")
+
+
+@step("make_rows", "asking the candidate", timed_as="evaluate")
+def ask_unevaluated(run: PromotionRun, saved_model: Path, inspection: Inspection, reason: str) -> Unevaluated:
+    """Ask the candidate rows made from its signature, as there are no others."""
+    run.mlflow.tag({"unevaluated": reason})
+    log.warning("candidate is not evaluated: %s", reason)
+    return ask_made_rows(run.request.recipe, saved_model, inspection, reason)
+
+
 @step("evaluate", "evaluating the candidate and what is live")
 def evaluate(run: PromotionRun, dataset: Dataset, saved_model: Path, inspection: Inspection) -> Candidate:
     """Run the exported SavedModel over the held-out rows."""
@@ -151,14 +242,15 @@ def explain(run: PromotionRun, candidate: Candidate) -> None:
 
 
 @step("evaluate_live", "evaluating the candidate and what is live", timed_as="evaluate")
-def evaluate_live(run: PromotionRun, candidate: Candidate) -> Champion | None:
+def evaluate_live(run: PromotionRun, candidate: Candidate | Unevaluated) -> Champion | None:
     """Run what is live over the same rows; None if nothing is."""
     deployment, version = run.deployment, run.deployment.champion
     if version is None:
         log.info("no champion model=%s", deployment.model)
         return None
     path = deployment.repository.path(deployment.model, version)
-    champion = evaluate_champion(path, version, deployment.stamp(version), candidate.predict, candidate.dataset)
+    dataset = candidate.dataset if isinstance(candidate, Candidate) else None
+    champion = evaluate_champion(path, version, deployment.stamp(version), candidate.predict, dataset)
     if (found := champion.comparable) is not None:
         run.mlflow.log_metrics({f"champion_{found.task.score_name}": found.score})
         log.info("champion evaluated version=%d %s=%.4f", version, found.task.score_name, found.score)
@@ -168,15 +260,19 @@ def evaluate_live(run: PromotionRun, candidate: Candidate) -> Champion | None:
 
 
 @step("keep", "logging the candidate to MLflow", retried=True)
-def keep(run: PromotionRun, candidate: Candidate) -> str:
+def keep(run: PromotionRun, candidate: Candidate | Unevaluated) -> str:
     """Keep the SavedModel in its run, whatever becomes of it; its address in MLflow."""
     return run.mlflow.log_model(candidate.saved_model, candidate.golden)
 
 
 @step("gate", "judging")
-def gate(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> GateDecision:
+def gate(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champion | None) -> GateDecision:
     """Judge the candidate, and show the report in Prefect and MLflow."""
     thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
+    if isinstance(candidate, Unevaluated):
+        decision = judge_unevaluated(candidate.inspection, champion, candidate.reason, thresholds, allow_breaking)
+        _report(run, decision)
+        return decision
     facts = Facts(
         candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines, run.data_notes
     )
@@ -197,7 +293,7 @@ def _report(run: PromotionRun, decision: GateDecision, picture: bytes = b"") -> 
 
 
 @step("sandbox", "trying the candidate in a sandbox")
-def try_in_sandbox(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> SandboxDecision:
+def try_in_sandbox(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champion | None) -> SandboxDecision:
     """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
     model = run.deployment.model
     decision = try_served(run.sandbox, Trial.of(candidate, champion))
@@ -209,7 +305,7 @@ def try_in_sandbox(run: PromotionRun, candidate: Candidate, champion: Champion |
 
 
 @step("register", "registering", retried=True)
-def register(run: PromotionRun, candidate: Candidate, model_uri: str) -> Registered:
+def register(run: PromotionRun, candidate: Candidate | Unevaluated, model_uri: str) -> Registered:
     """Let MLflow give the kept SavedModel a number; a repetition only makes the number higher."""
     deployment, registry = run.deployment, run.deployment.registry
     copy_to = candidate.saved_model.with_name("registered")
@@ -222,19 +318,25 @@ def register(run: PromotionRun, candidate: Candidate, model_uri: str) -> Registe
 
 
 @step("publish", "publishing")
-def publish(run: PromotionRun, candidate: Candidate, registered: Registered) -> None:
+def publish(run: PromotionRun, candidate: Candidate | Unevaluated, registered: Registered) -> None:
     """Make the registered files visible to the server, by one rename."""
     stamp = Stamp(
         version=registered.version,
         digest=registered.digest,
         run_id=run.mlflow.id,
-        dataset_digest=candidate.dataset.digest,
-        features=candidate.dataset.feature_names,
-        metrics=candidate.evaluation.recorded,
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         golden=candidate.golden,
+        **_judged_by(candidate),
     )
     promotion.publish(run.deployment, registered.version, registered.saved_model, stamp)
+
+
+def _judged_by(candidate: Candidate | Unevaluated) -> dict[str, Any]:
+    if isinstance(candidate, Unevaluated):
+        return {"unevaluated": candidate.reason}
+    dataset = candidate.dataset
+    metrics = candidate.evaluation.recorded
+    return {"dataset_digest": dataset.digest, "features": dataset.feature_names, "metrics": metrics}
 
 
 @step("verify", "verifying that the server answers as judged", retried=True)
@@ -247,14 +349,14 @@ def verify(run: PromotionRun, version: int) -> None:
 @step("label", "moving the label", retried=True)
 def move_label(run: PromotionRun, version: int) -> None:
     """Move the label, and the alias with it."""
-    change = promotion.assign_label(run.deployment, version, run.request.label, run.request.reason)
+    change = promotion.assign_label(run.deployment, version, run.request.label, run.request.why)
     run.note(label=run.request.label, previous=change.previous, live=change.server is not None)
 
 
 @step("relabel", "moving the label", timed_as="label", retried=True)
 def relabel(run: PromotionRun, version: int) -> None:
     """Make a published version the stable one."""
-    change = promotion.make_stable(run.deployment, version, run.mlflow.id, run.request.reason)
+    change = promotion.make_stable(run.deployment, version, run.mlflow.id, run.request.why)
     run.note(previous=change.previous, live=change.server is not None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Unpack
 
 from prefect import State, flow
@@ -22,6 +23,8 @@ from flows.promotion.undo import undone_on_failure
 from flows.promotion_run import PromotionRun, Request, TrainOutcome, promotion_run
 from flows.promotion_steps import (
     ask,
+    ask_unevaluated,
+    can_answer,
     evaluate,
     evaluate_live,
     examine,
@@ -33,6 +36,7 @@ from flows.promotion_steps import (
     make_stable,
     move_label,
     publish,
+    published_as,
     register,
     tidy_up,
     train,
@@ -43,9 +47,10 @@ from flows.promotion_steps import (
 from flows.settings import apply_environment, load_settings
 from flows.tables.recipe import TableRecipe
 from flows.training import fit
-from flows.training.candidate import Candidate
+from flows.training.candidate import Candidate, Unevaluated
 from flows.training.champion import Champion
 from flows.training.checkpoints import seed_and_epochs
+from flows.training.inspection import Inspection
 from serving.protocol.redaction import redacted
 
 Result = TrainOutcome | State[TrainOutcome]
@@ -57,7 +62,7 @@ Result = TrainOutcome | State[TrainOutcome]
 @spelled_out
 def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainParameters]) -> Result:
     """Train `recipe`, judge it, record it, and promote what passes the gate."""
-    request = Request.of(recipe, parameters)
+    request = Request.to_train(recipe, parameters)
     seed, epochs = seed_and_epochs(load_settings().home, request.recipe, parameters)
     with started(request, {"recipe": recipe, **fit.params(request.recipe, seed, epochs)}) as current:
         dataset = load(current)
@@ -87,15 +92,18 @@ def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainPar
 @spelled_out
 def promote(recipe: RecipeName, **parameters: Unpack[PromoteParameters]) -> Result:
     """Judge a model that is there already as one that was just trained, and promote it when it passes."""
-    request = Request.of(recipe, parameters)
+    request = Request.to_promote(recipe, parameters)
     run, saved_model, version = parameters["run"], parameters["saved_model"], parameters["version"]
     source = f"run {run}" if run else f"version {version}" if version is not None else str(saved_model)
     with started(request, {"recipe": recipe, "candidate": source}) as current:
-        dataset = load(current)
         copied = fetch(current, run, saved_model, version)
+        if version is None:
+            version = published_as(current, copied)
         inspection, files = examine(current, copied)
         current.require(files)
-        candidate = evaluate(current, dataset, copied, inspection)
+        if (unfit := can_answer(current, copied, inspection)) is not None:
+            current.require(unfit)
+        candidate = asked(current, copied, inspection)
         champion = evaluate_live(current, candidate)
         model_uri = keep(current, candidate) if version is None else ""
         current.require(gate(current, candidate, champion))
@@ -114,6 +122,13 @@ def promote(recipe: RecipeName, **parameters: Unpack[PromoteParameters]) -> Resu
     return result_of(current)
 
 
+def asked(run: PromotionRun, saved_model: Path, inspection: Inspection) -> Candidate | Unevaluated:
+    """The candidate with its answers to held-out rows; where there are none, to rows made from its signature."""
+    if (reason := run.request.unevaluated) is not None:
+        return ask_unevaluated(run, saved_model, inspection, reason)
+    return evaluate(run, load(run, inspection), saved_model, inspection)
+
+
 @contextmanager
 def started(request: Request, params: Mapping[str, Any]) -> Iterator[PromotionRun]:
     """A run whose servers answer, all of them with the same versions; nothing has been begun before."""
@@ -126,7 +141,7 @@ def started(request: Request, params: Mapping[str, Any]) -> Iterator[PromotionRu
 
 
 @contextmanager
-def sole_promotion(run: PromotionRun, candidate: Candidate, champion: Champion | None) -> Iterator[None]:
+def sole_promotion(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champion | None) -> Iterator[None]:
     """
     One promotion of a model at a time: its number, its directory and its labels belong together.
 

@@ -113,7 +113,7 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
     """
     passed = outcome.decision == PASSED
     _print([_live_sentence(outcome) if passed else _not_live_sentence(outcome)])
-    if passed:
+    if passed and outcome.server is not None:
         served = f"at {outcome.server}" if outcome.live else "by no server yet: `hotswap up` starts one"
         _print_named({"served": served, **_next_steps(outcome, example)})
     if outcome.checks and (verbose or not passed):
@@ -145,11 +145,17 @@ def _is_stable(outcome: TrainOutcome) -> bool:
 
 
 def _live_sentence(outcome: TrainOutcome) -> str:
+    if outcome.was_there and not outcome.checks:
+        what = f"{outcome.model} version {outcome.version} has these very files"
+        return f"{what} and carries label {outcome.label} already: nothing has changed."
     measured = next((f": {name[5:]} {value:.4f}" for name, value in outcome.metrics.items() if name[5:] != "rows"), "")
+    if outcome.unevaluated:
+        measured = f", not evaluated: {outcome.unevaluated}"
     if not _is_stable(outcome):
         what = f"{outcome.model} version {outcome.version} carries label {outcome.label}"
         return f"{what}, and what is stable stays stable{measured}."
-    return f"{outcome.model} version {outcome.version} is {'live' if outcome.live else 'published'}{measured}."
+    same = ", which had these very files already," if outcome.was_there else ""
+    return f"{outcome.model} version {outcome.version}{same} is {'live' if outcome.live else 'published'}{measured}."
 
 
 def _not_live_sentence(outcome: TrainOutcome) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clients.client import PredictClient
 from flows.data.rows import count, taken
-from flows.training.candidate import Candidate
+from flows.training.candidate import Asked
 from flows.training.champion import Champion
 from serving.protocol.errors import HotswapError
 from serving.repository.answers import ANSWER_TOLERANCE, OtherAnswer, Tensors, largest_difference
@@ -55,7 +55,7 @@ class Trial:
     """whether the answer to a row must be the same whatever rows are asked with it"""
 
     @classmethod
-    def of(cls, candidate: Candidate, champion: Champion | None) -> Trial:
+    def of(cls, candidate: Asked, champion: Champion | None) -> Trial:
         """The trial of a candidate beside the live version."""
         rows = _chosen_rows(candidate.inputs)
         return cls(

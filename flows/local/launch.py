@@ -17,10 +17,11 @@ from flows.console.terminal import COLUMNS
 from flows.machine.garbage import uncollected
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
-from flows.parameters import InvalidParameter, JudgingParameters, PromoteParameters, TrainParameters, check_bounds
+from flows.parameters import InvalidParameter, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
 from flows.settings import Settings, apply_environment, prepare_home
+from flows.tables.evidence import evidence_of
 from flows.tables.options import recipe_of, table_options, titled
 from flows.training.checkpoints import interrupted
 from serving.protocol.redaction import redacted
@@ -43,9 +44,10 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
     check_bounds(TrainParameters, parameters)
     recipe = titled(recipe, parameters)
     _show_columns(parameters)
+    model = recipe_of(recipe, parameters).name
     if run := parameters.get("resume"):
-        interrupted(settings.home, run, recipe_of(recipe, parameters).name)
-    _prepare(settings, recipe, parameters)
+        interrupted(settings.home, run, model)
+    _prepare(settings, model, parameters)
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import train_and_promote
 
@@ -62,8 +64,11 @@ def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParamet
         HotswapError: It failed; nothing of what was live has changed.
     """
     check_bounds(PromoteParameters, parameters)
-    _check_source(settings, recipe, parameters)
-    _prepare(settings, recipe, parameters)
+    evidence = evidence_of(recipe, parameters)
+    _check_source(settings, evidence.recipe.name, parameters)
+    if evidence.unevaluated is not None:
+        parameters["unevaluated"] = redacted(evidence.unevaluated)
+    _prepare(settings, evidence.recipe.name, parameters)
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
@@ -81,7 +86,7 @@ def _show_columns(parameters: TrainParameters) -> None:
         progress.report(table_recipe(options).described(COLUMNS))
 
 
-def _check_source(settings: Settings, recipe: str, parameters: PromoteParameters) -> None:
+def _check_source(settings: Settings, model: str, parameters: PromoteParameters) -> None:
     """See that there is one model to promote, before anything is started."""
     saved_model, version = parameters.get("saved_model"), parameters.get("version")
     if sum(each is not None for each in (parameters.get("run"), saved_model, version)) != 1:
@@ -89,14 +94,12 @@ def _check_source(settings: Settings, recipe: str, parameters: PromoteParameters
     if saved_model is not None:
         check_complete(Path(saved_model))
     if version is not None:
-        _check_version(settings, recipe, version, parameters.get("label", STABLE))
+        _check_version(settings, model, version, parameters.get("label", STABLE))
 
 
-def _check_version(settings: Settings, recipe: str, version: int, label: str) -> None:
+def _check_version(settings: Settings, model: str, version: int, label: str) -> None:
     from flows.promotion import promotion
-    from flows.recipes.finding import find_recipe
 
-    model = find_recipe(recipe).name
     if label != STABLE:
         command = f"hotswap label {model} {label} {version}"
         raise InvalidParameter(
@@ -105,12 +108,13 @@ def _check_version(settings: Settings, recipe: str, version: int, label: str) ->
     promotion.check_promotable(Deployment(settings, model), version)
 
 
-def _prepare(settings: Settings, recipe: str, parameters: JudgingParameters) -> None:
+def _prepare(settings: Settings, model: str, parameters: TrainParameters | PromoteParameters) -> None:
     """See that all servers answer; then import TensorFlow and MLflow while Prefect's server starts."""
     validate_label(parameters.get("label", STABLE))
+    # Prefect keeps the parameters of a flow as they are.
     if reason := parameters.get("reason"):
-        parameters["reason"] = redacted(reason)  # Prefect keeps the parameters of a flow as they are.
-    deployment = Deployment(settings, recipe_of(recipe, parameters).name)
+        parameters["reason"] = redacted(reason)
+    deployment = Deployment(settings, model)
     deployment.repository.check_writable()
     prepare_home(settings)
     apply_environment(settings)

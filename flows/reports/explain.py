@@ -35,6 +35,8 @@ class Explanation:
     gate: str | None
     gate_reason: str | None
     metrics: dict[str, float]
+    unevaluated: str | None
+    """why it was not evaluated, where it was not"""
     journal: tuple[str, ...]
     """what happened to it, oldest first"""
     problems: tuple[str, ...]
@@ -71,6 +73,7 @@ def explain(deployment: Deployment, version: int) -> Explanation:
         gate=run.get("hotswap.gate"),
         gate_reason=run.get("hotswap.gate_reason"),
         metrics=dict(stamp.metrics),
+        unevaluated=stamp.unevaluated,
         journal=_journal(deployment, version),
         problems=_problems(version, on_disk, stamp.digest, registered, served),
     )
@@ -88,6 +91,7 @@ def lines(found: Explanation) -> list[tuple[str, str]]:
         ("git commit", f"{found.git_commit}{dirty}" if found.git_commit else _UNKNOWN),
         ("gate", f"{found.gate} {found.gate_reason or ''}".rstrip() if found.gate else _UNKNOWN),
         ("metrics", "  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items()) or _UNKNOWN),
+        *([("evaluated", f"no: {found.unevaluated}")] if found.unevaluated else []),
         *(("journal", entry) for entry in found.journal),
         *(("problem", problem) for problem in found.problems),
     ]

@@ -52,8 +52,8 @@ def fit_baselines(task: Task, train: Rows, test: Rows) -> Baselines | None:
     most = min(_MAX_ROWS, _MAX_VALUES // max(1, values))
     if len(train) > most:
         train = train.take(np.sort(np.random.default_rng(0).choice(len(train), most, replace=False)))
-    truth = train.targets.reshape(len(train), -1).astype(np.float64)
-    dummy = np.tile(_constant(task, truth), (len(test), 1))
+    dummy = fit_dummy(task, train, test)
+    assert dummy is not None
     if values > _MAX_FEATURES:
         log.info("no linear baseline for rows of %d values", values)
         return Baselines(dummy, None)
@@ -65,6 +65,14 @@ def fit_baselines(task: Task, train: Rows, test: Rows) -> Baselines | None:
         log.warning("no linear baseline: %s: %s", type(exc).__name__, exc)
         return Baselines(dummy, None)
     return Baselines(dummy, linear)
+
+
+def fit_dummy(task: Task, train: Rows, test: Rows) -> NDArray[np.float64] | None:
+    """The answers of a model that answers every row alike; None for a task of a recipe's own."""
+    if not isinstance(task, Classification | MultiLabel | Regression):
+        return None
+    truth = train.targets.reshape(len(train), -1).astype(np.float64)
+    return np.tile(_constant(task, truth), (len(test), 1))
 
 
 def _constant(task: Task, truth: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.data.rows import taken
+from flows.data.rows import count, taken
 from flows.recipes import Recipe
 from flows.tasks import CannotEvaluate, Evaluation
-from flows.training.baselines import DUMMY, LINEAR, fit_baselines
+from flows.training.baselines import DUMMY, LINEAR, fit_baselines, fit_dummy
 from flows.training.dataset import Dataset
 from flows.training.inspection import Inspection
-from flows.training.predictor import Predictor, load_predictor
+from flows.training.made_rows import made_rows
+from flows.training.predictor import SIGNATURE, Predictor, load_predictor
 from flows.training.seen_rows import rows_seen
 from flows.training.slices import Slice, slices
 from serving.repository.answers import Tensors
@@ -29,24 +30,20 @@ _GOLDEN_VALUES = 1 << 17  # of all golden rows together: a stamp is a file that 
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A SavedModel, and what was found out about it."""
+class Asked:
+    """A SavedModel, the rows that it was asked, and what it answered."""
 
     recipe: Recipe
-    dataset: Dataset
     saved_model: Path
     inspection: Inspection
     predict: Predictor
     inputs: Tensors
-    """the held-out rows, as its signature takes them"""
+    """the rows, as its signature takes them"""
     outputs: Tensors
     """what it answers to them"""
-    evaluation: Evaluation
-    baselines: Mapping[str, Evaluation]
-    """those of simple models that were trained on the same rows, by name"""
 
     def answers(self, rows: NDArray[np.int64]) -> Tensors:
-        """The answers to these held-out rows, in a request of just these if that makes a difference."""
+        """The answers to these rows, in a request of just these if that makes a difference."""
         if self.recipe.rows_independent:
             return taken(self.outputs, rows)
         return self.predict(taken(self.inputs, rows))
@@ -55,8 +52,31 @@ class Candidate:
     def golden(self) -> GoldenRows:
         """The rows and answers that are kept with it."""
         values = sum(array[:1].size for array in self.inputs.values())
-        rows = np.arange(min(_GOLDEN_ROWS, len(self.dataset.test), max(1, _GOLDEN_VALUES // max(1, values))))
+        rows = np.arange(min(_GOLDEN_ROWS, count(self.inputs), max(1, _GOLDEN_VALUES // max(1, values))))
         return GoldenRows(taken(self.inputs, rows), self.answers(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Unevaluated(Asked):
+    """One that nobody has held-out rows for: it was asked rows that are made from its signature."""
+
+    reason: str
+    """why it is promoted all the same"""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a sentence."""
+        return f"{self.recipe.name}: not evaluated, {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Asked):
+    """One that was asked held-out rows, whose targets say how good its answers are."""
+
+    dataset: Dataset
+    evaluation: Evaluation
+    baselines: Mapping[str, Evaluation]
+    """those of simple models that were trained on the same rows, by name"""
 
     @property
     def description(self) -> str:
@@ -86,13 +106,28 @@ def load_candidate(recipe: Recipe, dataset: Dataset, saved_model: Path, inspecti
     outputs = predict(inputs)
     evaluation = dataset.task.evaluate(dataset.test.targets, predict.judged(outputs))
     baselines = _evaluated_baselines(dataset)
-    return Candidate(recipe, dataset, saved_model, inspection, predict, inputs, outputs, evaluation, baselines)
+    return Candidate(recipe, saved_model, inspection, predict, inputs, outputs, dataset, evaluation, baselines)
+
+
+def ask_made_rows(recipe: Recipe, saved_model: Path, inspection: Inspection, reason: str) -> Unevaluated:
+    """
+    Load a SavedModel and ask it rows that are made from its signature.
+
+    Raises:
+        CannotEvaluate: It does not answer them.
+    """
+    predict = load_predictor(saved_model)
+    inputs = predict.bind(made_rows(inspection.signatures[SIGNATURE]))
+    return Unevaluated(recipe, saved_model, inspection, predict, inputs, predict(inputs), reason)
 
 
 def _evaluated_baselines(dataset: Dataset) -> dict[str, Evaluation]:
     """A dummy and a linear model; what cannot be fitted to these rows is not there."""
     task, targets = dataset.task, dataset.test.targets
-    found = fit_baselines(task, dataset.train, dataset.test) if len(dataset.train) else None
+    if not len(dataset.train):  # nothing to fit on; the held-out rows tell at least the best constant answer
+        dummy = fit_dummy(task, dataset.test, dataset.test)
+        return {} if dummy is None else {DUMMY: task.evaluate(targets, dummy)}
+    found = fit_baselines(task, dataset.train, dataset.test)
     if found is None:
         return {}
     named = {DUMMY: found.dummy, LINEAR: found.linear}

@@ -64,7 +64,9 @@ class Champion:
         return self.evaluation if self.unseen.all() else self.evaluation.of(self.unseen)
 
 
-def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predictor, dataset: Dataset) -> Champion:
+def evaluate_champion(
+    path: Path, version: int, stamp: Stamp, candidate: Predictor, dataset: Dataset | None
+) -> Champion:
     """
     Evaluate a published version now, on the held-out rows of `dataset`; its notes say what cannot be evaluated.
 
@@ -73,7 +75,7 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
         version: Its number.
         stamp: What publish kept with it.
         candidate: The model that is to answer the champion's golden rows too.
-        dataset: The data that the candidate was trained on.
+        dataset: The data that the candidate was trained on; None where there is none to evaluate on.
     """
     notes = []
     inspection = evaluation = golden = None
@@ -81,11 +83,12 @@ def evaluate_champion(path: Path, version: int, stamp: Stamp, candidate: Predict
         inspection = inspect(path)
         predictor = load_predictor(path)
         notes += _differing_golden_rows(predictor, stamp)
-        evaluation = _evaluated(predictor, dataset)
+        if dataset is not None:
+            evaluation = _evaluated(predictor, dataset)
     except HotswapError as exc:
         notes.append(f"it cannot be evaluated: {exc}")
-    seen = rows_seen(path, dataset.test)
-    if seen is None and stamp.dataset_digest not in (None, dataset.digest):
+    seen = None if dataset is None else rows_seen(path, dataset.test)
+    if dataset is not None and seen is None and stamp.dataset_digest not in (None, dataset.digest):
         notes.append("it was trained on other data, which may hold some of these rows")
     if seen is not None and seen.any():
         notes.append(_left_out(seen))

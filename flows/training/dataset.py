@@ -65,8 +65,12 @@ def load_dataset(recipe: Recipe) -> Dataset:
     for part, name in ((train, "train on"), (test, "hold out")):
         if not len(part):
             raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: give it more rows")
-    task, names = task_of(recipe), recipe.feature_names or tuple(rows.inputs)
-    return Dataset(train, test, names, task, _digest((train, test), names, repr(task)))
+    return dataset_of(train, test, recipe.feature_names or tuple(rows.inputs), task_of(recipe))
+
+
+def dataset_of(train: Rows, test: Rows, feature_names: tuple[str, ...], task: Task) -> Dataset:
+    """The data set of these rows, with its digest."""
+    return Dataset(train, test, feature_names, task, _digest((train, test), feature_names, repr(task)))
 
 
 def load_rows(recipe: Recipe, load: Any) -> Rows:

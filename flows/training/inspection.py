@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from serving.protocol.errors import GraphError, IncompleteSavedModel
 from serving.protocol.signature import INIT_SIGNATURE
 from serving.protocol.tensors import type_name
@@ -62,6 +64,22 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """A dense input or output of a signature."""
+
+    dtype: np.dtype[Any]
+    """object for strings"""
+    shape: tuple[int, ...] | None
+    """-1 where any size will do; None for any shape"""
+    text: str
+    """as `Signature` has it"""
+
+    @property
+    def is_text(self) -> bool:
+        return self.dtype == object
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What a SavedModel's files say, without running it."""
 
@@ -100,6 +118,19 @@ def describe(meta_graph: Any) -> dict[str, Signature]:
 def is_dense(described: str) -> bool:
     """Whether this is the dtype and shape of one dense tensor."""
     return re.match(r"\w+ \[", described) is not None
+
+
+def tensors_of(described: Mapping[str, str]) -> dict[str, Tensor]:
+    """The dense tensors of a signature, by name."""
+    import tensorflow
+
+    found = {}
+    for name, text in described.items():
+        if is_dense(text):
+            dtype, _, sizes = text.rstrip("]").partition(" [")
+            shape = None if sizes == "any" else tuple(int(size) for size in sizes.split(", ") if size)
+            found[name] = Tensor(np.dtype(tensorflow.as_dtype(dtype).as_numpy_dtype), shape, text)
+    return found
 
 
 def _serving_graph(saved_model: Path) -> Any:

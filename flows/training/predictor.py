@@ -25,6 +25,10 @@ OUTPUT = "output"
 _CHUNK_BYTES, _CHUNK_ROWS = 1 << 24, 1 << 16  # so that memory does not grow with the rows
 
 
+class NotRestored(CannotEvaluate):
+    """It loads, but what it computes with, variables or tables, is not there: it can answer no row."""
+
+
 class Predictor:
     """The signature ``serving_default`` of a loaded SavedModel."""
 
@@ -74,17 +78,12 @@ class Predictor:
 
     def judged(self, outputs: Inputs) -> NDArray[Any]:
         """
-        The output that is judged: the only one, or the one called ``output``.
+        The output that is judged, as `judged_name` tells.
 
         Raises:
             CannotEvaluate: It cannot be told.
         """
-        if len(outputs) == 1:
-            return next(iter(outputs.values()))
-        if OUTPUT not in outputs:
-            names = ", ".join(sorted(outputs))
-            raise CannotEvaluate(f"it gives {names}: call the one that is to be judged {OUTPUT!r}")
-        return outputs[OUTPUT]
+        return outputs[judged_name(outputs)]
 
     def _fitting(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         spec = self._specs[name]
@@ -101,6 +100,21 @@ class Predictor:
         return array if array.dtype == object else array.astype(wanted, copy=False)
 
 
+def judged_name(outputs: Mapping[str, Any]) -> str:
+    """
+    Which of these outputs is judged: the only one, the one called ``output``, or the only one of several floats a row.
+
+    Raises:
+        CannotEvaluate: It cannot be told.
+    """
+    if len(outputs) == 1 or OUTPUT in outputs:
+        return next(iter(outputs)) if len(outputs) == 1 else OUTPUT
+    rows = [name for name, each in outputs.items() if each.dtype.kind == "f" and each.shape and len(each.shape) == 2]
+    if len(rows) != 1:
+        raise CannotEvaluate(f"it gives {', '.join(sorted(outputs))}: call the one that is to be judged {OUTPUT!r}")
+    return rows[0]
+
+
 def load_predictor(saved_model: Path) -> Predictor:
     """
     The signature ``serving_default``, which must have dense inputs and outputs.
@@ -115,13 +129,16 @@ def load_predictor(saved_model: Path) -> Predictor:
 
     with _translated(saved_model):
         meta_graph = read_meta_graph(saved_model)
-        _check_signature(saved_model, describe(meta_graph).get(SIGNATURE))
+        check_signature(saved_model, describe(meta_graph).get(SIGNATURE))
         load_missing(meta_graph.graph_def)
         return Predictor(saved_model, tf.saved_model.load(str(saved_model)))
 
 
-def _check_signature(saved_model: Path, signature: Signature | None) -> None:
-    """Check that the signature has dense tensors alone."""
+def check_signature(saved_model: Path | str, signature: Signature | None) -> None:
+    """
+    Raises:
+        CannotEvaluate: There is no signature, or its tensors are not all dense.
+    """
     if signature is None:
         has = f"has no signature {SIGNATURE!r}"
     elif not all(map(is_dense, [*signature.inputs.values(), *signature.outputs.values()])) or not signature.inputs:
@@ -150,4 +167,5 @@ def _translated(saved_model: Path) -> Iterator[None]:
         raise
     except Exception as exc:  # TensorFlow raises everything from KeyError to its own errors
         first_line = str(exc).strip().partition("\n")[0][:200]
-        raise CannotEvaluate(f"{saved_model} does not answer: {type(exc).__name__}: {explained(first_line)}") from exc
+        said = f"{saved_model} does not answer: {type(exc).__name__}: {explained(first_line)}"
+        raise (NotRestored if type(exc).__name__ == "FailedPreconditionError" else CannotEvaluate)(said) from exc

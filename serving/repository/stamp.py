@@ -63,6 +63,8 @@ class Stamp:
     """names of the values of a row"""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """on the held-out rows"""
+    unevaluated: str | None = None
+    """why it was not judged by held-out rows, where it was not"""
     published_at: str | None = None
     """ISO 8601, UTC"""
     golden: GoldenRows | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -58,7 +59,10 @@ def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
     yield {}, ["train", "iris", *WHY]
     yield {}, ["train", "iris", "--epochs", "1", "--min-accuracy", "1", "--verbose", *WHY]
     yield {}, ["train", "leaky_recipe:RECIPE"]
-    yield {}, ["promote", "iris", "--saved-model", str(models / "iris" / "1"), *WHY]
+    other = models.parent / "other"
+    shutil.copytree(models / "iris" / "1", other)
+    (other / "assets.extra" / "note").write_text("other files than those of version 1")
+    yield {}, ["promote", "iris", "--saved-model", str(other), *WHY]
     yield {}, ["label", "iris", "canary", "1", *WHY]
     yield {}, ["label", "iris", "canary", "--remove", *WHY]
     for command in (["status"], ["history", "iris"], ["explain", "iris", "2"], ["reconcile"], ["doctor"]):

@@ -139,13 +139,14 @@ def test_rows_that_the_candidate_has_seen_do_not_judge_it(exported: Path, iris: 
         load_candidate(RECIPE, iris, half, inspect(half))
 
 
-def test_a_champion_whose_values_are_nan_is_reported(exported: Path, iris: Dataset) -> None:
+def test_a_champion_whose_values_are_nan_is_reported(tiny_model: Any, iris: Dataset, tmp_path: Path) -> None:
     """There is nothing to compare with, and the note says how many rows it cannot answer."""
     examples = iris.test.examples.copy()
     examples[:2] = np.nan
     test = replace(iris.test, inputs={"input": examples}, targets=np.random.default_rng(0).normal(size=(30, 3)))
     dataset = replace(iris, test=test, task=Regression(("a", "b", "c")))
-    found = evaluate_champion(exported, 1, Stamp(), load_predictor(exported), dataset)
+    tiny = tiny_model(tmp_path, 1)
+    found = evaluate_champion(tiny, 1, Stamp(), load_predictor(tiny), dataset)
     assert found.evaluation is None
     assert found.notes == ("it cannot be evaluated: 2 of 30 rows are answered by NaN or infinite values",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -294,17 +295,27 @@ def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, slow: tuple[
     assert run.data.params["candidate"] == f"run {held_up['run_id']}"
 
 
-def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, iris: dict[str, Any]) -> None:
+def elsewhere(home: Home, iris: dict[str, Any], directory: Path) -> Path:
+    """The model of Iris with one more file, so that it is another one."""
+    shutil.copytree(home.repository.path("iris", iris["version"]), directory)
+    (directory / "assets.extra" / "place").write_text(str(directory))
+    return directory
+
+
+def test_a_model_from_elsewhere_is_promoted_with_its_very_files(
+    home: Home, iris: dict[str, Any], tmp_path: Path
+) -> None:
     """A directory is copied, judged, registered and published."""
-    code, outcome = home.promote("iris", "--saved-model", str(home.repository.path("iris", iris["version"])))
-    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", iris["digest"])
-    assert digest(home.repository.path("iris", outcome["version"])) == iris["digest"]
+    source = elsewhere(home, iris, tmp_path / "model")
+    code, outcome = home.promote("iris", "--saved-model", str(source))
+    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", digest(source))
+    assert digest(home.repository.path("iris", outcome["version"])) == outcome["digest"]
 
 
-def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any]) -> None:
+def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any], tmp_path: Path) -> None:
     """It is judged beside what is stable, gets no new number, and is the stable version then."""
     stable = Labels(home.repository, "iris").read()["stable"]
-    source = str(home.repository.path("iris", iris["version"]))
+    source = str(elsewhere(home, iris, tmp_path / "model"))
     code, canary = home.promote("iris", "--saved-model", source, "--label", "canary")
     assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
     assert Labels(home.repository, "iris").read() == {"stable": stable, "canary": canary["version"]}
