@@ -32,8 +32,8 @@ test: setup ## the whole test suite
 quick: setup ## the tests that are not slow, for the inner loop
 	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not slow"
 
-soak: setup ## the tests of abuse and faults in their long form, with random fuzz
-	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/docs/test_tutorial.py tests/flows/local/test_stack.py tests/serving/runtime/test_row_independence_property.py
+soak: setup ## the tests of abuse, faults and the gate in their long form, with random fuzz
+	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/flows/gate tests/docs/test_tutorial.py tests/flows/local/test_stack.py tests/serving/runtime/test_row_independence_property.py
 
 check: setup ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .

@@ -76,7 +76,7 @@ def error_rates(family: str, rows: int, pairs: int) -> None:
 @pytest.mark.parametrize("rows", [30, 300])
 def test_error_rates_keep_to_the_level(family: str, rows: int) -> None:
     """Heavy tails, skew, ties and rare failures: at most 5 of 100 pass that are worse by the margin."""
-    error_rates(family, rows, 200)
+    error_rates(family, rows, 100)
 
 
 @pytest.mark.soak
