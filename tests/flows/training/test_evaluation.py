@@ -95,11 +95,13 @@ def test_the_champion_is_evaluated_on_the_same_rows(
     np.testing.assert_allclose(found.golden.candidate[:, 0], kept.sum(axis=1) + 1, rtol=1e-5)
 
 
-def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Dataset) -> None:
-    """Other training data, and answers that are no longer those of the promotion."""
+def test_what_makes_the_comparison_uncertain_is_noted(exported: Path, iris: Dataset, tmp_path: Path) -> None:
+    """Other training data, of a version that does not keep which, and answers that are not those of the promotion."""
+    older = shutil.copytree(exported, tmp_path / "older")
+    (older / TRAINING_ROWS).unlink()
     wrong = np.full((5, 3), 1 / 3, np.float32)
     stamp = Stamp(golden=GoldenRows({"input": iris.test.examples[:5]}, {"output": wrong}), dataset_digest="another")
-    found = evaluate_champion(exported, 7, stamp, load_predictor(exported), iris)
+    found = evaluate_champion(older, 7, stamp, load_predictor(exported), iris)
     assert found.evaluation is not None
     assert [note for note in found.notes if "golden rows differently" in note]
     assert [note for note in found.notes if "trained on other data" in note]
