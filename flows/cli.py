@@ -15,9 +15,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flows.commands import failures, presentation, report_commands, training_commands, version_commands
-from flows.commands.edges import plain_settings, show
-from flows.commands.options import Json, Model
+from flows.commands import (
+    failures,
+    prediction_commands,
+    presentation,
+    report_commands,
+    training_commands,
+    version_commands,
+)
+from flows.commands.edges import plain_settings
+from flows.commands.options import Json
 from flows.console import progress
 from flows.local.interrupts import defer_sigint
 from serving.protocol.redaction import redact_logs, redacted_output
@@ -85,31 +92,7 @@ def hotswap(
 app.registered_commands += training_commands.app.registered_commands
 
 
-@app.command(context_settings={"ignore_unknown_options": True})  # a row may begin with a minus
-def predict(
-    model: Model,
-    rows: Annotated[list[str], typer.Argument(help="Rows such as 5.1,3.5,1.4,0.2, or - for JSON on standard input.")],
-    version: Annotated[int | None, typer.Option(help="Ask this version.")] = None,
-    label: Annotated[str | None, typer.Option(help="Ask the version that carries this label.")] = None,
-    signature: Annotated[str, typer.Option(help="Ask this signature.")] = "",
-    grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC instead of REST.")] = False,
-    as_json: Json = False,
-) -> None:
-    """
-    Ask the model server.
-
-    Without --version and --label the version with label stable answers, where there is one. Single values are one row
-    where a row has as many.
-    """
-    from flows.prediction.asking import Query, ask
-
-    for row in rows:
-        if row.startswith("--"):
-            raise typer.BadParameter(f"there is no option {row}")
-    answer = ask(plain_settings(), Query(model, version, label, signature, grpc), rows)
-    show(presentation.answer_data(answer), presentation.answer_text(answer), as_json, hanging=4)
-
-
+app.registered_commands += prediction_commands.app.registered_commands
 app.registered_commands += version_commands.app.registered_commands
 
 

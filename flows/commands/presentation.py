@@ -199,13 +199,15 @@ def server_help() -> str:
 def answer_data(answer: Answer) -> dict[str, Any]:
     """The document of an answer, with classes where the model has them."""
     classes = {"classes": answer.classes} if answer.classes else {}
-    return {"model": answer.model, "version": answer.version, "outputs": answer.outputs, **classes}
+    missing = {"missing": list(answer.missing)} if answer.missing else {}
+    return {"model": answer.model, "version": answer.version, "outputs": answer.outputs, **classes, **missing}
 
 
 def answer_text(answer: Answer) -> str:
     """Version, classes and outputs, a line per row."""
     version = "" if answer.version is None else f" version {answer.version}"
     lines = [f"{answer.model}{version}"]
+    lines += [f"  missing: {', '.join(answer.missing)}"] if answer.missing else []
     lines += [f"  class: {one_line(each['class'])} {each['probability']:.6g}" for each in answer.classes]
     for name, values in answer.outputs.items():
         lines += [f"  {name}: {_value_text(value)}" for value in (values if isinstance(values, list) else [values])]

@@ -81,9 +81,9 @@ def _show_outcome(outcome: TrainOutcome, verbose: bool, as_json: bool) -> int:
 
 def _example(outcome: TrainOutcome) -> str:
     """A row that the new version can be asked."""
-    from flows.prediction.rows import written
+    from flows.prediction.named_values import example
     from serving.repository.store import Repository
 
     if outcome.version is None:
         return ""
-    return written(Repository(plain_settings().models_repo).stamp(outcome.model, outcome.version).golden)
+    return example(Repository(plain_settings().models_repo), outcome.model, outcome.version)

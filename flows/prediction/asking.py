@@ -8,10 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clients.client import ModelMetadata, PredictClient
+from clients.client import ModelMetadata, PredictClient, Prediction
 from flows.endpoints.connections import assigned_label, grpc_client, rest_client
 from flows.endpoints.ownership import check_is_ours
-from flows.prediction.rows import Expected, check_readable, from_arguments, from_json, plain, written
+from flows.prediction.named_values import are_named, example, from_named, schema_of
+from flows.prediction.rows import Expected, check_readable, from_arguments, from_json, plain
 from flows.promotion.labels import STABLE
 from flows.settings import Settings
 from serving.protocol.errors import InvalidRequest, ServableNotFound, ServingError
@@ -46,6 +47,8 @@ class Answer:
     """the values of each output, as JSON can carry them"""
     classes: list[dict[str, Any]]
     """the likeliest class of each row and its probability; empty for a model without classes"""
+    missing: tuple[str, ...] = ()
+    """names that were not given, and count as missing"""
 
 
 def ask(settings: Settings, query: Query, rows: Sequence[str]) -> Answer:
@@ -59,24 +62,51 @@ def ask(settings: Settings, query: Query, rows: Sequence[str]) -> Answer:
     """
     if list(rows) != [STANDARD_INPUT]:
         check_readable(rows)
+    with connected(settings, query) as (session, expected):
+        missing: tuple[str, ...] = ()
+        if list(rows) == [STANDARD_INPUT]:
+            inputs = from_json(sys.stdin.read(), expected)
+        elif are_named(rows, expected):
+            inputs, missing = from_named(rows, expected)
+        else:
+            inputs = from_arguments(rows, expected)
+        prediction, classes = session.ask(inputs)
+    outputs = {name: plain(array) for name, array in prediction.outputs.items()}
+    return Answer(query.model, prediction.version, outputs, classes, missing)
+
+
+@contextmanager
+def connected(settings: Settings, query: Query) -> Iterator[tuple[Session, Expected]]:
+    """The server of the settings, for one query, and what the version that will answer takes."""
     _check_is_ours(settings, query.model)
     with grpc_client(settings) if query.grpc else rest_client(settings) as client:
         if query.version is None and query.label is None:
             query = replace(query, label=assigned_label(client, query.model, STABLE))
         metadata = client.metadata(query.model, version=query.version, label=query.label)
         _check_dense(query, metadata)
-        expected = _expected(settings, query, metadata)
-        if list(rows) == [STANDARD_INPUT]:
-            inputs = from_json(sys.stdin.read(), expected)
-        else:
-            inputs = from_arguments(rows, expected)
+        yield Session(client, query, metadata), _expected(settings, query, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A query to a server whose metadata is known."""
+
+    client: PredictClient
+    query: Query
+    metadata: ModelMetadata
+
+    def ask(self, inputs: dict[str, Any]) -> tuple[Prediction, list[dict[str, Any]]]:
+        """The outputs for some rows, and their classes where the model has any."""
+        query = self.query
         with _explained(query):
-            prediction = client.predict(
+            prediction = self.client.predict(
                 query.model, inputs, version=query.version, label=query.label, signature_name=query.signature
             )
-        classes = _classes(client, query, metadata, inputs, prediction.version)
-    outputs = {name: plain(array) for name, array in prediction.outputs.items()}
-    return Answer(query.model, prediction.version, outputs, classes)
+        return prediction, _classes(self.client, query, self.metadata, inputs, prediction.version)
+
+    def pinned(self) -> Session:
+        """The same, for the version that answers now, so that later rows are not answered by another."""
+        return replace(self, query=replace(self.query, version=self.metadata.version, label=None))
 
 
 def _check_is_ours(settings: Settings, model: str) -> None:
@@ -126,9 +156,14 @@ def _explained(query: Query) -> Iterator[None]:
 
 def _expected(settings: Settings, query: Query, metadata: ModelMetadata) -> Expected:
     """What the signature takes; with the feature names and an example row if the version was published here."""
-    stamp = Repository(settings.models_repo).stamp(query.model, metadata.version)
+    repository, version = Repository(settings.models_repo), metadata.version
+    stamp, schema = repository.stamp(query.model, version), schema_of(repository, query.model, version)
+    columns = {column.name: column.input for column in schema.columns} if schema else {}
     inputs = metadata.signature(query.signature).inputs
-    return Expected(query.model, inputs, stamp.features, written(stamp.golden))
+    if not set(columns.values()) <= inputs.keys():  # another signature than that of the table
+        columns = {}
+    example_row = example(repository, query.model, version)
+    return Expected(query.model, inputs, stamp.features, example_row, columns, bool(columns))
 
 
 def _classes(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ class Expected:
     """the names of a row's values; empty where they are not known"""
     example: str = ""
     """a row as the command line takes it"""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """of a table, the input that takes each column; empty for other models"""
+    takes_missing: bool = False
+    """whether NaN and the empty string stand for values that are missing"""
 
     def row_of(self, length: int) -> str:
         """A row of so many values, in words."""
@@ -66,6 +71,8 @@ def check_readable(rows: Sequence[str]) -> None:
         InvalidRequest: A row has numbers, and something between them that is none.
     """
     for number, row in enumerate(rows, 1):
+        if "=" in row:
+            continue
         values = row.split(",")
         unreadable = [value for value in values if not _is_number(value)]
         if unreadable and len(unreadable) < len(values) and not row.endswith(","):
@@ -86,14 +93,15 @@ def from_arguments(rows: Sequence[str], expected: Expected) -> dict[str, Any]:
     """
     if len(expected.inputs) != 1:
         names = ", ".join(sorted(expected.inputs))
-        raise InvalidRequest(f"{expected.model!r} has the inputs {names}: {_by_json(expected)}")
+        named = expected.example or " ".join(f"{name}=VALUE" for name in sorted(expected.inputs))
+        raise InvalidRequest(f"{expected.model!r} has the inputs {names}: write {named}, or {_by_json(expected)}")
     ((name, info),) = expected.inputs.items()
     if info.shape is not None and len(info.shape) > 2:
         raise InvalidRequest(f"{expected.model!r} takes {_kind(info)}, which is no row of values: {_by_json(expected)}")
     if any(row.endswith(",") for row in rows):  # 5.1, 3.5, 1.4, 0.2 as the shell splits it
         rows = ["".join(rows)]
     if info.shape is not None and len(info.shape) < 2:
-        values = [_value(text, info, "") for row in rows for text in _split(row, info)]
+        values = [value_of(text, info, "") for row in rows for text in _split(row, info)]
         single = not info.shape and len(values) == 1
         return {name: _checked(name, values[0] if single else values, expected)}
     return {name: _checked(name, list(_table(rows, info, expected)), expected)}
@@ -160,7 +168,7 @@ def _table(rows: Sequence[str], info: TensorInfo, expected: Expected) -> Iterato
             wanted = f"{expected.model!r} wants {expected.row_of(length)}" if length > 0 else f"row 1 {len(table[0])}"
             count = f"{len(row)} value{'' if len(row) == 1 else 's'}"
             raise InvalidRequest(f"Row {number} has {count}, {wanted}: write a row as {expected.written(length)}")
-        yield [_value(text, info, f"Row {number}, {expected.name_of(at, len(row))}: ") for at, text in enumerate(row)]
+        yield [value_of(text, info, f"Row {number}, {expected.name_of(at, len(row))}: ") for at, text in enumerate(row)]
 
 
 def _one_or_many(table: list[list[str]], length: int, expected: Expected) -> list[list[str]]:
@@ -183,7 +191,13 @@ def _split(row: str, info: TensorInfo) -> list[str]:
     return [value.strip() for value in row.rstrip(",").split(",")]
 
 
-def _value(text: str, info: TensorInfo, where: str) -> Any:
+def value_of(text: str, info: TensorInfo, where: str) -> Any:
+    """
+    A value that was written as text.
+
+    Raises:
+        InvalidRequest: It is none of the input's type; the message begins with `where`.
+    """
     kind = "f" if info.dtype is None else info.dtype.kind
     if kind == "O":
         return text
@@ -210,13 +224,24 @@ def _is_number(text: str) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], expected: Expected) -> dict[str, list[Any]]:
+    """The values of each input; a row that leaves a name out has it missing, where the model takes that."""
+    names = {name: column for column, name in expected.columns.items()}
     for number, row in enumerate(rows, 1):
-        if row.keys() != expected.inputs.keys():
-            raise InvalidRequest(
-                f"Row {number} has {', '.join(sorted(row)) or 'nothing'}, and the inputs of {expected.model!r} are "
-                f"{', '.join(sorted(expected.inputs))}"
-            )
-    return {name: [row[name] for row in rows] for name in expected.inputs}
+        known = {expected.columns.get(name, name) for name in row}
+        if known == expected.inputs.keys() or (expected.takes_missing and row and known < expected.inputs.keys()):
+            continue
+        raise InvalidRequest(
+            f"Row {number} has {', '.join(sorted(row)) or 'nothing'}, and the inputs of {expected.model!r} are "
+            f"{', '.join(sorted(expected.inputs))}"
+        )
+    return {
+        name: [row.get(name, row.get(names.get(name, name), _missing(info))) for row in rows]
+        for name, info in expected.inputs.items()
+    }
+
+
+def _missing(info: TensorInfo) -> Any:
+    return "" if info.dtype == object else math.nan
 
 
 def _checked(name: str, value: Any, expected: Expected) -> Any:
@@ -238,7 +263,11 @@ def _checked(name: str, value: Any, expected: Expected) -> Any:
     if info.dtype.kind in "iu" and not np.array_equal(array, given):
         at = np.argwhere(array != given)[0]
         raise InvalidRequest(f"{_place(at, given, expected)}: {given[tuple(at)]} is beyond {info.dtype}")
-    if info.dtype.kind in "fV" and not (finite := np.isfinite(array.astype(float))).all():
+    if (
+        info.dtype.kind in "fV"
+        and not expected.takes_missing
+        and not (finite := np.isfinite(array.astype(float))).all()
+    ):
         at = np.argwhere(~finite)[0]
         raise InvalidRequest(
             f"{_place(at, given, expected)}: {given[tuple(at)]} is no number that {expected.model!r} was made for; "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,41 @@ def read_table(path: Path) -> Table:
     for name, column in zip(table.column_names, table.columns, strict=True):
         columns[name] = _plain(name, column, notes)
     return Table(pd.DataFrame(columns), tuple(notes))
+
+
+def record_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """
+    A file of any size in parts of at most so many rows; of a CSV file all values are texts, as they are written.
+
+    Raises:
+        UnusableTable: There is none, or it is no table.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SAMPLE_BYTES)
+        if start[:4] == b"PAR1":
+            yield from pa.parquet.ParquetFile(path).iter_batches(rows)
+            return
+        for batch in _csv_batches(path, start):
+            for at in range(0, batch.num_rows, rows):
+                yield batch.slice(at, rows)
+    except (OSError, pa.ArrowException) as exc:
+        raise UnusableTable(f"{path} cannot be read: {_first_line(exc)}; name a CSV or Parquet file") from exc
+
+
+def _csv_batches(path: Path, start: bytes) -> Iterator[pa.RecordBatch]:
+    encoding, _ = _encoding(path, start)
+    sample = start.decode(encoding, "ignore").lstrip("\ufeff")
+    if not sample.strip():
+        raise UnusableTable(f"{path} is empty: name a file with a header and rows")
+    separator = _separator(sample)
+    header = next(csv.reader(io.StringIO(sample), delimiter=separator))
+    yield from pa.csv.open_csv(
+        path,
+        pa.csv.ReadOptions(encoding=encoding, block_size=1 << 22),
+        pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False),
+    )
 
 
 def _read_parquet(path: Path) -> tuple[pa.Table, list[str]]:
