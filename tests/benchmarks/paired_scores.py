@@ -73,3 +73,13 @@ def simulate_means(
         if found.verdict is not Verdict.PASSED or found.margin <= worse + 1e-9 or worse <= 0:
             verdicts[found.verdict] += 1
     return {verdict: verdicts[verdict] / pairs for verdict in Verdict}
+
+
+def t_test_passes(family: str, rows: int, worse: float, pairs: int, seed: int = 0) -> float:
+    """How often the usual t-test passes candidates that are worse by the margin, as a share of all pairs."""
+    from scipy.stats import ttest_1samp
+
+    random = np.random.default_rng([seed, rows, *family.encode()])
+    differences = np.stack([FAMILIES[family](random, rows, worse) for _ in range(pairs)])
+    p_values = ttest_1samp(differences, -worse, axis=1, alternative="greater").pvalue
+    return float((p_values < 1 - CONFIDENCE).mean())

@@ -84,6 +84,14 @@ def test_few_rows_leave_open_whether_it_is_better_than_a_dummy() -> None:
     assert "train with more rows" in found.why or "answers every row alike" in found.why
 
 
+def test_rows_of_one_class_leave_it_open() -> None:
+    """Where all held-out targets are alike, no answer can be told from a dummy's."""
+    alike = np.zeros(50, np.int64)
+    found = checks(TWO, alike, 1.0, 1.0)
+    assert found["dummy baseline"].verdict is Verdict.INCONCLUSIVE
+    assert found["linear baseline"].verdict is Verdict.PASSED
+
+
 def test_noise_is_clearly_better_than_a_dummy_at_most_as_often_as_allowed() -> None:
     """In 100 trials of three classes, at most 5 of 100 pass."""
     passed = 0

@@ -12,7 +12,7 @@ from scipy import stats
 
 from flows.gate.means import MeanDifferences
 from flows.gate.noninferiority import MAX_MARGIN, POWER, Verdict, compare_scores
-from tests.benchmarks.paired_scores import CONFIDENCE, FAMILIES, simulate_means
+from tests.benchmarks.paired_scores import CONFIDENCE, FAMILIES, simulate_means, t_test_passes
 
 LEVEL = 1 - CONFIDENCE
 
@@ -77,6 +77,11 @@ def error_rates(family: str, rows: int, pairs: int) -> None:
 def test_error_rates_keep_to_the_level(family: str, rows: int) -> None:
     """Heavy tails, skew, ties and rare failures: at most 5 of 100 pass that are worse by the margin."""
     error_rates(family, rows, 100)
+
+
+def test_a_t_test_would_not_do() -> None:
+    """On 30 rows it passes more than half of the candidates that fail badly on one row in a hundred."""
+    assert t_test_passes("rare failures", 30, 0.02, 500) > 0.5
 
 
 @pytest.mark.soak
