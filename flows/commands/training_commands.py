@@ -1,4 +1,4 @@
-"""The commands that make a version: `hotswap train` and `hotswap promote`."""
+"""The commands that make a version, `hotswap train` and `hotswap promote`, and the one that begins a recipe."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import json
 import os
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
 from flows.commands import presentation
-from flows.commands.edges import plain_settings
+from flows.commands.edges import plain_settings, show
 from flows.commands.options import Json, Verbose
 from flows.console import progress
 from flows.parameters import JudgingRecipe, PromoteParameters, RecipeName, TrainParameters, spelled_out
@@ -62,6 +63,28 @@ def promote(
 
         outcome = launch.promote(plain_settings(), recipe, **parameters)
     return _show_outcome(outcome, verbose, as_json)
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Of the recipe, its module and its model.")],
+    kind: Annotated[
+        str, typer.Option(autocompletion=_kinds, help="table, image, text, regression, several-inputs or blank.")
+    ] = "blank",
+    as_json: Json = False,
+) -> None:
+    """Write a recipe to begin with, its test and a page about it, into the working directory."""
+    from flows.recipes.beginning import begin
+
+    files = [file.name for file in begin(name, kind, Path.cwd())]
+    text = f"{', '.join(files)} are written: `pytest test_{name}.py` tries it, `hotswap train {name}.py` makes it live."
+    show({"files": files}, text, as_json)
+
+
+def _kinds(incomplete: str) -> list[str]:
+    from flows.recipes.beginning import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
 
 
 def _flow_shown(first: str) -> AbstractContextManager[Any]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from flows.data.rows import taken
+from flows.data.rows import bare, taken
 from flows.recipes import Recipe
 from flows.tasks import Classification, MultiLabel, Regression, Task
 from flows.training.callbacks import Progress, hotswaps_own
-from flows.training.course import fed, training_of
+from flows.training.course import training_of
 from flows.training.dataset import Dataset
 from flows.user_code import RecipeFailed, of_recipe
 
@@ -79,7 +80,8 @@ def _built(recipe: Recipe, dataset: Dataset) -> Any:
 
 def _answer(model: Any, dataset: Dataset) -> Any:
     """What the model answers to one row."""
-    return model(fed(taken(dataset.train.inputs, slice(0, 1))))
+    row = taken(dataset.train.inputs, slice(0, 1))
+    return model(bare({name: tf.constant(each) for name, each in row.items()}))
 
 
 def _numbers(history: Any) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
+from flows.recipes.beginning import KINDS
 from tests.docs.pages import PROJECT
 
 ROOMS = ("clients", "flows", "serving")
@@ -43,6 +44,14 @@ def test_every_dependency_is_imported() -> None:
 def test_packages_carry_their_types(room: str) -> None:
     """Type checkers of users read the annotations."""
     assert (PROJECT / room / "py.typed").exists()
+
+
+def test_packages_carry_the_templates_of_recipes() -> None:
+    """``hotswap init`` finds them wherever it is installed."""
+    recipes = PROJECT / "flows" / "recipes"
+    (pattern,) = PYPROJECT["tool"]["setuptools"]["package-data"]["flows.recipes"]
+    packed = {file.name.removesuffix(".template") for file in recipes.glob(pattern)}
+    assert packed == {*(f"{kind}.py" for kind in KINDS), "test.py", "README.md"}
 
 
 def test_the_image_installs_no_test_tools() -> None:
