@@ -73,13 +73,13 @@ def train(
         jit_compile=False,
     )
     begun = network.model.get_weights()
-    rows, truth = encoded.take(judge_on).inputs, targets.values[judge_on]
+    rows, truth = _tensors(encoded.take(judge_on)), targets.values[judge_on]
     before = _row_losses(network, rows, truth, bool(targets.classes))
     stop = keras.callbacks.EarlyStopping(
         min_delta=_LEAST_GAIN, patience=_patience(len(encoded)), restore_best_weights=True
     )
     history = network.model.fit(
-        encoded.take(fit_on).inputs,
+        _tensors(encoded.take(fit_on)),
         targets.values[fit_on],
         batch_size=_batch_rows(len(encoded)),
         epochs=epochs,
@@ -108,9 +108,13 @@ def _parted(targets: Targets, rows: int, seed: int) -> tuple[NDArray[np.int64], 
     return fit_on, judge_on
 
 
+def _tensors(encoded: Encoded) -> dict[str, Any]:
+    return {name: tf.constant(values) for name, values in encoded.inputs.items()}
+
+
 def _members(rows: int) -> int:
     """Many rows say by themselves what few say on the average of several members."""
-    return 8 if rows < _MANY_ROWS else 4
+    return 8 if rows < _MANY_ROWS else 2
 
 
 def _batch_rows(rows: int) -> int:
@@ -119,7 +123,7 @@ def _batch_rows(rows: int) -> int:
 
 def _patience(rows: int) -> int:
     """Epochs without a gain after which training ends; an epoch of many rows is many steps."""
-    return 8 if rows < _MANY_ROWS else 3
+    return 8 if rows < _MANY_ROWS else 2
 
 
 def _classes_loss(truth: Any, outputs: Any) -> Any:
@@ -136,8 +140,9 @@ def _values_loss(truth: Any, outputs: Any) -> Any:
 
 def _row_losses(network: Network, rows: Any, truth: NDArray[Any], are_classes: bool) -> NDArray[np.float64]:
     """The loss of each row by the members' mean, which is what clients get."""
-    outputs = network.model.predict(rows, batch_size=_PREDICTED_ROWS, verbose=0)
+    # Called as it is: predict() would take longer to build a graph than this takes.
+    outputs = network.model(rows, training=False)
     if are_classes:
         probabilities = tf.reduce_mean(tf.nn.softmax(outputs), axis=1).numpy()
         return np.asarray(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-9)), np.float64)
-    return np.asarray(((outputs.mean(axis=1) - truth) ** 2).mean(axis=1), np.float64)
+    return np.asarray(((outputs.numpy().mean(axis=1) - truth) ** 2).mean(axis=1), np.float64)

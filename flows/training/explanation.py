@@ -13,7 +13,7 @@ from flows.data.rows import Inputs, taken
 from flows.tasks import Classification, Regression, Task
 from flows.training.candidate import Candidate
 
-_REPEATS = 3
+_REPEATS = 5
 _MAX_ROWS = 2000
 _WORST_ROWS = 20
 
@@ -91,7 +91,7 @@ def _measure(task: Task) -> Callable[[NDArray[Any], NDArray[Any]], float]:
 
 def _importances(inputs: Inputs, measured: Callable[[Inputs], float]) -> list[Importance]:
     whole, random, found = measured(inputs), np.random.default_rng(0), []
-    for name, values in inputs.items():
+    for name, values in sorted(inputs.items()):  # a signature has them in any order
         lost = []
         for _ in range(_REPEATS):
             shuffled = values[random.permutation(len(values))]

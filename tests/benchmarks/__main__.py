@@ -27,6 +27,7 @@ from tests.benchmarks.servers import PROJECT
 PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
     "training": train_overhead.measure,
     "table_training": table_training.measure,
+    "large_table": table_training.measure_large,
     "tables": tables.measure,
     "gates": gate_errors.measure,
     "weekly_retraining": weekly_retraining.measure,

@@ -52,7 +52,7 @@ def run_hotswap(directory: Path) -> tuple[float, dict[str, float]]:
     return seconds, json.loads(output)["seconds"]
 
 
-def run(command: list[str], directory: Path) -> tuple[float, str]:
+def run(command: list[str], directory: Path, timeout: float = 300) -> tuple[float, str]:
     """Seconds and standard output of a command whose state is in `directory`."""
     unset = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
@@ -64,6 +64,6 @@ def run(command: list[str], directory: Path) -> tuple[float, str]:
     }
     started = time.perf_counter()
     done = subprocess.run(
-        command, check=True, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300
+        command, check=True, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout
     )
     return time.perf_counter() - started, done.stdout

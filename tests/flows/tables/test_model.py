@@ -79,8 +79,8 @@ def test_it_learns_from_every_kind_of_column(churn: Exported) -> None:
     """Numbers, words and texts, each of which the target depends on, matter; what says nothing does not."""
     found = explain_candidate(churn.candidate)
     importance = {each.input: each.mean for each in found.importances}
-    assert min(importance[name] for name in ("age", "plan", "note")) > 0.02
-    assert abs(importance["is_active"]) < 0.02
+    assert [each.input for each in found.importances[:3]] == ["age", "plan", "note"]
+    assert min(importance[name] for name in ("age", "plan", "note")) > 0.01 > abs(importance["is_active"])
     assert churn.candidate.evaluation.metrics["roc_auc"] > 0.8
     assert found.worst[0]["target"] != found.worst[0]["answer"]
     assert "| age |" in found.markdown
@@ -134,7 +134,7 @@ def test_values_come_in_the_unit_of_the_target(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     size, town = random.uniform(0, 10, 1500), random.choice(["near", "far"], 1500)
     price = 50_000 + 20_000 * np.sin(size) * (town == "near") + 3_000 * size + random.normal(0, 1000, 1500)
-    found = trained(tmp_path, pd.DataFrame({"size": size, "town": town, "price": price}), "price", epochs=40)
+    found = trained(tmp_path, pd.DataFrame({"size": size, "town": town, "price": price}), "price", epochs=25)
     test = found.dataset.test
     baselines = fit_baselines(found.dataset.task, found.dataset.train, test)
     assert baselines is not None
@@ -150,7 +150,7 @@ def test_it_is_no_worse_than_the_linear_model_where_there_is_nothing_else(tmp_pa
     numbers = random.normal(size=(200, 6))
     odds = numbers @ np.array([1.5, -1, 0, 0, 0, 0]) + random.normal(0, 1, 200)
     frame = pd.DataFrame(numbers, columns=[f"n{each}" for each in range(6)]).assign(y=np.where(odds > 0, "a", "b"))
-    found = trained(tmp_path, frame, "y", epochs=30)
+    found = trained(tmp_path, frame, "y", epochs=12)
     baselines = fit_baselines(found.dataset.task, found.dataset.train, found.dataset.test)
     assert baselines is not None
     assert baselines.linear is not None
