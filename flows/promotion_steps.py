@@ -52,6 +52,8 @@ from serving.repository.stamp import STAMP_FILE, Stamp
 
 log = logging.getLogger(__name__)
 
+_PAGE_WIDTH = 120
+
 
 class SameFiles(HotswapError):
     """A model was to be promoted whose files are a version already."""
@@ -74,7 +76,7 @@ def load(run: PromotionRun, inspection: Inspection | None = None) -> Dataset:
     """
     recipe, hold_out = run.request.recipe, run.request.hold_out
     if hold_out is None:
-        _check_schema(run)
+        _check_table(run)
         dataset = load_dataset(recipe)
     else:
         assert inspection is not None
@@ -84,10 +86,13 @@ def load(run: PromotionRun, inspection: Inspection | None = None) -> Dataset:
     return dataset
 
 
-def _check_schema(run: PromotionRun) -> None:
+def _check_table(run: PromotionRun) -> None:
     """Hold a table against the one that the live version was trained on."""
     recipe, deployment = run.request.recipe, run.deployment
-    if not isinstance(recipe, TableRecipe) or deployment.champion is None:
+    if not isinstance(recipe, TableRecipe):
+        return
+    run.mlflow.log_page("table.txt", recipe.described(_PAGE_WIDTH))
+    if deployment.champion is None:
         return
     kept = Schema.read(deployment.repository.path(deployment.model, deployment.champion))
     if kept is not None:

@@ -113,6 +113,11 @@ class Run:
             path.write_bytes(png)
             self._client.log_artifact(self.id, str(path))
 
+    def log_page(self, name: str, text: str) -> None:
+        """Keep a text as a file of the run."""
+        with self._translated():
+            self._client.log_text(self.id, redacted(text), name)
+
     def log_explanation(self, explanation: Explanation) -> None:
         """Record which inputs matter and the worst answers, as tables and as Markdown."""
         importances = [asdict(each) for each in explanation.importances]

@@ -18,7 +18,8 @@ def leak_of(values: pd.Series, target: Target) -> str:
     """Why a column is taken to give the target away, or ""."""
     if len(values) < _MIN_ROWS:
         return ""
-    values, truth = values.iloc[:_MAX_ROWS], target.values[:_MAX_ROWS]
+    some = np.sort(np.random.default_rng(0).permutation(len(values))[:_MAX_ROWS])
+    values, truth = values.iloc[some].reset_index(drop=True), target.values[some]
     return _of_classes(values, truth) if target.class_names else _of_numbers(values, truth)
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import keras
 
 _EPOCHS = 60
+_LEARNING_RATE = 0.002
+_BATCH_ROWS = ((400_000, 4096), (25_000, 1024), (4_000, 256))
+_FEW_BATCH_ROWS = 64
 _MIN_ROWS = 20
 
 
@@ -57,7 +60,7 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
     def build(inputs: Mapping[str, NDArray[Any]]) -> keras.Model:
         from flows.tables.model import TableModel
 
-        return TableModel(used(columns), inputs, len(target.class_names))
+        return TableModel(used(columns), inputs, len(target.class_names), _LEARNING_RATE)
 
     return TableRecipe(
         name=options.model,
@@ -65,6 +68,8 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
         build=build,
         task=_task(options, target),
         epochs=_EPOCHS,
+        batch_size=next((batch for least, batch in _BATCH_ROWS if len(frame) >= least), _FEW_BATCH_ROWS),
+        learning_rate=_LEARNING_RATE,
         split=_split(options),
         missing_values=True,
         columns=columns,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flows.data.rows import Inputs
 from flows.tables.columns import Column
 from flows.tables.encoder import build_encoder, encode
-from flows.tables.training import Targets, train
+from flows.tables.training import Schedule, Targets, train
 
 
 class TableModel(keras.Model):  # type: ignore[misc]
@@ -23,8 +23,9 @@ class TableModel(keras.Model):  # type: ignore[misc]
     It is fitted as a whole: the preprocessing runs once over all rows, and the network is trained on what it gives.
     """
 
-    def __init__(self, columns: Sequence[Column], examples: Inputs, classes: int) -> None:
+    def __init__(self, columns: Sequence[Column], examples: Inputs, classes: int, learning_rate: float) -> None:
         super().__init__(name="table")
+        self._learning_rate = learning_rate
         self._columns, self._classes = columns, classes
         self._encoder = build_encoder(columns, examples)
         self.encoder = self._encoder.model
@@ -39,19 +40,23 @@ class TableModel(keras.Model):  # type: ignore[misc]
             return tf.reduce_mean(tf.nn.softmax(outputs), axis=1)
         return tf.reduce_mean(outputs, axis=1) * self.deviation + self.mean
 
-    def fit(self, x: Inputs, y: NDArray[Any], *, epochs: int, callbacks: Sequence[Any] = (), **_: Any) -> Any:
+    def fit(
+        self, x: Inputs, y: NDArray[Any], *, batch_size: int, epochs: int, callbacks: Sequence[Any] = (), **_: Any
+    ) -> Any:
         """
         Train on raw columns; the history is Keras's.
 
         Args:
             x: Arrays or tensors [rows] by input.
             y: int64 [rows] classes, or float64 [rows] or [rows, 1].
+            batch_size: Rows.
             epochs: At most so many.
             callbacks: Keras's, of the network's training.
         """
         targets = self._learned(np.asarray(y))
         seed = int(keras.random.randint((), 0, 2**31 - 1, "int32"))  # drawn from the seed of the training
-        trained = train(self._encoder, encode(self.encoder, x), targets, epochs, seed, callbacks)
+        how = Schedule(epochs, batch_size, self._learning_rate)
+        trained = train(self._encoder, encode(self.encoder, x), targets, how, seed, callbacks)
         self.network, self.has_deep_part = trained.network.model, trained.has_deep_part
         self.built = True
         return trained.history

@@ -54,6 +54,7 @@ def read_table(path: Path) -> Table:
     table, notes = _read_parquet(path) if start[:4] == b"PAR1" else _read_csv(path, start)
     if not table.num_rows:
         raise UnusableTable(f"{path} has no rows below its header: name a file with data")
+    table = table.rename_columns([name.strip() for name in table.column_names])
     _check_names(path, table.column_names)
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):

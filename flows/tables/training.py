@@ -23,12 +23,10 @@ from flows.tables.linear import fit_linear
 from flows.tables.network import Network, build_network, quantiles
 
 _MANY_ROWS = 20_000
-_LEARNING_RATE = 0.002
 _WEIGHT_DECAY = 0.01
 _MIN_VALIDATION_SHARE, _MAX_VALIDATION_SHARE = 0.15, 0.3
 _WANTED_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 300, 20_000
 _PREDICTED_ROWS = 8192
-_BATCH_ROWS = ((300_000, 4096), (_MANY_ROWS, 1024), (3_000, 256))
 _LEAST_GAIN = 1e-4
 _STANDARD_ERRORS = 2.0
 """of its mean that a gain must have to be more than chance"""
@@ -49,6 +47,16 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the deep part is trained."""
+
+    epochs: int
+    """at most"""
+    batch_rows: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A network, and how its training went."""
 
@@ -60,7 +68,7 @@ class Trained:
 
 
 def train(
-    encoder: Encoder, encoded: Encoded, targets: Targets, epochs: int, seed: int, callbacks: Sequence[Any]
+    encoder: Encoder, encoded: Encoded, targets: Targets, how: Schedule, seed: int, callbacks: Sequence[Any]
 ) -> Trained:
     """The network for these rows; the same seed gives the same."""
     fit_on, judge_on = _parted(targets, len(encoded), seed)
@@ -68,7 +76,7 @@ def train(
     straight = fit_linear(encoder, encoded.take(fit_on), targets.values[fit_on], targets.classes, seed)
     network.set_linear(straight)
     network.model.compile(
-        optimizer=keras.optimizers.AdamW(_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        optimizer=keras.optimizers.AdamW(how.learning_rate, weight_decay=_WEIGHT_DECAY),
         loss=_classes_loss if targets.classes else _values_loss,
         jit_compile=False,
     )
@@ -81,8 +89,8 @@ def train(
     history = network.model.fit(
         _tensors(encoded.take(fit_on)),
         targets.values[fit_on],
-        batch_size=_batch_rows(len(encoded)),
-        epochs=epochs,
+        batch_size=how.batch_rows,
+        epochs=how.epochs,
         validation_data=(rows, truth),
         validation_batch_size=_PREDICTED_ROWS,
         callbacks=[stop, *callbacks],
@@ -100,12 +108,15 @@ def _parted(targets: Targets, rows: int, seed: int) -> tuple[NDArray[np.int64], 
     """The rows to train on and those to stop by, each class in both where that can be."""
     share = min(max(_MIN_VALIDATION_SHARE, _WANTED_VALIDATION_ROWS / rows), _MAX_VALIDATION_SHARE)
     share = min(share, _MAX_VALIDATION_ROWS / rows)
-    counts = np.bincount(targets.values) if targets.classes else np.zeros(0)
-    can_stratify = bool(targets.classes) and counts[counts > 0].min() >= 2 and rows * share >= targets.classes
-    fit_on, judge_on = train_test_split(
-        np.arange(rows), test_size=share, random_state=seed, stratify=targets.values if can_stratify else None
-    )
-    return fit_on, judge_on
+    if not targets.classes:
+        fit_on, judge_on = train_test_split(np.arange(rows), test_size=share, random_state=seed)
+        return fit_on, judge_on
+    is_lone = (np.bincount(targets.values) == 1)[targets.values]
+    others = np.flatnonzero(~is_lone)
+    many = min(len(others), len(np.unique(targets.values[others]))) <= len(others) * min(share, 1 - share)
+    stratify = targets.values[others] if many else None
+    fit_on, judge_on = train_test_split(others, test_size=share, random_state=seed, stratify=stratify)
+    return np.concatenate([fit_on, np.flatnonzero(is_lone)]), judge_on
 
 
 def _tensors(encoded: Encoded) -> dict[str, Any]:
@@ -115,10 +126,6 @@ def _tensors(encoded: Encoded) -> dict[str, Any]:
 def _members(rows: int) -> int:
     """Many rows say by themselves what few say on the average of several members."""
     return 8 if rows < _MANY_ROWS else 2
-
-
-def _batch_rows(rows: int) -> int:
-    return next((batch for least, batch in _BATCH_ROWS if rows >= least), 64)
 
 
 def _patience(rows: int) -> int:

@@ -50,7 +50,7 @@ def test_a_table_goes_live_and_is_held_against_next_weeks(home: Home) -> None:
     assert (outcome["model"], outcome["version"], outcome["decision"]) == ("churn", 1, "passed")
     assert outcome["metrics"]["test_roc_auc"] > 0.8
     assert "customer_id  identifier  left out" in first.stderr
-    assert {"importance.png", "columns.md", "worst_rows.json", "evaluation.png"} <= artifacts(home)
+    assert {"importance.png", "columns.md", "worst_rows.json", "table.txt", "evaluation.png"} <= artifacts(home)
     version = Repository(home.directory / "models").path("churn", 1)
     schema = Schema.read(version)
     assert schema is not None
