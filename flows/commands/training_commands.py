@@ -73,7 +73,7 @@ def init(
     ] = "blank",
     as_json: Json = False,
 ) -> None:
-    """Write a recipe to begin with, its test and a page about it, into the working directory."""
+    """Write a recipe to begin with, and its test, here."""
     from flows.recipes.beginning import begin
 
     files = [file.name for file in begin(name, kind, Path.cwd())]
