@@ -111,7 +111,7 @@ def _numbers(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]
             found.append(layer(taken[column.input]))
             seen.append(layer(tf.constant(inputs[column.input])).numpy())
     if not found:
-        return _nothing(taken, "float32")
+        return _Zeros(1, "float32")(_any(taken))  # oneDNN ends the process at a product over no columns
     joined = keras.layers.Concatenate()(found) if len(found) > 1 else found[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns without any value
@@ -141,7 +141,7 @@ def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, A
         found.append(_Offset(len(are_frequent))(lookup(Stripped(is_boolean)(taken[column.input]))))
         are_frequent += [True, False, *(counts >= least), *([] if len(counts) else [False])]
     if not found:
-        return _nothing(taken, "int32"), np.zeros(0, np.int32)
+        return _Zeros(0, "int32")(_any(taken)), np.zeros(0, np.int32)
     return _Stacked()(found), np.where(are_frequent, np.cumsum(are_frequent), 0).astype(np.int32)
 
 
@@ -165,7 +165,7 @@ def _texts(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) 
         found.append(_Offset(offset)(tokens))
         offset += len(vocabulary) + 2
     if not found:
-        return _nothing(taken, "int32"), _nothing(taken, "float32"), 0
+        return _Zeros(0, "int32")(_any(taken)), _Zeros(0, "float32")(_any(taken)), 0
     if len(found) == 1:
         return found[0], weights[0], offset
     return keras.layers.Concatenate()(found), keras.layers.Concatenate()(weights), offset
@@ -177,10 +177,13 @@ def _words(texts: NDArray[Any]) -> tuple[list[str], NDArray[np.float32], int]:
     counted = CountVectorizer(
         lowercase=False, token_pattern=r"\S+", min_df=2 if len(values) > 50 else 1, max_features=_MAX_WORDS
     )
-    counts = counted.fit_transform(values)
+    length = int(np.quantile(values.str.count(r"\S+"), 0.98))
+    try:
+        counts = counted.fit_transform(values)
+    except ValueError:  # no word comes twice
+        return ["?"], np.zeros(3, np.float32), 1
     frequencies = np.asarray((counts > 0).sum(axis=0)).ravel()
     inverse = np.log((1 + len(values)) / (1 + frequencies)) + 1
-    length = int(np.quantile(values.str.count(r"\S+"), 0.98))
     words = [str(word) for word in counted.get_feature_names_out()]
     return words, np.array([0, 0, *inverse], np.float32), min(max(length, 4), _MAX_TEXT_WORDS)
 
@@ -194,12 +197,15 @@ class _Stacked(keras.layers.Layer):  # type: ignore[misc]
         return tf.stack(columns, axis=1)
 
 
-class _Empty(keras.layers.Layer):  # type: ignore[misc]
-    def __init__(self, dtype: str) -> None:
+class _Zeros(keras.layers.Layer):  # type: ignore[misc]
+    """As many zeros a row, for what a table has not."""
+
+    def __init__(self, size: int, dtype: str) -> None:
         super().__init__(dtype=dtype)
+        self.size = size
 
     def call(self, column: Any) -> Any:
-        return tf.zeros_like(tf.expand_dims(column, 1), self.dtype)[:, :0]
+        return tf.zeros_like(tf.expand_dims(column, 1), self.dtype)[:, : self.size]
 
 
 class _Offset(keras.layers.Layer):  # type: ignore[misc]
@@ -211,7 +217,5 @@ class _Offset(keras.layers.Layer):  # type: ignore[misc]
         return tf.cast(numbers, tf.int32) + self.offset
 
 
-def _nothing(taken: Mapping[str, Any], dtype: str) -> Any:
-    """[batch, 0]"""
-
-    return _Empty(dtype)(next(iter(taken.values())))
+def _any(taken: Mapping[str, Any]) -> Any:
+    return next(iter(taken.values()))

@@ -167,3 +167,23 @@ def test_ten_thousand_categories_and_rare_classes(tmp_path: Path) -> None:
     frame = pd.DataFrame({"word": [f"w{each}" for each in word], "noise": random.normal(size=6000), "y": rare})
     found = trained(tmp_path, frame, "y", epochs=2)
     assert found.candidate.evaluation.metrics["roc_auc"] > 0.9
+
+
+KINDS = {
+    "numbers": ["age", "spend"],
+    "words": ["plan", "is active"],
+    "dates": ["joined"],
+    "texts": ["note"],
+    "unique texts": ["tag"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_may_have_columns_of_one_kind_only(tmp_path: Path, kind: str) -> None:
+    """Nothing but numbers, or none at all; the exported model answers."""
+    frame = customers(120)
+    frame["tag"] = [f"a{each} b{each} c{each}" for each in range(120)]
+    found = trained(
+        tmp_path, frame[[*KINDS[kind], "churned"]], "churned", epochs=1, keep=("tag",) * ("tag" in KINDS[kind])
+    )
+    assert np.isfinite(found.candidate.evaluation.answers).all()
