@@ -37,7 +37,7 @@ from flows.registry.mlflow_access import tracking_address
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import Run
 from flows.registry.tags import FLOW_RUN, source_tags
-from flows.tables.evidence import HoldOut, evidence_of
+from flows.tables.evidence import HoldOut, evidence_of, judged_by
 from flows.tables.options import recipe_of
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
@@ -70,6 +70,8 @@ class TrainOutcome:
     """the last lines of the sandbox's server, when that rejected it"""
     unevaluated: str = ""
     """why it was not evaluated, where it was not"""
+    judged_by: str = ""
+    """how `hotswap promote` is told what it is judged by: a recipe, or the model and its rows"""
     was_there: bool = False
     """whether the same files were a version already, which is the one named here"""
     label: str = STABLE
@@ -104,18 +106,22 @@ class Request:
     """the rows that it is judged by, where there is no recipe"""
     unevaluated: str | None = None
     """why it is not evaluated, where it is not"""
+    judged_by: str = ""
+    """how `hotswap promote` is told what the model is judged by"""
 
     @classmethod
     def to_train(cls, recipe: str, parameters: TrainParameters) -> Request:
         """The request of a training's parameters."""
-        return cls._of(recipe_of(recipe, parameters), parameters)
+        request = cls._of(recipe_of(recipe, parameters), parameters)
+        return replace(request, judged_by=judged_by(recipe, parameters))
 
     @classmethod
     def to_promote(cls, recipe: str, parameters: PromoteParameters) -> Request:
         """The request of a promotion's parameters."""
         evidence = evidence_of(recipe, parameters)
         request = cls._of(evidence.recipe, parameters)
-        return replace(request, hold_out=evidence.hold_out, unevaluated=evidence.unevaluated)
+        named = judged_by(recipe, parameters)
+        return replace(request, hold_out=evidence.hold_out, unevaluated=evidence.unevaluated, judged_by=named)
 
     @property
     def why(self) -> str | None:
@@ -162,8 +168,8 @@ class PromotionRun:
         self.data_notes: tuple[str, ...] = ()
         """what has moved in the data since the live version was trained"""
         self.verdict = Verdict.PASSED
-        unevaluated = request.unevaluated or ""
-        self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {}, unevaluated=unevaluated)
+        self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {}, judged_by=request.judged_by)
+        self.note(unevaluated=request.unevaluated or "")
         self._decisions: dict[type, GateDecision | SandboxDecision] = {}
 
     def end(self, **facts: Any) -> NoReturn:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
 from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
-from flows.gate.unevaluated import cannot_answer, judge_unevaluated
+from flows.gate.unevaluated import judge_unevaluated
 from flows.orchestration.prefect_records import keep_report
 from flows.orchestration.tasks import as_task
 from flows.promotion import bake, promotion, retention, verification
 from flows.promotion.deployment import Deployment
-from flows.promotion.labels import STABLE
 from flows.promotion.undo import kept_on_failure
 from flows.promotion.unlabelled import warn_unless_stable
 from flows.promotion_run import PromotionRun, step
@@ -35,28 +33,21 @@ from flows.tables.changes import check_table
 from flows.tables.holdout import held_out_rows
 from flows.tables.recipe import TableRecipe
 from flows.tables.schema import Schema
-from flows.tasks import CannotEvaluate
 from flows.training import fit
-from flows.training.candidate import Candidate, Unevaluated, ask_made_rows, load_candidate
+from flows.training.candidate import Candidate, Unevaluated, load_candidate
 from flows.training.champion import Champion, evaluate_champion
 from flows.training.checkpoints import TrainingKey, checkpoint
 from flows.training.dataset import Dataset, load_dataset
 from flows.training.explanation import explain_candidate
 from flows.training.export import export
 from flows.training.inspection import Inspection, inspect
-from flows.training.predictor import NotRestored
 from flows.training.summary import model_facts, model_summary
-from serving.protocol.errors import HotswapError, IncompleteSavedModel
-from serving.repository.saved_model_files import check_complete, digest
-from serving.repository.stamp import STAMP_FILE, Stamp
+from serving.repository.saved_model_files import digest
+from serving.repository.stamp import Stamp
 
 log = logging.getLogger(__name__)
 
 _PAGE_WIDTH = 120
-
-
-class SameFiles(HotswapError):
-    """A model was to be promoted whose files are a version already."""
 
 
 @functools.partial(as_task, name="ask", retried=True)
@@ -66,21 +57,23 @@ def ask(deployment: Deployment) -> None:
 
 
 @step("load", "loading data")
-def load(run: PromotionRun, inspection: Inspection | None = None) -> Dataset:
+def load(run: PromotionRun, saved_model: Path | None = None, inspection: Inspection | None = None) -> Dataset:
     """
     Load, check and split the recipe's data, or read the rows that a model is judged by that has none.
 
     Args:
         run: Its request names them.
-        inspection: Of the model, where there is one already.
+        saved_model: The model, where there is one already.
+        inspection: What its files say.
     """
     recipe, hold_out = run.request.recipe, run.request.hold_out
     if hold_out is None:
         _check_table(run)
         dataset = load_dataset(recipe)
     else:
+        assert saved_model is not None
         assert inspection is not None
-        dataset = held_out_rows(hold_out, inspection)
+        dataset = held_out_rows(hold_out, inspection, Schema.read(saved_model))
     run.mlflow.log_dataset(recipe.name, dataset)
     log.info("data loaded recipe=%s train=%d test=%d", recipe.name, len(dataset.train), len(dataset.test))
     return dataset
@@ -118,109 +111,14 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int, resumed: 
     return saved_model
 
 
-@step("fetch", "loading data", timed_as="load")
-def fetch(run: PromotionRun, run_id: str | None, saved_model: Path | None, version: int | None) -> Path:
-    """
-    A copy of the SavedModel that an MLflow run keeps, that is in a directory, or that is published.
-
-    Raises:
-        IncompleteSavedModel: There is none, or it cannot be copied.
-    """
-    if version is not None:
-        source = promotion.check_promotable(run.deployment, version)
-    elif run_id is not None:
-        source = run.deployment.registry.run(run_id).download_model(run.directory / "kept")
-    else:
-        assert saved_model is not None
-        source = saved_model
-    candidate = run.directory / "saved_model"
-    check_complete(source)
-    try:
-        shutil.copytree(source, candidate, ignore=shutil.ignore_patterns(STAMP_FILE.name))
-    except OSError as exc:
-        raise IncompleteSavedModel(f"{source} cannot be copied: {exc}; see that all of it can be read") from exc
-    return candidate
-
-
 @functools.partial(as_task, name="examine", retried=False)
 def examine(run: PromotionRun, saved_model: Path) -> tuple[Inspection, GateDecision]:
     """Judge the files before anything runs them."""
     inspection = inspect(saved_model)
     decision = judge_files(inspection, run.request.recipe.thresholds)
     if decision.verdict is not Verdict.PASSED:
-        _report(run, decision)
+        report_gate(run, decision)
     return inspection, decision
-
-
-def published_as(run: PromotionRun, saved_model: Path) -> int | None:
-    """
-    The published version that these files are already, to go on with; the run ends where that has its label.
-
-    Raises:
-        SameFiles: They are a version that another command has to be asked for.
-    """
-    deployment, content, label = run.deployment, digest(saved_model), run.request.label
-    same = [version for version in deployment.versions if deployment.stamp(version).digest == content]
-    if not same:
-        _check_not_retired(deployment, content)
-        return None
-    version = max(same, key=lambda each: (deployment.labels.read().get(label) == each, each))
-    run.note(was_there=True)
-    if deployment.labels.read().get(label) == version:
-        log.info("these files are live already model=%s version=%d label=%s", deployment.model, version, label)
-        run.end(version=version, digest=content, label=label)
-    if label != STABLE:
-        command = f"hotswap label {deployment.model} {label} {version}"
-        raise SameFiles(f"These files are version {version} of {deployment.model!r} already: `{command}` labels it")
-    return version
-
-
-def _check_not_retired(deployment: Deployment, content: str) -> None:
-    repository, model = deployment.repository, deployment.model
-    for version in repository.retired(model):
-        stamp = Stamp.read(repository.retired_path(model, version))
-        if stamp is not None and stamp.digest == content:
-            raise SameFiles(
-                f"These files are version {version} of {model!r}, which is retired: put it back with "
-                f"`hotswap restore {model} {version}`, and promote it with --version {version}"
-            )
-
-
-@step("try", "asking the candidate", timed_as="evaluate")
-def can_answer(run: PromotionRun, saved_model: Path, inspection: Inspection) -> GateDecision | None:
-    """Ask rows made from the signature; a decision against a candidate that loads and cannot answer any."""
-    request = run.request
-    try:
-        ask_made_rows(request.recipe, saved_model, inspection, request.unevaluated or "")
-    except NotRestored as exc:
-        why = (
-            "it loads, but what it computes with was not restored from its files, so that it answers no row: export it "
-            f"again, with model.export(), and ask it once after loading it ({_told(exc, saved_model)})"
-        )
-    except CannotEvaluate as exc:
-        if request.unevaluated is None:  # rows of its own are yet to come
-            return None
-        why = (
-            f"it does not answer rows made from its signature ({_told(exc, saved_model)}): "
-            "judge it by rows of its own, --csv FILE --target COLUMN"
-        )
-    else:
-        return None
-    decision = cannot_answer(why, request.recipe.thresholds)
-    _report(run, decision)
-    return decision
-
-
-def _told(exc: CannotEvaluate, saved_model: Path) -> str:
-    return str(exc).removeprefix(f"{saved_model} does not answer: ")
-
-
-@step("make_rows", "asking the candidate", timed_as="evaluate")
-def ask_unevaluated(run: PromotionRun, saved_model: Path, inspection: Inspection, reason: str) -> Unevaluated:
-    """Ask the candidate rows made from its signature, as there are no others."""
-    run.mlflow.tag({"unevaluated": reason})
-    log.warning("candidate is not evaluated: %s", reason)
-    return ask_made_rows(run.request.recipe, saved_model, inspection, reason)
 
 
 @step("evaluate", "evaluating the candidate and what is live")
@@ -276,7 +174,7 @@ def gate(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champi
     thresholds, allow_breaking = run.request.recipe.thresholds, run.request.allow_breaking
     if isinstance(candidate, Unevaluated):
         decision = judge_unevaluated(candidate.inspection, champion, candidate.reason, thresholds, allow_breaking)
-        _report(run, decision)
+        report_gate(run, decision)
         return decision
     facts = Facts(
         candidate.evaluation, candidate.inspection, candidate.slices, champion, candidate.baselines, run.data_notes
@@ -286,11 +184,12 @@ def gate(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champi
     picture = as_png(figure) if figure is not None else b""
     if picture:
         run.mlflow.log_picture("evaluation", picture)
-    _report(run, decision, picture)
+    report_gate(run, decision, picture)
     return decision
 
 
-def _report(run: PromotionRun, decision: GateDecision, picture: bytes = b"") -> None:
+def report_gate(run: PromotionRun, decision: GateDecision, picture: bytes = b"") -> None:
+    """Show what the gate decided in Prefect and MLflow."""
     model = run.deployment.model
     run.mlflow.log_decision(decision)
     keep_report("gate", model, decision.markdown, decision.table, picture)

@@ -15,6 +15,7 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows.gate.noninferiority import Verdict
+from flows.given_models import ask_unevaluated, can_answer, fetch, published_as
 from flows.orchestration.prefect_records import followed
 from flows.parameters import PromoteParameters, RecipeName, TrainParameters, spelled_out
 from flows.promotion import recovery
@@ -23,20 +24,16 @@ from flows.promotion.undo import undone_on_failure
 from flows.promotion_run import PromotionRun, Request, TrainOutcome, promotion_run
 from flows.promotion_steps import (
     ask,
-    ask_unevaluated,
-    can_answer,
     evaluate,
     evaluate_live,
     examine,
     explain,
-    fetch,
     gate,
     keep,
     load,
     make_stable,
     move_label,
     publish,
-    published_as,
     register,
     tidy_up,
     train,
@@ -126,7 +123,7 @@ def asked(run: PromotionRun, saved_model: Path, inspection: Inspection) -> Candi
     """The candidate with its answers to held-out rows; where there are none, to rows made from its signature."""
     if (reason := run.request.unevaluated) is not None:
         return ask_unevaluated(run, saved_model, inspection, reason)
-    return evaluate(run, load(run, inspection), saved_model, inspection)
+    return evaluate(run, load(run, saved_model, inspection), saved_model, inspection)
 
 
 @contextmanager

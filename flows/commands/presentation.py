@@ -133,7 +133,7 @@ def _next_steps(outcome: TrainOutcome, example: str) -> dict[str, str]:
         return {"ask it": ask, "go back": "" if outcome.previous is None else f"hotswap rollback {model}"}
     return {
         "ask it": f"{ask} --label {outcome.label}",
-        "stable": f"hotswap promote {model} --version {outcome.version}",
+        "stable": f"hotswap promote {outcome.judged_by or model} --version {outcome.version}",
         "go back": f"hotswap label {model} {outcome.label} --remove",
     }
 

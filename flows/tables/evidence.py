@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,13 @@ def evidence_of(name: str, parameters: Mapping[str, Any]) -> Evidence:
     if task not in (None, *TASKS):
         raise UnusableTable(f"--task is {' or '.join(TASKS)}, not {task!r}")
     return Evidence(without_recipe(validate_model_name(name)), HoldOut(Path(csv), target, task))
+
+
+def judged_by(name: str, parameters: Mapping[str, Any]) -> str:
+    """The same as a shell takes it: the recipe, or the model and its rows."""
+    said = [(each, parameters.get(each)) for each in ("csv", "target", "task", "unevaluated")]
+    options = [word for each, value in said if value is not None for word in (f"--{each}", str(value))]
+    return shlex.join([name, *options])
 
 
 def _recipe(name: str) -> Recipe:

@@ -18,6 +18,7 @@ from flows.data.rows import Inputs, Rows
 from flows.tables.evidence import HoldOut
 from flows.tables.options import UnusableTable
 from flows.tables.reading import read_table
+from flows.tables.schema import Schema
 from flows.tables.targets import read_target
 from flows.tasks import Classification, Regression, Task
 from flows.training.dataset import Dataset, dataset_of
@@ -28,9 +29,14 @@ _TRUTHS = {"true": 1.0, "false": 0.0}
 _MAX_SHOWN = 8
 
 
-def held_out_rows(hold_out: HoldOut, inspection: Inspection) -> Dataset:
+def held_out_rows(hold_out: HoldOut, inspection: Inspection, schema: Schema | None = None) -> Dataset:
     """
     The rows of the file, all of them held out, as the model takes them.
+
+    Args:
+        hold_out: The file and its target.
+        inspection: Of the model.
+        schema: Of the table that the model was trained on, which says what its inputs call the columns.
 
     Raises:
         UnusableTable: The file cannot be read, or does not have what the model takes or what it predicts.
@@ -42,6 +48,8 @@ def held_out_rows(hold_out: HoldOut, inspection: Inspection) -> Dataset:
     check_signature("the model", inspection.signatures.get(SIGNATURE))
     signature = inspection.signatures[SIGNATURE]
     features = frame.drop(columns=hold_out.target)
+    if schema is not None:
+        features = features.rename(columns={column.name: column.input for column in schema.columns})
     inputs = _inputs(features, tensors_of(signature.inputs))
     width = _width(tensors_of(signature.outputs))
     task, targets = _judged(frame[hold_out.target], hold_out, inspection.class_names, width)

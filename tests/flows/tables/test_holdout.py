@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.tables.evidence import HoldOut
+from flows.tables.evidence import HoldOut, judged_by
 from flows.tables.holdout import held_out_rows
 from flows.tables.options import UnusableTable
+from flows.tables.schema import ColumnSchema, Schema
 from flows.tasks import Classification, Regression
 from flows.training.inspection import Inspection, Signature
 
@@ -76,3 +77,18 @@ def test_a_file_that_does_not_fit_is_refused(text: str, told: str, tmp_path: Pat
     """The sentence names the column, and what the model takes."""
     with pytest.raises(UnusableTable, match=told):
         held_out_rows(written(tmp_path, text), inspected(NUMBERS))
+
+
+def test_columns_have_the_names_of_the_table_that_the_model_learned(tmp_path: Path) -> None:
+    """A column whose name TensorFlow cannot use goes to the input that the kept schema names."""
+    columns = (ColumnSchema("net worth", "net_worth", "number", "float32", 0.0),)
+    schema = Schema(columns, "t", "regression", {}, 3)
+    signature = Signature("predict", {"net_worth": "float32 [-1]"}, NUMBERS.outputs)
+    data = held_out_rows(written(tmp_path, "t,net worth\n1.5,7\n2.5,8\n3.5,9\n"), inspected(signature), schema)
+    assert data.test.inputs["net_worth"].tolist() == [7, 8, 9]
+
+
+def test_what_a_model_is_judged_by_is_written_for_a_shell() -> None:
+    """A hint can be pasted: the recipe, or the model with its rows."""
+    assert judged_by("churn.py", {"csv": None, "seed": 3}) == "churn.py"
+    assert judged_by("churn", {"csv": Path("new rows.csv"), "target": "y"}) == "churn --csv 'new rows.csv' --target y"
