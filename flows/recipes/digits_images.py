@@ -29,8 +29,8 @@ def build(examples: NDArray[np.uint8]) -> keras.Model:
         [
             keras.Input(examples.shape[1:], dtype="uint8"),
             keras.layers.Rescaling(1 / 16),
-            keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
             keras.layers.Flatten(),
             keras.layers.Dense(10, activation="softmax"),
         ]
@@ -43,7 +43,7 @@ RECIPE = Recipe(
     build=build,
     class_names=tuple("0123456789"),
     epochs=10,
-    batch_size=64,
-    learning_rate=0.005,
+    batch_size=128,
+    learning_rate=0.02,
     thresholds=Thresholds(min_accuracy=0.93, max_log_loss=0.3, margin=0.03),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from flows.data.rows import Inputs, Rows, bare
 from flows.recipes import Recipe
 from flows.training.dataset import Dataset, UnusableData, load_rows
+
+if TYPE_CHECKING:
+    from flows.training.streams import Stream
 
 _IDS = 2.0**64
 _SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 by the golden ratio: another order of the ids than the split's
@@ -30,20 +33,19 @@ class Training:
     epochs: int
     batch_size: int
     seed: int
+    stream: Stream | None
+    """the training rows where they are too many for memory; `train` then has some of them"""
     callbacks: Sequence[Any]
     """hotswap's, which record, show and keep the state, then the recipe's; hand them to ``model.fit``"""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What ``model.fit(**training.arguments)`` trains with as hotswap itself would."""
-        found: dict[str, Any] = {
-            "x": fed(self.train.inputs),
-            "y": self.train.targets,
-            "batch_size": self.batch_size,
-            "epochs": self.epochs,
-            "callbacks": list(self.callbacks),
-            "verbose": 0,
-        }
+        found: dict[str, Any] = {"epochs": self.epochs, "callbacks": list(self.callbacks), "verbose": 0}
+        if self.stream is not None:
+            found |= {"x": self.stream.batches(self.batch_size, self.seed), "shuffle": False}
+        else:
+            found |= {"x": fed(self.train.inputs), "y": self.train.targets, "batch_size": self.batch_size}
         if self.weights is not None:
             found["sample_weight"] = self.weights
         if self.validation is not None:
@@ -58,9 +60,12 @@ def training_of(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, callba
     Raises:
         UnusableData: Its weights or its validation rows cannot be used.
     """
+    asked = recipe.class_weight or recipe.sample_weight or (recipe.validation and not callable(recipe.validation))
+    if dataset.stream is not None and asked:
+        raise UnusableData(f"The stream of {recipe.name!r} takes neither weights nor a share to validate by")
     train, validation = _validated(recipe, dataset)
     weights = weights_of(recipe, dataset, train)
-    return Training(train, validation, weights, epochs, recipe.batch_size, seed, callbacks)
+    return Training(train, validation, weights, epochs, recipe.batch_size, seed, dataset.stream, callbacks)
 
 
 def fed(inputs: Inputs) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from flows.recipes import Recipe, task_of
 from flows.tasks import Classification, Task
 from flows.user_code import of_recipe
 from serving.protocol.errors import HotswapError
+
+if TYPE_CHECKING:
+    from flows.training.streams import Stream
 
 
 class UnusableData(HotswapError):
@@ -32,6 +35,13 @@ class Dataset:
     feature_names: tuple[str, ...]
     task: Task
     digest: str
+    stream: Stream | None = None
+    """the training rows where they are too many for memory; `train` then has some of them"""
+
+    @property
+    def training_ids(self) -> NDArray[np.uint64]:
+        """The ids of all training rows, sorted."""
+        return np.unique(self.train.ids) if self.stream is None else self.stream.ids
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -54,7 +64,12 @@ def load_dataset(recipe: Recipe) -> Dataset:
         UnusableData: The data has no rows, NaN, one class, or another shape than the recipe says.
         InvalidSplit: It cannot be split as the recipe says.
     """
-    rows = load_rows(recipe, recipe.load)
+    given = _loaded(recipe, recipe.load)
+    if hasattr(given, "element_spec"):  # a tf.data.Dataset
+        from flows.training.streams import streamed
+
+        return streamed(recipe, given)
+    rows = _rows_of(given, recipe)
     held_out = recipe.split.held_out(rows)
     if isinstance(recipe.split, HeldOut):
         train, test = rows, load_rows(recipe, recipe.split.load)
@@ -81,8 +96,17 @@ def load_rows(recipe: Recipe, load: Any) -> Rows:
         RecipeFailed: It failed.
         UnusableData: They cannot be used.
     """
+    return _rows_of(_loaded(recipe, load), recipe)
+
+
+def _loaded(recipe: Recipe, load: Any) -> Any:
     with of_recipe(f"The data of {recipe.name!r} cannot be loaded"):
-        examples, targets, *extras = load()
+        return load()
+
+
+def _rows_of(given: Any, recipe: Recipe) -> Rows:
+    with of_recipe(f"The data of {recipe.name!r} cannot be loaded"):
+        examples, targets, *extras = given
     inputs = named_arrays(examples, recipe.name)
     return check(inputs, np.asarray(targets), named_arrays(extras[0], recipe.name) if extras else {}, recipe)
 
@@ -125,6 +149,17 @@ def check(inputs: Inputs, targets: NDArray[Any], extras: Inputs, recipe: Recipe)
         UnusableData: They cannot; the message says why and what to do.
         UnusableTargets: The targets do not fit the task.
     """
+    inputs = check_inputs(inputs, targets, extras, recipe)
+    return Rows(inputs, task_of(recipe).targets(targets, recipe.name), row_ids(inputs), extras)
+
+
+def check_inputs(inputs: Inputs, targets: NDArray[Any], extras: Inputs, recipe: Recipe) -> Inputs:
+    """
+    The inputs, when a model can be trained on them.
+
+    Raises:
+        UnusableData: They cannot; the message says why and what to do.
+    """
     name = recipe.name
     if not count(inputs) or not targets.size:
         raise UnusableData(f"The data of {name!r} has no rows: check what its load() returns")
@@ -135,7 +170,7 @@ def check(inputs: Inputs, targets: NDArray[Any], extras: Inputs, recipe: Recipe)
         raise UnusableData(f"The data of {name!r} has {len(targets)} targets, but {uneven} rows in its columns")
     if not recipe.missing_values:
         _check_finite(inputs, name)
-    return Rows(inputs, task_of(recipe).targets(targets, name), row_ids(inputs), extras)
+    return inputs
 
 
 def _as_features(examples: NDArray[Any], targets: NDArray[Any], recipe: Recipe) -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
         signatures = {name: function.get_concrete_function(**specs) for name, function in functions.items()}
         tf.saved_model.save(module, str(path), signatures=signatures)
     _write_warm_up(path, model_name, dataset.train.inputs, signatures)
-    np.save(path / TRAINING_ROWS, np.unique(dataset.train.ids), allow_pickle=False)
+    np.save(path / TRAINING_ROWS, dataset.training_ids, allow_pickle=False)
     log.info("model exported model=%s", model_name)
 
 

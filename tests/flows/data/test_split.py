@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_the_order_of_rows_and_inputs_does_not_matter(values: Any, order: Any) -
     order.shuffle(places)
     given_rows, moved = rows(values), rows([values[place] for place in places])
     np.testing.assert_array_equal(moved.ids, given_rows.ids[places])
-    np.testing.assert_array_equal(row_ids(dict(reversed(given_rows.inputs.items()))), given_rows.ids)
+    np.testing.assert_array_equal(row_ids(dict(reversed([*given_rows.inputs.items()]))), given_rows.ids)
 
 
 @QUICK
@@ -115,7 +116,7 @@ def test_a_split_that_cannot_be_is_refused() -> None:
 OWN = Recipe(
     name="own",
     load=lambda: (np.arange(20.0)[:, None], np.arange(20.0)),
-    build=lambda examples: None,  # type: ignore[arg-type, return-value]
+    build=lambda examples: None,
     task=Regression(("y",)),
 )
 
@@ -128,12 +129,16 @@ def test_rows_of_ones_own_are_held_out() -> None:
         load_dataset(replace(OWN, split=HeldOut(lambda: (np.empty((0, 1)), np.empty(0)))))
 
 
+def with_sums(data: NDArray[np.float64]) -> tuple[Any, Any]:
+    return data, data.sum(axis=1)
+
+
 def test_next_weeks_data_never_holds_out_what_was_trained_on() -> None:
     """A model that was trained on the rows of today has seen none of those that are held out of more rows."""
     numbers = np.random.default_rng(5).normal(size=(3000, 4))
     seen: set[int] = set()
     for week in range(1000, 3001, 500):
         data = numbers[:week]
-        dataset = load_dataset(replace(OWN, load=lambda data=data: (data, data.sum(axis=1))))
+        dataset = load_dataset(replace(OWN, load=partial(with_sums, data)))
         assert not seen & set(dataset.test.ids.tolist())
         seen |= set(dataset.train.ids.tolist())
