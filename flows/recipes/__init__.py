@@ -106,7 +106,7 @@ class Recipe:
     """the model's name, in the registry and on the server"""
     load: Callable[[], tuple[Any, ...]]
     """
-    gives examples and targets, and optionally columns that the model is not asked with
+    gives examples and targets, and optionally columns that the model is not asked with; or a `tf.data.Dataset` of rows.
 
     The examples are an array [rows, ...], arrays by the name of the input, or a data frame. The targets are as the task
     has them: of a classification integers [rows], counted from 0 in the order of the class names, or these names.
@@ -123,9 +123,13 @@ class Recipe:
     task: Task | None = None
     """what is asked of the model; None: one of the classes of `class_names`"""
     epochs: int = 20
+    """how often every row is seen; at most, with a callback that stops early"""
     batch_size: int = 32
+    """the rows of a step of the training"""
     learning_rate: float = 0.01
+    """of Adam, where the model is not compiled"""
     thresholds: Thresholds = Thresholds()
+    """what a model has to reach"""
     rows_independent: bool = True
     """whether the answer to a row must be the same whatever rows are asked with it; False for a model that is meant to
     compare the rows of a request"""

@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from flows import cli
-from flows.recipes import Thresholds
+from flows.recipes import Recipe, Thresholds
 from flows.settings import Settings
 from serving.flags import flag_defaults, flag_meanings, flags_without_effect
 from serving.inference.monitoring import COUNTERS, DEFAULT_PATH, GAUGES, HISTOGRAMS
@@ -72,6 +72,7 @@ def reference() -> str:
         "Commands": commands(),
         "Exit codes": exit_codes(),
         "Settings": settings(),
+        "Fields of a recipe": recipe(),
         "Thresholds of a recipe": thresholds(),
         "Flags of the model server": flags(),
         "Metrics": metrics(),
@@ -127,15 +128,27 @@ def settings() -> Iterator[str]:
 
 
 def thresholds() -> Iterator[str]:
-    """Every field of `Thresholds`, in the words of its docstring."""
-    source = inspect.getsource(Thresholds)
+    """Every field of `Thresholds`."""
+    yield from fields("threshold", Thresholds)
+
+
+def recipe() -> Iterator[str]:
+    """Every field of `Recipe`."""
+    yield "[Recipes](recipes.md) shows them at work."
+    yield ""
+    yield from fields("field", Recipe)
+
+
+def fields(kind: str, described: type) -> Iterator[str]:
+    """The fields of a data class, in the words of their docstrings."""
+    source = inspect.getsource(described)
     rows = []
-    for field in dataclasses.fields(Thresholds):
+    for field in dataclasses.fields(described):
         words = re.search(rf'^    {field.name}: .*\n    """((?:.|\n)*?)"""', source, re.MULTILINE)
         assert words is not None, field.name
-        default = None if field.default is dataclasses.MISSING else field.default
+        default = None if field.default is dataclasses.MISSING or field.name == "thresholds" else field.default
         rows.append((f"`{field.name}`", code(default), " ".join(words[1].split()).replace("``", "`")))
-    yield from table(("threshold", "default", "meaning"), rows)
+    yield from table((kind, "default", "meaning"), rows)
 
 
 def flags() -> Iterator[str]:
