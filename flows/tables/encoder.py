@@ -21,7 +21,7 @@ from flows.tables.layers import DateFeatures, Standardised, Stripped, TokenWeigh
 _MAX_CATEGORIES = 20_000
 _MIN_EMBEDDED, _EMBEDDED_SHARE = 10, 2000
 """a category is embedded from so many rows on, and from this part of all rows: of fewer the linear part knows enough"""
-_MAX_WORDS = 5_000
+_MAX_WORDS = 10_000
 _MAX_TEXT_WORDS = 96
 _CHUNK_ROWS = 1 << 15
 
@@ -126,7 +126,7 @@ def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, A
     """
     int32 [batch, columns], each column's numbers after those of the columns before, and `Encoder.frequent`.
 
-    A column's first is "missing", its second "not seen in training, or once only".
+    A column's first is "missing", its second "not seen in training".
     """
     found: list[Any] = []
     are_frequent: list[bool] = []
@@ -146,10 +146,10 @@ def _categories(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, A
 
 
 def _counts(texts: NDArray[Any], lower: bool) -> pd.Series:
-    """The words of a column, most frequent first; those that stand there once only are as good as unseen."""
+    """The words of a column, most frequent first."""
     values = pd.Series(texts, dtype="str").str.strip()
     counts = (values.str.lower() if lower else values).value_counts()
-    return counts[(counts > 1) & (counts.index != "")].iloc[:_MAX_CATEGORIES]
+    return counts[counts.index != ""].iloc[:_MAX_CATEGORIES]
 
 
 def _texts(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) -> tuple[Any, Any, int]:
@@ -174,18 +174,19 @@ def _texts(columns: Sequence[Column], inputs: Inputs, taken: Mapping[str, Any]) 
 def _words(texts: NDArray[Any]) -> tuple[list[str], NDArray[np.float32], int]:
     """Words, their inverse frequencies after those of "no word" and "unknown", and how many of a row are looked at."""
     values = pd.Series(texts, dtype="str").str.lower().str.replace(_PUNCTUATION, "", regex=True)
-    counted = CountVectorizer(
-        lowercase=False, token_pattern=r"\S+", min_df=2 if len(values) > 50 else 1, max_features=_MAX_WORDS
-    )
+    counted = CountVectorizer(lowercase=False, token_pattern=r"\S+", max_features=_MAX_WORDS)
     length = int(np.quantile(values.str.count(r"\S+"), 0.98))
     try:
         counts = counted.fit_transform(values)
-    except ValueError:  # no word comes twice
+    except ValueError:  # no word is there
         return ["?"], np.zeros(3, np.float32), 1
     frequencies = np.asarray((counts > 0).sum(axis=0)).ravel()
-    inverse = np.log((1 + len(values)) / (1 + frequencies)) + 1
+
+    def rarity(frequency: Any) -> Any:
+        return np.log((1 + len(values)) / (1 + frequency)) + 1
+
     words = [str(word) for word in counted.get_feature_names_out()]
-    return words, np.array([0, 0, *inverse], np.float32), min(max(length, 4), _MAX_TEXT_WORDS)
+    return words, np.array([0, rarity(1), *rarity(frequencies)], np.float32), min(max(length, 4), _MAX_TEXT_WORDS)
 
 
 _PUNCTUATION = r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~\']"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -21,14 +22,17 @@ _ID_NAME = re.compile(
 _MIN_ROWS_OF_ID = 20
 
 
-def infer_columns(
-    frame: pd.DataFrame,
-    target_name: str,
-    target: Target,
-    drop: Collection[str],
-    keep: Collection[str],
-    splitting: Mapping[str, str],
-) -> tuple[Column, ...]:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is asked of columns by name, whatever they are."""
+
+    drop: Collection[str] = ()
+    keep: Collection[str] = ()
+    splitting: Mapping[str, str] = field(default_factory=dict)
+    """those that decide which rows are held out, and how"""
+
+
+def infer_columns(frame: pd.DataFrame, target_name: str, target: Target, wishes: Wishes) -> tuple[Column, ...]:
     """
     What becomes of each column, the target among them.
 
@@ -36,9 +40,7 @@ def infer_columns(
         frame: Only rows whose target is known.
         target_name: The column that is to be predicted.
         target: Its values, of the same rows.
-        drop: Columns that are to be left out.
-        keep: Columns that are to be taken, whatever they are.
-        splitting: Columns that decide which rows are held out, and how.
+        wishes: What is asked of columns.
 
     Raises:
         UnusableTable: Nothing is left to learn from.
@@ -46,39 +48,31 @@ def infer_columns(
     inputs = input_names([str(name) for name in frame.columns])
     found = []
     for name in frame.columns:
-        values = frame[name]
-        missing = float(values.isna().mean())
+        missing = float(frame[name].isna().mean())
         if name == target_name:
             found.append(Column(name, Kind.TARGET, target.reason, False, missing, ""))
-            continue
-        kind, reason, date_format = _kind_of(name, values)
-        is_used = kind not in (Kind.IDENTIFIER, Kind.CONSTANT)
-        if is_used and (leak := leak_of(values, target)):
-            kind_shown, reason, is_used = Kind.LEAK, leak, False
         else:
-            kind_shown = kind
-        if name in keep:
-            kind_shown, reason, is_used = _kept(kind, values), f"{reason}; kept by --keep", True
-        elif name in drop:
-            is_used, reason = False, "left out by --drop"
-        elif name in splitting:
-            is_used, reason = False, splitting[name]
-        found.append(
-            Column(
-                name,
-                kind_shown,
-                reason,
-                is_used,
-                missing,
-                inputs[name],
-                is_numeric=pd.api.types.is_numeric_dtype(values),
-                date_format=date_format,
-            )
-        )
+            found.append(_column(frame[name], target, wishes, missing, inputs[name]))
     if not any(column.is_used for column in found):
         left_out = ", ".join(f"{each.name!r} ({each.kind})" for each in found if each.kind is not Kind.TARGET)
         raise UnusableTable(f"No column is left to learn {target_name!r} from: bring one back by --keep, of {left_out}")
     return tuple(found)
+
+
+def _column(values: pd.Series, target: Target, wishes: Wishes, missing: float, name: str) -> Column:
+    column = str(values.name)
+    kind, reason, date_format = _kind_of(column, values)
+    is_used = kind not in (Kind.IDENTIFIER, Kind.CONSTANT)
+    if column in wishes.keep:
+        kind, reason, is_used = _kept(kind, values), f"{reason}; kept by --keep", True
+    elif column in wishes.drop:
+        reason, is_used = "left out by --drop", False
+    elif column in wishes.splitting:
+        reason, is_used = wishes.splitting[column], False
+    elif is_used and (leak := leak_of(values, target)):
+        kind, reason, is_used = Kind.LEAK, leak, False
+    is_numeric = pd.api.types.is_numeric_dtype(values)
+    return Column(column, kind, reason, is_used, missing, name, is_numeric, date_format)
 
 
 def _kept(kind: Kind, values: pd.Series) -> Kind:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flows.data.split import ByContent, ByGroup, ByTime, Split
 from flows.tables import dates
 from flows.tables.columns import Column, used
-from flows.tables.inference import infer_columns
+from flows.tables.inference import Wishes, infer_columns
 from flows.tables.options import TableOptions, UnusableTable
 from flows.tables.reading import Table, read_table
 from flows.tables.recipe import TableRecipe
@@ -53,7 +53,7 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
     target = read_target(table.frame[options.target], options.task, options.positive)
     frame, target, notes = _known(table, target, options.target)
     splitting = _splitting(options)
-    columns = infer_columns(frame, options.target, target, options.drop, options.keep, splitting)
+    columns = infer_columns(frame, options.target, target, Wishes(options.drop, options.keep, splitting))
     examples = {column.input: _values(frame[column.name], column) for column in used(columns)}
     extras = {name: _extra(frame[name], name == options.time) for name in splitting}
 
