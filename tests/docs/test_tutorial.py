@@ -18,6 +18,7 @@ from tests.processes import hotswap
 TUTORIAL = DOCS / "tutorial.md"
 HOTSWAP = ".venv/bin/hotswap "
 UP = f"{HOTSWAP}up"
+PROGRAMS = ("customers.py", "wine.py", "elsewhere.py")
 IN_SOAK = ("train iris --epochs 1", "train wine.py")
 """trainings that the demo and the tests of training prove too"""
 
@@ -63,8 +64,8 @@ def forked(command: Command, directory: Path, environment: Mapping[str, str]) ->
 def newcomer(directory: Path) -> dict[str, str]:
     """A directory that has what a clone has after `make setup`; the environment of a shell in it."""
     (directory / ".venv").symlink_to(sys.prefix)
-    (program,) = blocks(TUTORIAL, "python")
-    (directory / "wine.py").write_text(program)
+    for name, program in zip(PROGRAMS, blocks(TUTORIAL, "python"), strict=True):
+        (directory / name).write_text(program)
     return isolated_environment()
 
 
