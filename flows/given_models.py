@@ -16,7 +16,7 @@ from flows.promotion_steps import report_gate
 from flows.tasks import CannotEvaluate
 from flows.training.candidate import Unevaluated, ask_made_rows
 from flows.training.inspection import Inspection
-from flows.training.predictor import NotRestored
+from flows.training.predictor import NotRestored, load_predictor
 from serving.protocol.errors import HotswapError, IncompleteSavedModel
 from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.stamp import STAMP_FILE, Stamp
@@ -89,9 +89,9 @@ def _check_not_retired(deployment: Deployment, content: str) -> None:
 @step("try", "asking the candidate", timed_as="evaluate")
 def can_answer(run: PromotionRun, saved_model: Path, inspection: Inspection) -> GateDecision | None:
     """Ask rows made from the signature; a decision against a candidate that loads and cannot answer any."""
-    request = run.request
+    request, predict = run.request, load_predictor(saved_model)
     try:
-        ask_made_rows(request.recipe, saved_model, inspection, request.unevaluated or "")
+        ask_made_rows(request.recipe, saved_model, inspection, predict, request.unevaluated or "")
     except NotRestored as exc:
         why = (
             "it loads, but what it computes with was not restored from its files, so that it answers no row: export it "
@@ -120,4 +120,4 @@ def ask_unevaluated(run: PromotionRun, saved_model: Path, inspection: Inspection
     """Ask the candidate rows made from its signature, as there are no others."""
     run.mlflow.tag({"unevaluated": reason})
     log.warning("candidate is not evaluated: %s", reason)
-    return ask_made_rows(run.request.recipe, saved_model, inspection, reason)
+    return ask_made_rows(run.request.recipe, saved_model, inspection, load_predictor(saved_model), reason)

@@ -11,7 +11,7 @@ from typing import Any
 from clients.client import ModelMetadata, PredictClient, Prediction
 from flows.endpoints.connections import assigned_label, grpc_client, rest_client
 from flows.endpoints.ownership import check_is_ours
-from flows.prediction.named_values import are_named, example, from_named, schema_of
+from flows.prediction.named_values import are_named, example, from_named, has_missing, schema_of
 from flows.prediction.rows import Expected, check_readable, from_arguments, from_json, plain
 from flows.promotion.labels import STABLE
 from flows.settings import Settings
@@ -163,7 +163,8 @@ def _expected(settings: Settings, query: Query, metadata: ModelMetadata) -> Expe
     if not set(columns.values()) <= inputs.keys():  # another signature than that of the table
         columns = {}
     example_row = example(repository, query.model, version)
-    return Expected(query.model, inputs, stamp.features, example_row, columns, bool(columns))
+    takes_missing = bool(columns) or (stamp.golden is not None and has_missing(stamp.golden))
+    return Expected(query.model, inputs, stamp.features, example_row, columns, takes_missing)
 
 
 def _classes(

@@ -107,6 +107,11 @@ def schema_of(repository: Repository, model: str, version: int | None) -> Schema
     return Schema.read(repository.path(model, version))
 
 
+def has_missing(golden: GoldenRows) -> bool:
+    """Whether a number is missing in the rows that a version was judged with, so that it takes that."""
+    return any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in golden.inputs.values())
+
+
 def example(repository: Repository, model: str, version: int) -> str:
     """A row for a version, as the command line takes it; empty where none is known, or it is too long."""
     golden, schema = repository.stamp(model, version).golden, schema_of(repository, model, version)

@@ -109,14 +109,15 @@ def load_candidate(recipe: Recipe, dataset: Dataset, saved_model: Path, inspecti
     return Candidate(recipe, saved_model, inspection, predict, inputs, outputs, dataset, evaluation, baselines)
 
 
-def ask_made_rows(recipe: Recipe, saved_model: Path, inspection: Inspection, reason: str) -> Unevaluated:
+def ask_made_rows(
+    recipe: Recipe, saved_model: Path, inspection: Inspection, predict: Predictor, reason: str
+) -> Unevaluated:
     """
-    Load a SavedModel and ask it rows that are made from its signature.
+    Ask a SavedModel, which is loaded, rows that are made from its signature.
 
     Raises:
         CannotEvaluate: It does not answer them.
     """
-    predict = load_predictor(saved_model)
     inputs = predict.bind(made_rows(inspection.signatures[SIGNATURE]))
     return Unevaluated(recipe, saved_model, inspection, predict, inputs, predict(inputs), reason)
 

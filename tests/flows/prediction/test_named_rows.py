@@ -67,7 +67,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     Schema(columns, "churned", "classification", {"no": 0.5, "yes": 0.5}, 10).write(models / CHURN / "1")
     first = {"age": np.array([42], np.float32), "plan": np.array(["basic plus"], object)}
     Stamp(golden=GoldenRows(first, {"output": np.array([[0.58, 0.42]], np.float32)})).write(models / CHURN / "1")
-    Stamp(features=("b", "a")).write(models / NUMBERS / "1")
+    unknown = GoldenRows({"x": np.array([[np.nan, 1]], np.float32)}, {"sum": np.array([np.nan], np.float32)})
+    Stamp(features=("b", "a"), golden=unknown).write(models / NUMBERS / "1")
     config = root / "models.config"
     config.write_text(render([ModelEntry(name, str(models / name)) for name in (CHURN, NUMBERS)]))
     with Server(ServerSettings(model_config_file=config)) as server:
@@ -118,7 +119,6 @@ def test_a_row_is_written_by_the_names_of_its_columns(predict: Any, protocol: tu
         ((CHURN, "age=3"), "has no column 'age'; it has Age (years), plan"),
         ((CHURN, "Age (years)=old"), "Row 1, Age (years): 'old' is no number"),
         ((CHURN, "plan=a", "plan=b"), "A name is given twice"),
-        ((NUMBERS, "a=1"), "needs a value for b: add b=VALUE"),
         ((CHURN, "1,2"), "write 'Age (years)=42' 'plan=basic plus', or give them as JSON"),
         ((CHURN,), "write rows, or name a file by --csv FILE"),
         ((CHURN, "--csv", "nowhere.csv"), "nowhere.csv cannot be read"),
@@ -128,6 +128,12 @@ def test_what_does_not_fit_is_told(predict: Any, arguments: tuple[str, ...], tol
     """One sentence names the column, and what can be written instead."""
     code, _, errors = predict(*arguments)
     assert (code in (1, 2), told in errors.replace("\n", " ")) == (True, True), errors
+
+
+def test_a_model_that_was_judged_with_missing_values_takes_them(predict: Any) -> None:
+    """NaN is sent, and a name that is left out is NaN."""
+    assert predict(NUMBERS, "nan,1")[:2] == (0, "numbers version 1\n  sum: nan\n")
+    assert predict(NUMBERS, "a=1")[:2] == (0, "numbers version 1\n  missing: b\n  sum: nan\n")
 
 
 def test_json_rows_may_leave_out_what_may_be_missing(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,3 +202,11 @@ def test_without_the_repository_values_are_counted(ask: Any, tmp_path: Path, mon
     code, _, err = ask("1,2,nan,4")
     assert (code, "Row 1, value 3: nan" in err) == (1, True)
     assert ask("5", "3", "1.5", "-0.5")[0] == 0
+
+
+def test_a_row_is_written_by_its_features(ask: Any) -> None:
+    """Every feature has to be there where the model takes no missing values."""
+    code, output, _ = ask("petal_width_cm=0.25", "sepal_length_cm=5", "sepal_width_cm=3", "petal_length_cm=1.5")
+    assert (code, "9.75" in output) == (0, True)
+    code, _, errors = ask("sepal_length_cm=5")
+    assert (code, "needs a value for sepal_width_cm" in errors.replace("\n", " ")) == (1, True)
