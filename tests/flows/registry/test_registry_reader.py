@@ -48,7 +48,8 @@ def test_both_ways_tell_what_mlflow_has(offline: Pipeline) -> None:
     assert view.runs == {first: offline.run.id, third: offline.run.id}
     tags = read_version_tags(offline.model, third)
     assert tags == {"hotswap.digest": versions[2].digest, "hotswap.promotion": "registered"}
-    assert "hotswap.git_dirty" in read_run_tags(offline.run.id)
+    offline.run.tag({"gate": "passed"})
+    assert read_run_tags(offline.run.id)["hotswap.gate"] == "passed"
 
 
 @pytest.mark.usefixtures("how")
@@ -99,6 +100,7 @@ def test_the_registry_may_have_an_address_of_its_own(
 ) -> None:
     """``MLFLOW_REGISTRY_URI`` is where versions and aliases are read; runs stay at the tracking address."""
     version = offline.promote(1)
+    offline.run.tag({"gate": "passed"})
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", os.environ["MLFLOW_TRACKING_URI"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     assert read_registry(offline.model).aliases == {"champion": version}
@@ -107,7 +109,7 @@ def test_the_registry_may_have_an_address_of_its_own(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["MLFLOW_REGISTRY_URI"])
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/registry.db")
     assert read_registry(offline.model) == RegistryView()
-    assert "hotswap.git_dirty" in read_run_tags(offline.run.id)
+    assert read_run_tags(offline.run.id)["hotswap.gate"] == "passed"
 
 
 def test_a_directory_of_files_can_be_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
