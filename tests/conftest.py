@@ -38,6 +38,7 @@ SLOW = (
     "flows/promotion/test_canary.py",
     "flows/promotion/test_removal.py",
     "flows/promotion/test_unlabelled.py",
+    "flows/recipes/test_shipped_recipes.py",
     "flows/registry/",
     "flows/reports/test_tables.py",
     "flows/commands/test_train.py",
