@@ -42,7 +42,7 @@ RECIPE = Recipe(
     load=load,
     build=build,
     class_names=tuple("0123456789"),
-    epochs=10,
+    epochs=15,
     batch_size=128,
     learning_rate=0.02,
     thresholds=Thresholds(min_accuracy=0.93, max_log_loss=0.3, margin=0.03),

@@ -79,7 +79,7 @@ def load_dataset(recipe: Recipe) -> Dataset:
         train, test = rows.take(~held_out), rows.take(held_out)
     for part, name in ((train, "train on"), (test, "hold out")):
         if not len(part):
-            raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: give it more rows")
+            raise UnusableData(f"The data of {recipe.name!r} leaves no rows to {name}: {_too_few(rows)}")
     return dataset_of(train, test, recipe.feature_names or tuple(rows.inputs), task_of(recipe))
 
 
@@ -195,6 +195,17 @@ def _check_finite(inputs: Inputs, name: str) -> None:
                 f"The data of {name!r} has NaN or infinite values in {bad} rows{where}: remove or fill them first, "
                 "or let the model see them by Recipe(…, missing_values=True)"
             )
+
+
+def _too_few(rows: Rows) -> str:
+    """Why one side of a split has no rows."""
+    different = len(np.unique(rows.ids))
+    if different == len(rows):
+        return "give it more rows"
+    return (
+        f"only {different} of its {len(rows)} rows differ in what the model sees, and equal rows stay together; "
+        "give it a column that tells them apart, split by time or group, or hold out rows of your own"
+    )
 
 
 def _without_lone_classes(rows: Rows, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:

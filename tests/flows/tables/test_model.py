@@ -171,7 +171,7 @@ def test_ten_thousand_categories_and_rare_classes(tmp_path: Path) -> None:
 
 KINDS = {
     "numbers": ["age", "spend"],
-    "words": ["plan", "is active"],
+    "words": ["plan", "is active", "city"],
     "dates": ["joined"],
     "texts": ["note"],
     "unique texts": ["tag"],
@@ -182,6 +182,7 @@ KINDS = {
 def test_a_table_may_have_columns_of_one_kind_only(tmp_path: Path, kind: str) -> None:
     """Nothing but numbers, or none at all; the exported model answers."""
     frame = customers(120)
+    frame["city"] = [f"city {each % 17}" for each in range(120)]
     frame["tag"] = [f"a{each} b{each} c{each}" for each in range(120)]
     found = trained(
         tmp_path, frame[[*KINDS[kind], "churned"]], "churned", epochs=1, keep=("tag",) * ("tag" in KINDS[kind])
