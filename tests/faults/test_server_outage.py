@@ -76,7 +76,10 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: Point, served: tup
     pipeline, server = served
     within(pipeline, 1.0)
     try:
-        with at(point, server.pause), pytest.raises(PromotionUndone, match=str(pipeline.settings.grpc_port)):
+        with (
+            at(point, server.pause),
+            pytest.raises(PromotionUndone, match=f"{pipeline.settings.grpc_port}|{pipeline.settings.rest_port}"),
+        ):
             pipeline.promote(2)
     finally:
         server.go_on()

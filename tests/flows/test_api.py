@@ -70,6 +70,7 @@ def in_a_loop(homes: list[dict[str, str]]) -> None:
     asyncio.run(cells())
 
 
+@pytest.mark.soak
 def test_it_works_in_a_running_event_loop(furnish: Callable[[Path], None], prefect_api: str, tmp_path: Path) -> None:
     """Each call goes by the settings of now, leaves environment and logs as they were, and returns a rejection."""
     homes = [elsewhere(tmp_path / name, furnish) for name in ("first", "second")]
