@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -132,16 +133,21 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
     others = psutil.Process().children()
     server = TemporaryPrefect(Settings(home=tmp_path / "home"))
     try:
-        (process,) = (
-            each
-            for each in psutil.Process().children()
-            if each not in others and "flows.orchestration.temporary_prefect" in each.cmdline()
-        )
-        process.kill()
+        _started_beside(others).kill()
         server.wait()
         assert httpx.get(f"{server.api_url}/health").status_code == 200
     finally:
         server.stop()
+
+
+def _started_beside(others: list[psutil.Process]) -> psutil.Process:
+    """The temporary server, which runs its own program a moment after it was forked."""
+    deadline = time.monotonic() + 30
+    while True:
+        for each in psutil.Process().children():
+            if each not in others and "flows.orchestration.temporary_prefect" in each.cmdline():
+                return each
+        assert time.monotonic() < deadline
 
 
 def run_roll_back() -> None:
