@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
@@ -68,8 +68,6 @@ def isolated_environment(**variables: str) -> dict[str, str]:
     """The environment of a newcomer, whose `.venv` is this one, with ports that are free."""
     foreign = ("HOTSWAP_", "MLFLOW_", "PREFECT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in _PORTS]
-        ports = {f"HOTSWAP_{name}_PORT": str(each.getsockname()[1]) for name, each in zip(_PORTS, probes, strict=True)}
+    ports = {f"HOTSWAP_{name}_PORT": str(port) for name, port in zip(_PORTS, free_ports(len(_PORTS)), strict=True)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, **ports, "PATH": path, **variables}

@@ -14,7 +14,7 @@ import pytest
 
 from flows.promotion.labels import Labels
 from serving.repository.store import Repository
-from tests.faults.restartable import free_ports
+from tests.ports import free_ports
 from tests.processes import behind_a_dead_proxy, without_settings
 
 PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")

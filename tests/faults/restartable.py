@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import requests
 from flows.settings import Settings
 from tests.faults.points import environment
 from tests.faults.server_process import PROJECT
+from tests.ports import free_ports
 
 
 class Restartable:
@@ -84,12 +84,3 @@ def model_server(settings: Settings, directory: Path) -> Restartable:
     """``hotswap serve``"""
     log = directory / "serve.log"
     return Restartable(["flows.cli", "serve"], settings.rest_url, "/readyz", log, **environment(settings))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -25,7 +25,8 @@ from flows.train_and_promote import train_and_promote
 from tests import processes
 from tests.faults.points import Point, at, before
 from tests.faults.proxy import Proxy, cut, proxied
-from tests.faults.restartable import Restartable, free_ports
+from tests.faults.restartable import Restartable
+from tests.ports import free_ports
 from tests.processes import Piped
 
 pytestmark = pytest.mark.xdist_group("prefect-trouble")  # one worker starts the server

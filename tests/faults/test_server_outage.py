@@ -17,8 +17,9 @@ from flows.promotion.verification import verify
 from flows.reconciliation.repair import repair
 from flows.reports.doctor import examine
 from tests.faults.points import Point, after, at, before
-from tests.faults.restartable import Restartable, free_ports, model_server
+from tests.faults.restartable import Restartable, model_server
 from tests.pipelines import Pipeline, answered
+from tests.ports import free_ports
 
 SLOW_SECONDS = 1.5
 

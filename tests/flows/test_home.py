@@ -11,7 +11,7 @@ import pytest
 
 from flows.cli import run
 from flows.settings import InvalidSettings, load_settings
-from tests.faults.restartable import free_ports
+from tests.ports import free_ports
 
 
 @pytest.fixture(autouse=True)

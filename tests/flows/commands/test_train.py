@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.restartable import free_ports
 from tests.faults.server_process import PROJECT
 from tests.flows.console.terminals import on_a_terminal
+from tests.ports import free_ports
 from tests.processes import behind_a_dead_proxy, without_settings
 
 COMMAND = [sys.executable, "-m", "flows.cli", "train", "iris"]

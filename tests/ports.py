@@ -1,0 +1,22 @@
+"""Ports for programs that have to be told one before they start."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import suppress
+
+BELOW_THE_KERNELS_OWN = range(15_000, 32_000)
+"""the kernel gives none of these to whoever asks for any, so nobody takes one between its choice and its use"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(BELOW_THE_KERNELS_OWN, 1_000):
+        if len(found) == count:
+            break
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+    assert len(found) == count
+    return found
