@@ -14,4 +14,4 @@ def without_recipe(model: str) -> Recipe:
 
 
 def _nothing(*_: Any) -> NoReturn:
-    raise NotImplementedError("There is no recipe")
+    raise LookupError("A model without a recipe has nothing to load, build or score")
