@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --custom-compile-command 'make lock' pyproject.toml --extra native --extra ops
+	--no-emit-find-links --custom-compile-command 'make lock' pyproject.toml --extra native --extra ops --extra engines
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help

@@ -46,6 +46,8 @@ SLOW = (
     "serving/runtime/test_row_independence_property.py",
 )
 """What the inner loop, ``make quick``, leaves out; other slow tests have the mark themselves."""
+PROGRAMS = ("chromium", "promtool", "pg_ctlcluster", "kubectl")
+"""Not on PyPI: Debian's packages chromium, prometheus, postgresql and kubernetes-client have them."""
 
 
 class TinyModel(Protocol):
@@ -69,11 +71,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
 
 
+def pytest_report_header() -> list[str]:
+    """Which tests are left out for want of a program."""
+    missing = sorted(program for program in PROGRAMS if not _is_there(program))
+    return [f"left out, as not installed here: the tests that need {', '.join(missing)}"] if missing else []
+
+
+def _is_there(program: str) -> bool:
+    return "HOTSWAP_ALL_PROGRAMS" in os.environ or shutil.which(program) is not None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what takes long, as measured by ``--durations=0``, and leave out what is of the long form only."""
     for item in items:
         if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
             item.add_marker("slow")
+    unable = [item for item in items if not all(_is_there(each.args[0]) for each in item.iter_markers("needs"))]
+    config.hook.pytest_deselected(items=unable)
+    items[:] = [item for item in items if item not in unable]
     if not config.getoption("--soak"):
         long = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=long)
