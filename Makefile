@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick soak check format up bench wire lock reference screenshots clean
+.PHONY: help setup demo test quick soak check format up bench wire lock reference site screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ lock: setup ## resolve pyproject.toml into requirements.lock and requirements-ru
 
 reference: setup ## write docs/reference.md and the index of the decisions again, from the code
 	$(BIN)/python -m tests.docs.reference
+
+site: setup ## the documentation as a site in site/, without network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "open site/index.html"
 
 screenshots: setup ## take the pictures of the README again, with Chromium
 	$(BIN)/python -m tests.docs.screenshots

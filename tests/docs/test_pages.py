@@ -19,6 +19,7 @@ from tests.docs.reference import COMMANDS, ENDPOINTS, printed_by
 MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
 LINKS = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 OUTCOME_TABLE = "| when | what follows | test |\n|---|---|---|\n"
+FEATURE_TABLE = "| feature | test |\n|---|---|\n"
 MIN_OUTCOMES = 66
 MAX_README_LINES = 150
 MAX_IMAGE_BYTES = 150_000
@@ -42,6 +43,20 @@ def anchors(page: Path) -> set[str]:
     """The names of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def all_tests() -> set[str]:
+    """The names of the tests of the whole suite."""
+    texts = (path.read_text("utf-8") for path in PROJECT.glob("tests/**/test_*.py"))
+    return {name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+
+
+def test_every_feature_of_the_readme_is_a_test() -> None:
+    """Each line of its table names tests that exist."""
+    (table,) = README.read_text("utf-8").split(FEATURE_TABLE)[1:]
+    named = [re.findall(r"`(test_\w+)`", row.split(" | ")[-1]) for row in table.split("\n\n")[0].splitlines()]
+    assert all(named)
+    assert {name for names in named for name in names} <= all_tests()
 
 
 def test_the_readme_is_short() -> None:
@@ -115,13 +130,8 @@ def test_what_happens_when_is_a_test_in_every_row() -> None:
     tables = [table for page in PAGES for table in page.read_text("utf-8").split(OUTCOME_TABLE)[1:]]
     rows = [row for table in tables for row in table.split("\n\n")[0].strip().splitlines()]
     named = [re.search(r"\| `(test_\w+)` \|$", row) for row in rows]
-    existing = {
-        name
-        for path in PROJECT.glob("tests/**/test_*.py")
-        for name in re.findall(r"^def (\w+)", path.read_text("utf-8"), re.MULTILINE)
-    }
     assert all(named)
-    assert {name[1] for name in named if name} <= existing
+    assert {name[1] for name in named if name} <= all_tests()
     assert len(rows) >= MIN_OUTCOMES
 
 
