@@ -19,6 +19,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from prefect.runtime import flow_run
 
 from flows.console import progress
+from flows.events import Event, Kind, tell
 from flows.gate.checks import Check
 from flows.gate.gates import GateDecision
 from flows.gate.noninferiority import Verdict
@@ -196,7 +197,9 @@ class PromotionRun:
             return
         if isinstance(decision, SandboxDecision):
             self.note(decision=SANDBOX_REJECTED, log=decision.log)
-        log.info("candidate %s model=%s reason=%s", self.outcome.decision, self.deployment.model, decision.reason)
+        model, facts = self.deployment.model, {"decision": self.outcome.decision, "run_id": self.mlflow.id}
+        log.info("candidate %s model=%s reason=%s", self.outcome.decision, model, decision.reason)
+        tell(self.deployment.settings, Event(Kind.REJECTED, model, None, decision.reason, facts))
         raise NotPromoted(decision.reason)
 
     @contextmanager

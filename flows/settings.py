@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """port of the MLflow page"""
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     """port of the Prefect server"""
+    operator_port: int = Field(default=8502, ge=1, le=65535)
+    """port of the operator of `hotswap up`: metrics of the pipeline, webhooks"""
     token_file: Path | None = None
     """file with the bearer token that the model server wants; `hotswap up` and `hotswap serve` make it want that"""
     server_timeout_seconds: float = Field(default=30.0, gt=0)

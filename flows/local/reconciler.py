@@ -1,7 +1,7 @@
 """
 Follows what is changed by hand while `hotswap up` runs.
 
-This process compares all sides every few seconds (``HOTSWAP_RECONCILE_SECONDS``). A turn that finds nothing reads a few
+The operator compares all sides every few seconds (``HOTSWAP_RECONCILE_SECONDS``). A turn that finds nothing reads a few
 small files and asks the server once; only a turn that repairs something is a Prefect run, where a Prefect server
 answers. What cannot be repaired is announced once, on the terminal of `hotswap up`, and tried less and less often until
 something changes.
@@ -10,20 +10,18 @@ something changes.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flows.local.interrupts import stop_on_signals
 from flows.orchestration import open_runs, prefect_access
 from flows.orchestration.prefect_server import find_running_prefect
 from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import Finding, find
 from flows.reconciliation.repair import Repair, repair
 from flows.reconciliation.state import known_models
-from flows.settings import Settings, apply_environment, load_settings
+from flows.settings import Settings
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
 
@@ -122,25 +120,3 @@ class Reconciler:
             if sentence not in model.announced:
                 self._announce(redacted(sentence))
         model.announced = tuple(sentences)
-
-
-def _print(sentence: str) -> None:
-    """On standard output, which is the terminal of `hotswap up`, and in the log."""
-    log.warning("%s", sentence)
-    print(f"{time.strftime('%H:%M:%S')} {sentence}", flush=True)
-
-
-def main() -> None:
-    """Run until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("flows").setLevel(logging.INFO)
-    settings = load_settings()
-    apply_environment(settings)
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    stop_requested = threading.Event()
-    stop_on_signals(stop_requested)
-    Reconciler(settings, _print).run(stop_requested)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
+from flows.events import Event, Kind, tell
 from flows.local.interrupts import stop_on_signals
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
@@ -64,17 +65,18 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
     """
     apply_environment(settings)
     home = prepare_home(settings)
-    services = _services(settings)
-    with only_instance(home, {"addresses": _addresses(settings, services)}) as was_killed:
-        check_ports(settings, {each.name: each.ports for each in services}, STOP_SECONDS if was_killed else 0)
+    services, followers = _services(settings), _followers(settings)
+    every = [*services, *followers]
+    with only_instance(home, {"addresses": _addresses(settings, every)}) as was_killed:
+        check_ports(settings, {each.name: each.ports for each in every}, STOP_SECONDS if was_killed else 0)
         stop_requested = threading.Event()
         stop_on_signals(stop_requested)
         with _running(settings, services, home / "logs", stop_requested) as supervisors:
             _wait_until_settled(supervisors, stop_requested)
             if not stop_requested.is_set():
                 on_ready()
-                _announce(settings, supervisors, home / "logs", as_json)
-                with _running(settings, _followers(settings), home / "logs", stop_requested):
+                _announce(settings, supervisors, followers, home / "logs", as_json)
+                with _running(settings, followers, home / "logs", stop_requested):
                     # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
                     while not stop_requested.wait(_POLL_SECONDS):
                         pass
@@ -89,8 +91,12 @@ def _running(
     def ports_are_free(service: Service) -> None:
         check_ports(settings, {service.name: service.ports})
 
+    def tell_down(name: str, how: str) -> None:
+        tell(settings, Event(Kind.DOWN, name, why=f"{name} {how}"))
+
     progress.note(f"starting {', '.join(service.name for service in services)}")
-    supervisors = [Supervisor(service, logs, ports_are_free, stop_requested) for service in services]
+
+    supervisors = [Supervisor(service, logs, ports_are_free, stop_requested, tell_down) for service in services]
     try:
         for supervisor in supervisors:
             supervisor.start()
@@ -202,9 +208,17 @@ def _prefect_page() -> dict[str, str]:
 
 def _followers(settings: Settings) -> list[Service]:
     """The services that start once the others are ready."""
-    if not settings.reconcile_seconds:
-        return []
-    return [Service("reconciler", lambda: [sys.executable, "-m", "flows.local.reconciler"], output=_STANDARD_ERROR)]
+    url = f"http://{settings.url_host}:{settings.operator_port}"
+    return [
+        Service(
+            "operator",
+            lambda: [sys.executable, "-m", "flows.local.operator"],
+            url,
+            f"{url}/healthz",
+            {"HOTSWAP_OPERATOR_PORT": settings.operator_port},
+            output=_STANDARD_ERROR,
+        )
+    ]
 
 
 def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str]:
@@ -214,8 +228,10 @@ def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str
     return {"rest": settings.rest_url, "grpc": settings.grpc_target, **urls}
 
 
-def _announce(settings: Settings, supervisors: Sequence[Supervisor], logs: Path, as_json: bool) -> None:
-    services = [supervisor.service for supervisor in supervisors]
+def _announce(
+    settings: Settings, supervisors: Sequence[Supervisor], followers: Sequence[Service], logs: Path, as_json: bool
+) -> None:
+    services = [*(supervisor.service for supervisor in supervisors), *followers]
     addresses = _addresses(settings, services)
     if as_json:
         ports = {setting: port for service in services for setting, port in service.ports.items()}
@@ -230,6 +246,7 @@ def _announce(settings: Settings, supervisors: Sequence[Supervisor], logs: Path,
     table.add_row("model server, gRPC", addresses["grpc"])
     table.add_row("MLflow: runs and versions", notes.get("mlflow", addresses["mlflow"]))
     table.add_row("Prefect: flow runs and reports", notes.get("prefect", addresses["prefect"]))
+    table.add_row("operator: metrics of the pipeline", f"{addresses['operator']}/metrics")
     table.add_row("logs", str(logs))
     console = Console(soft_wrap=True)
     console.print(table)

@@ -69,8 +69,14 @@ class Supervisor:
     """Keeps one service running in a thread of its own until `stop_requested` is set."""
 
     def __init__(
-        self, service: Service, logs: Path, check_ports: Callable[[Service], None], stop_requested: threading.Event
+        self,
+        service: Service,
+        logs: Path,
+        check_ports: Callable[[Service], None],
+        stop_requested: threading.Event,
+        announce_end: Callable[[str, str], None] = lambda name, how: None,
     ) -> None:
+        """`announce_end` gets the name of a service that ended, and how; of a crash loop its beginning only."""
         self.service = service
         self.settled = threading.Event()
         """set once it is ready, or its first start has failed"""
@@ -83,6 +89,7 @@ class Supervisor:
         self._logs = logs
         self._check_ports = check_ports
         self._stop_requested = stop_requested
+        self._announce_end = announce_end
         self._ready_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"supervise {service.name}", daemon=True)
 
@@ -133,6 +140,7 @@ class Supervisor:
             if self._ready_at is None or time.monotonic() - self._ready_at < _LONG_RUN_SECONDS:
                 raise
             log.warning("%s %s: restarting it, its log is %s", self.service.name, exc, self.log_path)
+            self._announce_end(self.service.name, str(exc))
 
     def _watch(self, process: Process) -> None:
         """Return when a stop is requested; raise `Ended` when the process ends, hangs, or is never ready."""
@@ -190,6 +198,8 @@ class Supervisor:
         assert state.outcome is not None
         assert state.next_action is not None
         name, what, pause = self.service.name, state.outcome.exception(), state.next_action.sleep
+        if state.attempt_number in (1, CRASH_LOOP):
+            self._announce_end(name, str(what))
         if state.attempt_number == CRASH_LOOP:
             log.error(
                 "%s %s, the %dth time in a row: it is restarted less and less often, and the others keep running; "

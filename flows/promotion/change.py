@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flows.events import Event, Kind, tell
 from flows.promotion.deployment import Deployment
+
+_KINDS = {"label": Kind.PROMOTED, "rollback": Kind.ROLLED_BACK}
+"""the actions that change who gets which version, as events"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +40,6 @@ class Change:
             digest=stamp.digest,
             why=why,
         )
+        if (kind := _KINDS.get(self.action)) is not None:
+            facts = {"label": self.label, "previous": self.previous, "retired": list(self.retired), "by": "hand"}
+            tell(deployment.settings, Event(kind, self.model, self.version, why, facts))

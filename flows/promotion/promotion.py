@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flows.events import Event, Kind, tell
 from flows.journal import Entry
 from flows.promotion import aliases, labelling
 from flows.promotion.change import Change
@@ -48,7 +49,7 @@ def assign_label(deployment: Deployment, version: int, label: str = STABLE, reas
     aliases.follow(deployment, version, (label,))
     stamp = deployment.stamp(version)
     facts = {"previous": change.previous, "run_id": stamp.run_id, "digest": stamp.digest, "why": reason}
-    deployment.journal.append("promote", version=version, label=label, **facts)
+    _record(deployment, version, label, facts)
     return replace(change, action="promote")
 
 
@@ -115,11 +116,18 @@ def finish(deployment: Deployment, begun: Entry, why: str) -> bool:
     if carried:
         aliases.follow(deployment, version, carried)
     for label in carried:
-        deployment.journal.append("promote", version=version, label=label, why=why)
+        _record(deployment, version, label, {"why": why})
     return bool(carried)
 
 
 def _record_stable(deployment: Deployment, version: int, facts: Mapping[str, Any]) -> None:
     """Record in registry and journal that a published version has become the stable one."""
     aliases.follow_stable(deployment, version)
-    deployment.journal.append("promote", version=version, label=STABLE, unlabelled=[CANARY], **facts)
+    _record(deployment, version, STABLE, {"unlabelled": [CANARY], **facts})
+
+
+def _record(deployment: Deployment, version: int, label: str, facts: Mapping[str, Any]) -> None:
+    """Write into the journal that a version has its label, and let those know who want to be told."""
+    deployment.journal.append("promote", version=version, label=label, **facts)
+    told = {"label": label, **{key: facts.get(key) for key in ("previous", "run_id")}}
+    tell(deployment.settings, Event(Kind.PROMOTED, deployment.model, version, facts.get("why"), told))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+from flows.events import Event, Kind, tell
 from flows.promotion import labelling
 from flows.promotion.attempt import attempt
 from flows.promotion.deployment import Deployment
@@ -57,6 +58,7 @@ def kept_on_failure(deployment: Deployment, version: int, run_id: str) -> Iterat
     except HotswapError as exc:
         facts = {"version": version, "run_id": run_id, "why": str(exc)}
         attempt("journal", partial(deployment.journal.append, NOT_PROMOTED, **facts))
+        tell(deployment.settings, Event(Kind.UNDONE, deployment.model, version, str(exc), {"run_id": run_id}))
         raise PromotionUndone(
             f"Version {version} of {deployment.model!r} is not made stable, and stays as it was: {exc}"
         ) from exc
@@ -89,3 +91,4 @@ def undo(
     attempt("tag", lambda: deployment.registry.tag_version(model, version, tags))
     attempt("journal", lambda: deployment.journal.append("undo", version=version, why=reason))
     log.warning("promotion undone model=%s version=%d reason=%s", model, version, reason)
+    tell(deployment.settings, Event(Kind.UNDONE, model, version, reason, {"labels": dict(labels)}))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flows.endpoints.servers import Endpoints
+from flows.events import Event, Kind, tell
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
 from flows.promotion import labelling, recovery
@@ -55,6 +56,10 @@ def repair(deployment: Deployment, dry_run: bool = False) -> Repair:
     repaired = tuple(finding for finding in before if (finding.model, finding.subject) not in remaining)
     for finding in repaired:
         log.info("repaired model=%s what=%s", model, finding.what)
+    if repaired:
+        facts = {"repaired": [each.what for each in repaired], "remaining": [each.what for each in after]}
+        why = "; ".join(facts["repaired"])
+        tell(deployment.settings, Event(Kind.RECONCILED, model, deployment.champion, why, facts))
     return Repair(model, repaired, tuple(after))
 
 

@@ -23,7 +23,7 @@ VARYING = re.compile(
     r"|-?\b\d[\d.,]*(?:e-?\d+,?)?%?"
 )
 """what differs between two runs of the same command"""
-_PORTS = ("REST", "GRPC", "MLFLOW", "PREFECT")
+_PORTS = ("REST", "GRPC", "MLFLOW", "PREFECT", "OPERATOR")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,13 @@ from serving.repository.store import Repository
 from tests.ports import free_ports
 from tests.processes import behind_a_dead_proxy, without_settings
 
-PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+PORTS = (
+    "HOTSWAP_REST_PORT",
+    "HOTSWAP_GRPC_PORT",
+    "HOTSWAP_MLFLOW_PORT",
+    "HOTSWAP_PREFECT_PORT",
+    "HOTSWAP_OPERATOR_PORT",
+)
 
 
 @pytest.fixture

@@ -22,7 +22,13 @@ pytestmark = pytest.mark.xdist_group("secrets")  # one worker sweeps once for al
 SECRET = "hunter-2-of-7"
 TOKEN = "token-9-of-11"
 SECRETS = (SECRET, TOKEN)
-PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+PORTS = (
+    "HOTSWAP_REST_PORT",
+    "HOTSWAP_GRPC_PORT",
+    "HOTSWAP_MLFLOW_PORT",
+    "HOTSWAP_PREFECT_PORT",
+    "HOTSWAP_OPERATOR_PORT",
+)
 DOWN = f"http://ada:{SECRET}@127.0.0.1:1"
 WHY = ["--reason", f"as postgresql://bob:{SECRET}@db says, and {TOKEN}"]
 RECIPE = f"""

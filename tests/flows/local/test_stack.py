@@ -24,7 +24,13 @@ from serving.repository.model_config import ModelEntry, render
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
 
-PORTS = ("HOTSWAP_REST_PORT", "HOTSWAP_GRPC_PORT", "HOTSWAP_MLFLOW_PORT", "HOTSWAP_PREFECT_PORT")
+PORTS = (
+    "HOTSWAP_REST_PORT",
+    "HOTSWAP_GRPC_PORT",
+    "HOTSWAP_MLFLOW_PORT",
+    "HOTSWAP_PREFECT_PORT",
+    "HOTSWAP_OPERATOR_PORT",
+)
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
@@ -87,7 +93,7 @@ class Stack:
 
     def leader(self, name: str) -> psutil.Process:
         """The process of one service, once it is there."""
-        word = {"model server": "serving", "reconciler": "flows.local.reconciler"}.get(name, name)
+        word = {"model server": "serving", "operator": "flows.local.operator"}.get(name, name)
 
         def found() -> list[psutil.Process]:
             with suppress(psutil.NoSuchProcess):
@@ -235,20 +241,20 @@ def test_a_directory_put_there_by_hand_is_served_and_journaled(shared: Stack, ti
 
 
 def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: Any, tmp_path: Path) -> None:
-    """Also when a model has lost all its versions meanwhile; the reconciler runs on, and comes back itself."""
+    """Also when a model has lost all its versions meanwhile; the operator runs on, and comes back itself."""
     models, rest = shared.directory / "models", shared.addresses["rest"]
     for name in ("kept", "emptied"):
         tiny_model(models / name, 1)
     until(lambda: all(answers(f"{rest}/v1/models/{name}") for name in ("kept", "emptied")))
-    reconciler = shared.leader("reconciler")
+    operator = shared.leader("operator")
     (models / "emptied" / "1").rename(tmp_path / "retired")
     shared.leader("model server").kill()
     until(lambda: "model server was ended by SIGKILL: restarting it" in shared.said())
     until(lambda: answers(f"{rest}/v1/models/kept"))
     assert answers(f"{rest}/readyz")
     server = shared.leader("model server")
-    reconciler.kill()
-    until(lambda: "reconciler runs again" in shared.said())
+    operator.kill()
+    until(lambda: "operator runs again" in shared.said())
     assert shared.leader("model server") == server
 
 
