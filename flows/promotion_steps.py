@@ -34,6 +34,7 @@ from flows.tables.holdout import held_out_rows
 from flows.tables.recipe import TableRecipe
 from flows.tables.schema import Schema
 from flows.training import fit
+from flows.training.callbacks import Kept
 from flows.training.candidate import Candidate, Unevaluated, load_candidate
 from flows.training.champion import Champion, evaluate_champion
 from flows.training.checkpoints import TrainingKey, checkpoint
@@ -102,13 +103,23 @@ def train(run: PromotionRun, dataset: Dataset, seed: int, epochs: int, resumed: 
         run.mlflow.tag({"resumed_run": resumed})
     key = TrainingKey(recipe.name, seed, epochs, dataset.digest)
     with checkpoint(run.deployment.settings.home, run.mlflow.id, key, resumed) as state:
+        kept = Kept(state, functools.partial(_copy_checkpoint, run, state.parent))
         with run.mlflow.training_metrics() as recorded:
-            fitted = fit.fit(recipe, dataset, seed, epochs, recorded.add, state)
+            fitted = fit.fit(recipe, dataset, seed, epochs, recorded.add, kept)
         run.mlflow.log_model_summary(model_facts(fitted.model), model_summary(fitted.model))
         export(fitted.model, dataset, recipe.name, saved_model)
+    run.mlflow.checkpoints.drop()
     if isinstance(recipe, TableRecipe):
         recipe.schema.write(saved_model)
     return saved_model
+
+
+def _copy_checkpoint(run: PromotionRun, directory: Path) -> None:
+    """Keep it with the run too; a training goes on where that cannot be done."""
+    try:
+        run.mlflow.checkpoints.keep(directory)
+    except RegistryError as exc:
+        log.warning("checkpoint not copied to MLflow error=%s", exc)
 
 
 @functools.partial(as_task, name="examine", retried=False)

@@ -20,6 +20,7 @@ from flows.orchestration.prefect_records import followed
 from flows.parameters import PromoteParameters, RecipeName, TrainParameters, spelled_out
 from flows.promotion import recovery
 from flows.promotion.deployment import Deployment
+from flows.promotion.resuming import bring_checkpoint
 from flows.promotion.undo import undone_on_failure
 from flows.promotion_run import PromotionRun, Request, TrainOutcome, promotion_run
 from flows.promotion_steps import (
@@ -60,6 +61,8 @@ Result = TrainOutcome | State[TrainOutcome]
 def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainParameters]) -> Result:
     """Train `recipe`, judge it, record it, and promote what passes the gate."""
     request = Request.to_train(recipe, parameters)
+    if parameters["resume"]:
+        bring_checkpoint(load_settings(), request.recipe.name, parameters["resume"])
     seed, epochs = seed_and_epochs(load_settings().home, request.recipe, parameters)
     with started(request, {"recipe": recipe, **fit.params(request.recipe, seed, epochs)}) as current:
         dataset = load(current)

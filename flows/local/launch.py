@@ -20,6 +20,7 @@ from flows.orchestration.prefect_server import check_answers, find_prefect
 from flows.parameters import InvalidParameter, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
+from flows.promotion.resuming import bring_checkpoint
 from flows.settings import Settings, apply_environment, prepare_home
 from flows.tables.evidence import evidence_of
 from flows.tables.options import recipe_of, table_options, titled
@@ -46,6 +47,7 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
     _show_columns(parameters)
     model = recipe_of(recipe, parameters).name
     if run := parameters.get("resume"):
+        bring_checkpoint(settings, model, run)
         interrupted(settings.home, run, model)
     _prepare(settings, model, parameters)
     from flows.promotion_run import TrainOutcome

@@ -28,6 +28,7 @@ from flows.registry import mlflow_access
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
+from flows.registry.run_checkpoints import RunCheckpoints
 from flows.registry.tags import NAMESPACE, prefixed
 from flows.tasks import Classification, Evaluation
 from flows.training.dataset import Dataset
@@ -50,6 +51,7 @@ class Run:
         self.id = run_id
         self._client = client
         self._address = address
+        self.checkpoints = RunCheckpoints(client, address, run_id)
 
     def pages(self, mlflow_page: str) -> tuple[str, str]:
         """The addresses of this run and of all runs of its experiment, on the page of MLflow at `mlflow_page`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,23 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, Mapping[str, float]], None]
 """Called after each epoch with its number, from 1, and its metrics."""
 
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where it is kept how far a training has come."""
+
+    state: Path
+    """the directory of Keras's own state, which has it already if the training goes on"""
+    copy: Callable[[], None]
+    """keeps a copy of it elsewhere"""
+
+
 _LINES = 5
 _LINE_SECONDS = 60.0
 _SHOWN_SECONDS = 0.2
 _FIRST_BACKUP_SECONDS = 1.0
-_BACKUP_TIME_SHARE = 20
+_FIRST_COPY_SECONDS = 30.0
+_TIME_SHARE = 20
 
 
 class Recorded(keras.callbacks.Callback):  # type: ignore[misc]
@@ -86,27 +99,39 @@ class Shown(keras.callbacks.Callback):  # type: ignore[misc]
 
 class Backup(keras.callbacks.BackupAndRestore):  # type: ignore[misc]
     """
-    Restores the state that a directory has, and keeps it there after an epoch, in at most a twentieth of the time.
+    Restores the state that its directory has, and keeps it there after an epoch, in at most a twentieth of the time.
 
-    Two states are kept, as a kill may come while one is written.
+    Two states are kept, as a kill may come while one is written. From time to time it is copied after that, in at
+    most another twentieth.
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), double_checkpoint=True, delete_checkpoint=False)
+    def __init__(self, kept: Kept) -> None:
+        super().__init__(str(kept.state), double_checkpoint=True, delete_checkpoint=False)
+        self._copy = kept.copy
         self._due = time.monotonic() + _FIRST_BACKUP_SECONDS
+        self._copy_due = time.monotonic() + _FIRST_COPY_SECONDS
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         started = time.monotonic()
         if started < self._due:
             return
         super().on_epoch_end(epoch, logs)
-        took = time.monotonic() - started
-        self._due = started + took + max(_FIRST_BACKUP_SECONDS, _BACKUP_TIME_SHARE * took)
+        self._due = _next(started, _FIRST_BACKUP_SECONDS)
+        if started >= self._copy_due:
+            written = time.monotonic()
+            self._copy()
+            self._copy_due = _next(written, _FIRST_COPY_SECONDS)
 
 
-def hotswaps_own(report: Progress, epochs: int, state: Path | None) -> list[Any]:
-    """The callbacks of a training whose state is kept in the directory `state`, if in any."""
-    return [Recorded(report), Shown(epochs), *([Backup(state)] if state else [])]
+def _next(started: float, at_least: float) -> float:
+    """When to do again what was started then, in at most a twentieth of the time."""
+    now = time.monotonic()
+    return now + max(at_least, _TIME_SHARE * (now - started))
+
+
+def hotswaps_own(report: Progress, epochs: int, kept: Kept | None) -> list[Any]:
+    """The callbacks of a training whose state is `kept`, if it is."""
+    return [Recorded(report), Shown(epochs), *([Backup(kept)] if kept else [])]
 
 
 def _duration(seconds: float) -> str:

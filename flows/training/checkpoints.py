@@ -2,7 +2,8 @@
 Keeps where a training has come to, so that one that was killed can go on.
 
 The state is Keras's own (`BackupAndRestore`), in ``<home>/checkpoints/<MLflow run>``, beside what the training was
-asked for. It is written at the end of an epoch, as `callbacks` has it, and is gone when the model has been exported.
+asked for. It is written at the end of an epoch, as `callbacks` has it, and is gone when the model has been exported; so
+are the copies of it that the run has among its artifacts.
 What goes on is not, bit for bit, what would have come without the interruption: the order of the rows begins anew.
 """
 
@@ -26,7 +27,9 @@ from serving.protocol.errors import HotswapError
 log = logging.getLogger(__name__)
 
 _KEPT_SECONDS = 30 * 86_400
-_REQUEST, _LOCK, _STATE = "training.json", "training.lock", "state"
+REQUEST, STATE = "training.json", "state"
+"""of a checkpoint's directory: what the training was asked for, and how far it has come"""
+_LOCK = "training.lock"
 
 
 class CannotResume(HotswapError):
@@ -52,9 +55,9 @@ def interrupted(home: Path, run: str, model: str) -> TrainingKey:
         CannotResume: It keeps no checkpoint, or was of another model.
     """
     try:
-        found = TrainingKey(**json.loads((_directory(home, run) / _REQUEST).read_text("utf-8")))
+        found = TrainingKey(**json.loads((directory_of(home, run) / REQUEST).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as exc:
-        others = ", ".join(sorted(each.parent.name for each in (home / "checkpoints").glob(f"*/{_REQUEST}")))
+        others = ", ".join(sorted(each.parent.name for each in (home / "checkpoints").glob(f"*/{REQUEST}")))
         there = f"those of {others} can" if others else "no other can either"
         raise CannotResume(f"The training of run {run} cannot go on, as it keeps no checkpoint: {there}") from exc
     if found.model != model:
@@ -90,19 +93,19 @@ def checkpoint(home: Path, run: str, training: TrainingKey, resumed: str | None)
     Raises:
         CannotResume: That one still runs, or has other data.
     """
-    directory = _directory(home, run)
+    directory = directory_of(home, run)
     _forget_old(home)
     if resumed is not None:
         if interrupted(home, resumed, training.model).digest != training.digest:
             raise CannotResume(f"The data of {training.model!r} has changed since run {resumed}: train anew")
-        _take_over(_directory(home, resumed), directory)
+        _take_over(directory_of(home, resumed), directory)
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / _LOCK):
-        (directory / _REQUEST).write_text(json.dumps(asdict(training)), "utf-8")
+        (directory / REQUEST).write_text(json.dumps(asdict(training)), "utf-8")
         try:
-            yield directory / _STATE
+            yield directory / STATE
         except BaseException:
-            if (directory / _STATE).exists():
+            if (directory / STATE).exists():
                 log.warning("training interrupted: `--resume %s` goes on from its last checkpoint", run)
             else:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -120,10 +123,11 @@ def _take_over(source: Path, target: Path) -> None:
 
 def _forget_old(home: Path) -> None:
     """Remove what nobody has gone on with for a month."""
-    for request in (home / "checkpoints").glob(f"*/{_REQUEST}"):
+    for request in (home / "checkpoints").glob(f"*/{REQUEST}"):
         if time.time() - request.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(request.parent, ignore_errors=True)
 
 
-def _directory(home: Path, run: str) -> Path:
+def directory_of(home: Path, run: str) -> Path:
+    """Where the checkpoint of an MLflow run is."""
     return home / "checkpoints" / Path(run).name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ import tensorflow as tf
 from flows.data.rows import bare, taken
 from flows.recipes import Recipe
 from flows.tasks import Classification, MultiLabel, Regression, Task
-from flows.training.callbacks import Progress, hotswaps_own
+from flows.training.callbacks import Kept, Progress, hotswaps_own
 from flows.training.course import training_of
 from flows.training.dataset import Dataset
 from flows.user_code import RecipeFailed, of_recipe
@@ -38,7 +37,7 @@ def params(recipe: Recipe, seed: int, epochs: int) -> dict[str, int | float]:
 
 
 def fit(
-    recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress, state: Path | None = None
+    recipe: Recipe, dataset: Dataset, seed: int, epochs: int, progress: Progress, kept: Kept | None = None
 ) -> Fitted:
     """
     Train the recipe's model; the same seed gives the same model on the same machine.
@@ -49,7 +48,7 @@ def fit(
         seed: Of the weights and of the order of the rows.
         epochs: How often every row is seen.
         progress: Is told of every epoch.
-        state: A directory that keeps how far the training has come, and has it if it goes on.
+        kept: Where it is kept how far the training has come, and where that is if it goes on.
 
     Raises:
         RecipeFailed: It cannot be built, or cannot be trained on these rows.
@@ -59,7 +58,7 @@ def fit(
     model = _built(recipe, dataset)
     with of_recipe(f"The callbacks of {recipe.name!r} cannot be made"):
         own = list(recipe.callbacks()) if recipe.callbacks else []
-    training = training_of(recipe, dataset, seed, epochs, [*hotswaps_own(progress, epochs, state), *own])
+    training = training_of(recipe, dataset, seed, epochs, [*hotswaps_own(progress, epochs, kept), *own])
     with of_recipe(f"The model of {recipe.name!r} cannot be trained"):
         if not model.compiled and not recipe.fit:
             compile_for(dataset, model, recipe)

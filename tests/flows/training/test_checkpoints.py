@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,12 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from flows.recipes.finding import find_recipe
+from flows.registry.mlflow_registry import Registry
 from flows.settings import sqlite_address
+from flows.training import callbacks, fit
 from flows.training.checkpoints import CannotResume, TrainingKey, checkpoint, interrupted
+from flows.training.dataset import load_dataset
 from tests.processes import hotswap, running, without_settings
 
 KEY = TrainingKey("iris", 42, 30, "abc")
@@ -23,9 +28,13 @@ LONG = 100_000
 @pytest.mark.slow
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
 def test_a_training_goes_on_after_it_was_ended(
-    ended_by: signal.Signals, tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None]
+    ended_by: signal.Signals,
+    tmp_path: Path,
+    prefect_api: str,
+    furnish: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With its seed and data, from the epoch that was kept; its metrics are in MLflow until it was ended."""
+    """With its seed and data, from the epoch kept with its run; its metrics are in MLflow until it was ended."""
     home = tmp_path / "home"
     furnish(home)
     ours = {"HOTSWAP_HOME": str(home), "HOTSWAP_MODELS_REPO": str(tmp_path / "models"), "PREFECT_API_URL": prefect_api}
@@ -43,6 +52,10 @@ def test_a_training_goes_on_after_it_was_ended(
         assert f"--resume {run}" in errors
     reached = json.loads(states[0].with_suffix("").read_text() or states[0].read_text())["epoch"]
     assert interrupted(home, run, "iris").seed == 5
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(home / "mlflow.db"))
+    copies = Registry(home / "artifacts").run(run).checkpoints
+    copies.keep(kept / run)
+    shutil.rmtree(kept / run)  # as on another machine
     done = hotswap(environment, "train", "iris", "--resume", run, "--epochs", str(reached + 10), "--json")
     assert done.returncode in (0, 3), done.stderr  # so many epochs may be too many for the gate
     client = mlflow.MlflowClient(sqlite_address(home / "mlflow.db"))
@@ -52,6 +65,7 @@ def test_a_training_goes_on_after_it_was_ended(
     assert resumed.data.params["seed"] == "5"
     assert run in resumed.data.tags.values()
     assert list(kept.iterdir()) == []
+    copies.drop()
     again = hotswap(environment, "train", "iris", "--resume", run)
     assert (again.returncode, again.stdout) == (1, "")
     assert "keeps no checkpoint" in again.stderr
@@ -86,3 +100,45 @@ def test_a_training_that_ends_or_has_kept_nothing_leaves_nothing(tmp_path: Path)
     with pytest.raises(FileNotFoundError), checkpoint(tmp_path, "b", KEY, None) as state:
         state.rmdir()
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def checkpoint_of(directory: Path, epoch: int) -> Path:
+    (directory / "state").mkdir(parents=True, exist_ok=True)
+    (directory / "state" / "training_metadata.json").write_text(str(epoch))
+    (directory / "training.json").write_text("{}")
+    return directory
+
+
+@pytest.mark.parametrize("is_server", [False, True])
+def test_the_newest_whole_copy_counts(
+    is_server: bool, tmp_path: Path, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copies before it are gone, one that was cut off is passed over, and the end removes all of them."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url if is_server else sqlite_address(tmp_path / "mlflow.db"))
+    registry = Registry(tmp_path / "artifacts")
+    run = registry.start_run(f"copied_{is_server}", "training", {}, {})
+    assert not run.checkpoints.fetch(tmp_path / "none")
+    for epoch in (1, 2):
+        run.checkpoints.keep(checkpoint_of(tmp_path / "here", epoch))
+    assert len(mlflow.MlflowClient().list_artifacts(run.id, "checkpoint")) == 1
+    mlflow.MlflowClient().log_artifacts(run.id, str(tmp_path / "here" / "state"), f"checkpoint/{9:020d}9/state")
+    assert run.checkpoints.fetch(tmp_path / "elsewhere" / "b")
+    assert (tmp_path / "elsewhere" / "b" / "state" / "training_metadata.json").read_text() == "2"
+    assert (tmp_path / "elsewhere" / "b" / "training.json").exists()
+    run.checkpoints.drop()
+    assert mlflow.MlflowClient().list_artifacts(run.id, "checkpoint") == []
+
+
+def test_the_state_is_copied_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was written, and not in the first seconds."""
+    copies: list[bool] = []
+    kept = callbacks.Kept(tmp_path / "state", lambda: copies.append((tmp_path / "state").exists()))
+    recipe = find_recipe("iris")
+    dataset = load_dataset(recipe)
+    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept)
+    assert copies == []
+    monkeypatch.setattr(callbacks, "_FIRST_BACKUP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "_FIRST_COPY_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "_TIME_SHARE", 0)
+    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept)
+    assert copies == [True, True]
