@@ -20,6 +20,7 @@ from flows.commands import (
     prediction_commands,
     presentation,
     report_commands,
+    security_commands,
     training_commands,
     version_commands,
 )
@@ -123,6 +124,7 @@ def up(as_json: Json = False) -> None:
 
 
 app.registered_commands += report_commands.app.registered_commands
+app.registered_commands += security_commands.app.registered_commands
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def promotion_run(request: Request, deployment: Deployment, params: Mapping[str,
     The block ends early when the candidate does not pass.
     """
     deployment.repository.check_writable()
+    deployment.check_keys()
     open_runs.close(deployment.settings, deployment.registry, deployment.model)
     source = source_file(request.recipe)
     with (

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     """port of the operator of `hotswap up`: metrics of the pipeline, webhooks"""
     token_file: Path | None = None
     """file with the bearer token that the model server wants; `hotswap up` and `hotswap serve` make it want that"""
+    signing_key_file: Path | None = None
+    """private key that signs each version that is published; `hotswap keygen` makes one"""
+    trusted_keys_file: Path | None = None
+    """public keys: `hotswap up` and `hotswap serve` serve only versions that one of them has signed"""
     server_timeout_seconds: float = Field(default=30.0, gt=0)
     """seconds that a new version has to answer before its promotion is undone"""
     serving_endpoints: str = ""

@@ -51,6 +51,7 @@ _FILES = {
     "rest_ssl_certificate_file",
     "rest_ssl_key_file",
     "token_file",
+    "trusted_keys_file",
 }
 # Flags of tensorflow_model_server that this server accepts without effect: what they control does not exist here, or is
 # decided otherwise.

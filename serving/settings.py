@@ -31,6 +31,8 @@ class ServerSettings:
     """Its key as PEM; None if `rest_ssl_certificate_file` holds it too."""
     token_file: Path | None = None
     """A file with the bearer token that REST and gRPC require of every request but health checks."""
+    trusted_keys_file: Path | None = None
+    """Public Ed25519 keys as PEM: only versions that one of them has signed are served; read again at each load."""
     model_name: str = "default"
     """The name of the one model at `model_base_path`."""
     model_base_path: str = ""

@@ -146,8 +146,10 @@ def server_flags(settings: Settings) -> list[str]:
     monitoring = prepare_home(settings) / "monitoring.config"
     write_atomically(monitoring, "prometheus_config { enable: true }\n")
     token = [] if settings.token_file is None else [f"--token_file={settings.token_file.absolute()}"]
+    trusted = settings.trusted_keys_file
     return [
         *token,
+        *([] if trusted is None else [f"--trusted_keys_file={trusted.absolute()}"]),
         f"--host={settings.host}",
         f"--port={settings.grpc_port}",
         f"--rest_api_port={settings.rest_port}",

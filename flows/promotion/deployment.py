@@ -16,7 +16,8 @@ from flows.journal import Journal
 from flows.promotion.labels import STABLE, Labels
 from flows.registry.identity import check_registry
 from flows.settings import Settings
-from serving.protocol.errors import VersionNotFound
+from serving.protocol.errors import InvalidRequest, VersionNotFound
+from serving.repository.signatures import check_key, sign
 from serving.repository.stamp import Stamp
 from serving.repository.store import Repository
 
@@ -60,6 +61,22 @@ class Deployment:
     def lock(self) -> AbstractContextManager[None]:
         """Keep every other process from changing the model."""
         return self.repository.lock(self.model)
+
+    def check_keys(self) -> None:
+        """
+        Raises:
+            InvalidRequest: What would be published could not be signed, or would not be served.
+        """
+        own, trusted = self.settings.signing_key_file, self.settings.trusted_keys_file
+        if own is not None:
+            sign(own, self.model, 0, "")
+        if trusted is not None and own is None:
+            raise InvalidRequest(
+                "Only signed versions are served (HOTSWAP_TRUSTED_KEYS_FILE), and there is no key to sign one with: "
+                "set HOTSWAP_SIGNING_KEY_FILE"
+            )
+        if trusted is not None and own is not None:
+            check_key(own, trusted)
 
     @property
     def versions(self) -> list[int]:

@@ -19,6 +19,7 @@ from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import CANARY, STABLE
 from serving.protocol.errors import InvalidRequest
+from serving.repository.signatures import sign
 from serving.repository.stamp import Stamp
 
 PROMOTING = "promoting"
@@ -33,14 +34,25 @@ def publish(deployment: Deployment, version: int, source: Path, stamp: Stamp) ->
         deployment: Its lock is held.
         version: A number never used before.
         source: A SavedModel.
-        stamp: What to keep with it.
+        stamp: What to keep with it; with a key in the settings it is signed too.
     """
+    stamp = _signed(deployment, version, stamp)
     staged = deployment.repository.stage(deployment.model, version, source, stamp)
     facts = {"version": version, "run_id": stamp.run_id, "digest": stamp.digest}
     deployment.journal.append("publish", **facts)
     path = deployment.repository.publish(deployment.model, version, staged)
     deployment.labels.write(deployment.labels.read())
     return path
+
+
+def _signed(deployment: Deployment, version: int, stamp: Stamp) -> Stamp:
+    """The stamp with a signature, which the registry gets too, for agents that fetch the files from there."""
+    key = deployment.settings.signing_key_file
+    if key is None or stamp.digest is None:
+        return stamp
+    signature = sign(key, deployment.model, version, stamp.digest)
+    deployment.registry.tag_version(deployment.model, version, {"signature": signature})
+    return replace(stamp, signature=signature)
 
 
 def assign_label(deployment: Deployment, version: int, label: str = STABLE, reason: str | None = None) -> Change:

@@ -141,7 +141,11 @@ class _Pass:
             saved_model = directory / "saved_model"
             shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP_FILE.name))
             model_uri = registry.run(stamp.run_id).log_model(saved_model, stamp.golden)
-        return registry.register_again(stamp.run_id, self._model, version, model_uri, stamp.digest)
+        if not registry.register_again(stamp.run_id, self._model, version, model_uri, stamp.digest):
+            return False
+        if stamp.signature is not None:
+            registry.tag_version(self._model, version, {"signature": stamp.signature})
+        return True
 
     def _move_labels(self) -> dict[str, int]:
         """Move the labels that can be moved; where all of them should be."""

@@ -16,10 +16,11 @@ from flows.reconciliation.findings import Finding, compare
 from flows.reconciliation.state import Snapshot, known_models, take_snapshot
 from flows.registry.reader import RegistryUnread, check_readable
 from flows.settings import Settings
-from serving.protocol.errors import IncompleteSavedModel, InvalidRequest
+from serving.protocol.errors import IncompleteSavedModel, InvalidRequest, UntrustedVersion
 from serving.protocol.redaction import redacted
 from serving.repository.model_config import parse
 from serving.repository.saved_model_files import check_complete, digest
+from serving.repository.signatures import check_version
 from serving.repository.stamp import STAMP_FILE
 from serving.repository.store import Repository
 
@@ -48,6 +49,7 @@ def examine(settings: Settings) -> list[Finding]:
         for model in models:
             snapshot = take_snapshot(Deployment(settings, model), servers)
             found += [*_files(repository, snapshot), *_stamps(repository, snapshot), *compare(snapshot)]
+            found += _signatures(settings, repository, snapshot)
     return found
 
 
@@ -155,6 +157,17 @@ def _stamps(repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
         if digests.get(version) not in (None, stamped):
             what = f"the stamp of version {version} has another digest than the journal"
             yield Finding(snapshot.model, version, what, _step_for(snapshot, version), repairable=False)
+
+
+def _signatures(settings: Settings, repository: Repository, snapshot: Snapshot) -> Iterator[Finding]:
+    """What servers refuse that only serve what a trusted key has signed."""
+    if (trusted := settings.trusted_keys_file) is None:
+        return
+    for version in snapshot.published:
+        try:
+            check_version(repository.path(snapshot.model, version), snapshot.model, version, trusted)
+        except (UntrustedVersion, InvalidRequest) as exc:
+            yield Finding(snapshot.model, version, str(exc), _step_for(snapshot, version), repairable=False)
 
 
 def _entries(directory: Path) -> list[Path]:

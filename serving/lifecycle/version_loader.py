@@ -16,8 +16,9 @@ import grpc
 
 from serving.lifecycle.model_configs import watched
 from serving.lifecycle.source import list_versions
-from serving.protocol.errors import GraphError, InvalidRequest
+from serving.protocol.errors import GraphError, InvalidRequest, UntrustedVersion
 from serving.repository.model_config import ModelEntry
+from serving.repository.signatures import check_version, trusted_keys
 from serving.runtime.background import Background, at_once
 from serving.runtime.batching_limits import BatchingLimits, read_batching_limits
 from serving.runtime.saved_model import LoadOptions, load
@@ -45,6 +46,8 @@ class VersionLoader:
             inter_op_threads=settings.tensorflow_inter_op_parallelism,
         )
         self._background = Background(self.threads)
+        if settings.trusted_keys_file is not None:
+            trusted_keys(settings.trusted_keys_file)  # a server that cannot check anything does not start
 
     def choose_threads(self, entries: Sequence[ModelEntry]) -> None:
         """
@@ -72,6 +75,7 @@ class VersionLoader:
                 "Error while attempting to reserve resources to load servable "
                 f"{{name: {model} version: {version}}}: {path}; Not a directory",
             )
+        self._check_trusted(model, version, path)
         limits = self._limits_of(path)
         servable = load(model, version, path, self._options, self._background if replaced else at_once)
         servable.limits = limits
@@ -81,6 +85,14 @@ class VersionLoader:
             servable.prepare(replaced.prepared)
         servable.session.native = at_once
         return servable
+
+    def _check_trusted(self, model: str, version: int, path: Path) -> None:
+        if (keys := self._settings.trusted_keys_file) is None:
+            return
+        try:
+            check_version(path, model, version, keys)
+        except (UntrustedVersion, InvalidRequest) as exc:
+            raise GraphError(grpc.StatusCode.PERMISSION_DENIED, exc.message) from exc
 
     def _warm_up(self, servable: Servable) -> None:
         started = time.perf_counter()

@@ -18,7 +18,8 @@ What can go wrong, under one name at both ends of the wire.
     └── RepositoryError
         ├── VersionExists
         ├── VersionNotFound
-        └── IncompleteSavedModel
+        ├── IncompleteSavedModel
+        └── UntrustedVersion
 """
 
 from __future__ import annotations
@@ -126,3 +127,7 @@ class VersionNotFound(RepositoryError):
 
 class IncompleteSavedModel(RepositoryError):
     """The directory is not a complete SavedModel."""
+
+
+class UntrustedVersion(RepositoryError):
+    """The version is not signed by a trusted key."""

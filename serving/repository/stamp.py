@@ -68,6 +68,8 @@ class Stamp:
     published_at: str | None = None
     """ISO 8601, UTC"""
     golden: GoldenRows | None = None
+    signature: str | None = None
+    """of name, number and digest: see serving/repository/signatures.py; None where there is no key"""
 
     @classmethod
     def read(cls, saved_model: Path) -> Self | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from flows.settings import Settings
 from tests.docs.pages import DOCS, PAGES, PROJECT, README, blocks, commands
 from tests.docs.reference import COMMANDS, ENDPOINTS, printed_by
 
@@ -20,6 +21,7 @@ MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
 LINKS = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 OUTCOME_TABLE = "| when | what follows | test |\n|---|---|---|\n"
 FEATURE_TABLE = "| feature | test |\n|---|---|\n"
+THREAT_TABLE = "| threat | what stands against it | test or setting |\n|---|---|---|\n"
 MIN_OUTCOMES = 66
 MAX_README_LINES = 150
 MAX_IMAGE_BYTES = 150_000
@@ -57,6 +59,15 @@ def test_every_feature_of_the_readme_is_a_test() -> None:
     named = [re.findall(r"`(test_\w+)`", row.split(" | ")[-1]) for row in table.split("\n\n")[0].splitlines()]
     assert all(named)
     assert {name for names in named for name in names} <= all_tests()
+
+
+def test_every_threat_has_its_test_or_setting() -> None:
+    """The last cell of each line of the threat table names tests, or settings, that exist."""
+    (table,) = (DOCS / "security.md").read_text("utf-8").split(THREAT_TABLE)[1:]
+    named = [re.findall(r"`([^`]+)`", row.split(" | ")[-1]) for row in table.split("\n\n")[0].splitlines()]
+    assert all(named)
+    known = all_tests() | {f"HOTSWAP_{name.upper()}" for name in Settings.model_fields}
+    assert {name for names in named for name in names} <= known
 
 
 def test_the_readme_is_short() -> None:
