@@ -52,9 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     with defer_sigint():
         code = run(arguments)
+        _deliver_events()
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
     sys.exit(code)
+
+
+def _deliver_events() -> None:
+    """Deliver what this command has told, once its result is printed; one that has told nothing imports nothing."""
+    if "flows.events.outbox" not in sys.modules:
+        return
+    from flows.events.delivery import flush
+
+    try:
+        flush(plain_settings())
+    except Exception as exc:
+        logging.getLogger(__name__).warning("events not delivered: %s", exc)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

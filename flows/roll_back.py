@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment as prefect_deployment
 
+from flows.events.delivery import flushed
 from flows.orchestration.prefect_records import followed, without_secrets
 from flows.promotion import rollback
 from flows.promotion.change import Change
@@ -25,7 +27,8 @@ def roll_back(model: str, to: int | None = None, reason: str | None = None) -> C
     """
     settings = load_settings()
     apply_environment(settings)
-    return move_back(Deployment(settings, model), to, reason)
+    with flushed(settings, prefect_deployment.id):
+        return move_back(Deployment(settings, model), to, reason)
 
 
 @task(cache_policy=NO_CACHE)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clients.proxies import go_straight_to
 from flows.home import find_project
 from serving.protocol.errors import HotswapError
-from serving.protocol.redaction import redact_logs
+from serving.protocol.redaction import redact_logs, redacted
 
 _SPECIAL = frozenset("%?")
 """characters with a meaning in the address of a SQLite file"""
@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """newest versions that stay published after a promotion, besides every labelled one"""
     reconcile_seconds: float = Field(default=5.0, ge=0)
     """seconds between two reconcile turns of `hotswap up`; 0 for none"""
+    notify: SecretStr = SecretStr("")
+    """addresses that are told what happens, as Apprise writes them: `slack://… mailto://…`; spaces between them"""
 
     @field_validator("home", "models_repo", mode="before")
     @classmethod
@@ -141,7 +143,7 @@ def load_settings() -> Settings:
         first = exc.errors()[0]
         name = "HOTSWAP_" + "_".join(str(part) for part in first["loc"]).upper()
         raise InvalidSettings(
-            f"{name}={first['input']!r} cannot be used: {first['msg'].removeprefix('Value error, ')}"
+            f"{name}={redacted(repr(first['input']))} cannot be used: {first['msg'].removeprefix('Value error, ')}"
         ) from exc
 
 

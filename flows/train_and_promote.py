@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from prefect import State, flow
+from prefect.runtime import deployment as prefect_deployment
 from prefect.states import Completed
 
+from flows.events.delivery import flushed
 from flows.gate.noninferiority import Verdict
 from flows.given_models import ask_unevaluated, can_answer, fetch, published_as
 from flows.orchestration.prefect_records import followed
@@ -136,7 +138,7 @@ def started(request: Request, params: Mapping[str, Any]) -> Iterator[PromotionRu
     apply_environment(settings)
     deployment = Deployment(settings, request.recipe.name)
     ask(deployment)
-    with promotion_run(request, deployment, params) as run:
+    with flushed(settings, prefect_deployment.id), promotion_run(request, deployment, params) as run:
         yield run
 
 

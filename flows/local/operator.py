@@ -11,6 +11,7 @@ import os
 import threading
 import time
 
+from flows.events.delivery import delivering
 from flows.local.interrupts import stop_on_signals
 from flows.local.operator_http import answering
 from flows.local.reconciler import Reconciler
@@ -28,7 +29,7 @@ def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     stop_requested = threading.Event()
     stop_on_signals(stop_requested)
-    with answering(settings):
+    with answering(settings), delivering(settings):
         if settings.reconcile_seconds:
             Reconciler(settings, _print).run(stop_requested)
         stop_requested.wait()

@@ -50,7 +50,7 @@ def check() -> None:
     Raises:
         PrefectUnavailable: It does not answer, or not to us.
     """
-    with _translated(), client() as asked:
+    with translated(), client() as asked:
         asked.api_version()
 
 
@@ -70,7 +70,7 @@ def is_running(flow_run: str) -> bool:
     Raises:
         PrefectUnavailable: It cannot be asked.
     """
-    with _translated(), client() as asked:
+    with translated(), client() as asked:
         return _is_going(asked, flow_run)
 
 
@@ -83,7 +83,7 @@ def end_run(flow_run: str) -> None:
     """
     from prefect.states import Crashed
 
-    with _translated(), client() as asked:
+    with translated(), client() as asked:
         if _is_going(asked, flow_run):
             asked.set_flow_run_state(UUID(flow_run), Crashed(message="Its process has gone."), force=True)
 
@@ -99,7 +99,8 @@ def _is_going(asked: SyncPrefectClient, flow_run: str) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """An error in the block, which asks Prefect, is raised as `PrefectUnavailable` with its sentence."""
     try:
         yield
     except Exception as exc:

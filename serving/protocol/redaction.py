@@ -32,6 +32,7 @@ _PARAMETER = re.compile(
     rf"(?P<name>(?:^|[?&;\s'\"(])[\w.-]{{0,40}}(?:{_WORDS})=){_NO_SECRET}[^\s&;#'\"<>),]+", re.IGNORECASE
 )
 _AUTHORIZATION = re.compile(r"(?P<scheme>\b(?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{8,}")
+_PLAIN = re.compile(r"(?:[a-z0-9-]+\.)+[a-z0-9-]+|[a-z]{1,11}|\d{1,5}")
 _MIN_LENGTH = 6
 """shorter values of variables would blot out words that have nothing to do with them"""
 
@@ -151,7 +152,10 @@ def _secrets() -> Iterator[str]:
 
 
 def _secrets_of(name: str, value: str) -> Iterator[str]:
-    if "://" in value:
+    if name == "HOTSWAP_NOTIFY":
+        for address in re.split(r"[\s,]+", value):
+            yield from _secrets_of_receiver(address)
+    elif "://" in value:
         for address in value.replace(",", " ").split():
             yield from _secrets_in(address)
     elif name == "HOTSWAP_TOKEN_FILE":
@@ -160,6 +164,17 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
     elif _SECRET_NAME.search(name):
         yield value
         yield from value.split(":", 1)[1:]  # USER:PASSWORD, as in PREFECT_API_AUTH_STRING
+
+
+def _secrets_of_receiver(address: str) -> Iterator[str]:
+    """An address of Apprise has its tokens anywhere: all of it is secret but names of hosts and plain short words."""
+    yield from _secrets_in(address)
+    content = address.partition("://")[2]
+    yield from (address, content)
+    yield from (part for part in re.split(r"[/@:?&=+]", content) if not _PLAIN.fullmatch(part))
+    with suppress(ValueError):
+        host = urlsplit(address).hostname or ""
+        yield "" if "." in host or host == "localhost" else host
 
 
 def _secrets_in(address: str) -> Iterator[str]:

@@ -64,6 +64,24 @@ def test_the_secrets_of_the_environment_are_not_shown(name: str, value: str, mon
     assert redacted(f"refused: '{SECRET}', also as {QUOTED}") == "refused: '***', also as ***"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/",
+        "mailtos://ada:TIiajkdnlazkcOXrIdevi7FQ@example.org?to=ops@example.org",
+        "https://hooks.example.org/services/TIiajkdnlazkcOXrIdevi7FQ",
+        "json://127.0.0.1:8080/?+X-Token=TIiajkdnlazkcOXrIdevi7FQ",
+        "tgram://123456789:TIiajkdnlazkcOXrIdevi7FQ/12315544/",
+    ],
+)
+def test_addresses_that_are_notified_show_no_secret(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apprise has tokens anywhere in them; hosts and plain words stay, as they are in other messages too."""
+    monkeypatch.setenv("HOTSWAP_NOTIFY", f"json://127.0.0.1:1 {address}")
+    shown = redacted(f"refused {address}, by TIiajkdnlazkcOXrIdevi7FQ, services to example.org and 127.0.0.1")
+    assert "TIiajkdn" not in shown
+    assert shown.endswith("by ***, services to example.org and 127.0.0.1")
+
+
 def test_the_token_of_the_token_file_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file may be named, what is in it not."""
     (tmp_path / "token").write_text(f"{SECRET}\n")

@@ -1,0 +1,70 @@
+"""
+Records events in Prefect, for its page and its automations.
+
+An event is sent by a request that the server answers: `prefect.events.emit_event` hands it to a thread and says nothing
+of what becomes of it. It is related to the deployments that train the model, so that an automation can run or pause
+these without naming them ("inferred").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from flows.orchestration import prefect_access
+from flows.orchestration.prefect_access import PrefectUnavailable
+from flows.orchestration.prefect_server import find_running_prefect
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+_TRAINING = "train-and-promote"
+
+
+def record_event(
+    settings: Settings, id: str, name: str, resource: Mapping[str, str], occurred: str, payload: Mapping[str, Any]
+) -> None:
+    """
+    Record an event in the Prefect server that is configured, or in that of `hotswap up`.
+
+    Args:
+        settings: Where that is.
+        id: A UUID; the same for the same event, if it has to be sent again.
+        name: What has happened.
+        resource: The labels of what it has happened to; ``prefect.resource.name`` is the model.
+        occurred: When, in ISO 8601.
+        payload: What else is known, as ``json`` can write it.
+
+    Raises:
+        PrefectUnavailable: No server answers, or it does not take the event.
+    """
+    if not find_running_prefect(settings):
+        raise PrefectUnavailable("No Prefect server answers: `hotswap up` starts one")
+    with prefect_access.translated(), prefect_access.client() as asked:
+        event = {
+            "id": id,
+            "event": name,
+            "resource": dict(resource),
+            "related": _deployments(asked, resource["prefect.resource.name"]),
+            "occurred": occurred,
+            "payload": dict(payload),
+        }
+        asked.request("POST", "/events", json=[event]).raise_for_status()
+
+
+def _deployments(asked: SyncPrefectClient, model: str) -> list[dict[str, str]]:
+    """The deployments that train a model: by their recipe, the file that it is in, or a tag with the model's name."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    found = asked.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[_TRAINING])))
+    return [
+        {
+            "prefect.resource.id": f"prefect.deployment.{each.id}",
+            "prefect.resource.name": each.name,
+            "prefect.resource.role": "deployment",
+        }
+        for each in found
+        if model in each.tags or model == PurePath(str(each.parameters.get("recipe", ""))).stem
+    ]
