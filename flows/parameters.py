@@ -114,6 +114,21 @@ class FittingParameters(TypedDict, total=False):
     ]
 
 
+class SearchParameters(TypedDict, total=False):
+    """Several candidates, of which the best one is judged."""
+
+    candidates: Annotated[
+        int | None,
+        Interval(ge=2, le=64),
+        typer.Option(help="Train so many seeds, and take the best by a part of the training rows."),
+    ]
+    tune: Annotated[
+        int | None,
+        Interval(ge=2, le=1_000),
+        typer.Option(help="Try so many settings, and train with the best by a part of the training rows."),
+    ]
+
+
 class SourceParameters(TypedDict, total=False):
     """Where a model is that is there already: one of these."""
 
@@ -175,7 +190,7 @@ class TableParameters(TypedDict, total=False):
     ]
 
 
-class TrainParameters(TableParameters, FittingParameters, JudgingParameters, total=False):
+class TrainParameters(TableParameters, FittingParameters, SearchParameters, JudgingParameters, total=False):
     """Of a training, beside the recipe."""
 
 

@@ -38,6 +38,7 @@ from flows.registry.mlflow_access import tracking_address
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import Run
 from flows.registry.tags import FLOW_RUN, source_tags
+from flows.search.asked import check_asked
 from flows.tables.evidence import HoldOut, evidence_of, judged_by
 from flows.tables.options import recipe_of
 from serving.protocol.errors import HotswapError
@@ -71,6 +72,8 @@ class TrainOutcome:
     """the last lines of the sandbox's server, when that rejected it"""
     unevaluated: str = ""
     """why it was not evaluated, where it was not"""
+    chosen: str = ""
+    """which of several candidates it is, and why"""
     judged_by: str = ""
     """how `hotswap promote` is told what it is judged by: a recipe, or the model and its rows"""
     was_there: bool = False
@@ -113,8 +116,9 @@ class Request:
     @classmethod
     def to_train(cls, recipe: str, parameters: TrainParameters) -> Request:
         """The request of a training's parameters."""
-        request = cls._of(recipe_of(recipe, parameters), parameters)
-        return replace(request, judged_by=judged_by(recipe, parameters))
+        found = recipe_of(recipe, parameters)
+        check_asked(found, parameters)
+        return replace(cls._of(found, parameters), judged_by=judged_by(recipe, parameters))
 
     @classmethod
     def to_promote(cls, recipe: str, parameters: PromoteParameters) -> Request:

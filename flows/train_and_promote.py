@@ -14,7 +14,9 @@ from typing import Any, Unpack
 from prefect import State, flow
 from prefect.runtime import deployment as prefect_deployment
 from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.candidate_search import params, trained
 from flows.events.delivery import flushed
 from flows.gate.noninferiority import Verdict
 from flows.given_models import ask_unevaluated, can_answer, fetch, published_as
@@ -39,14 +41,13 @@ from flows.promotion_steps import (
     publish,
     register,
     tidy_up,
-    train,
     try_in_sandbox,
     verify,
     watch,
 )
+from flows.search.processes import at_once
 from flows.settings import apply_environment, load_settings
 from flows.tables.recipe import TableRecipe
-from flows.training import fit
 from flows.training.candidate import Candidate, Unevaluated
 from flows.training.champion import Champion
 from flows.training.checkpoints import seed_and_epochs
@@ -57,7 +58,11 @@ Result = TrainOutcome | State[TrainOutcome]
 """The outcome; of a candidate that did not pass, as the state ``Rejected`` or ``Inconclusive`` of a completed run."""
 
 
-@flow(name="train-and-promote", flow_run_name="train {recipe} seed {seed}")
+@flow(
+    name="train-and-promote",
+    flow_run_name="train {recipe} seed {seed}",
+    task_runner=ThreadPoolTaskRunner(max_workers=at_once()),  # type: ignore[arg-type]  # which its own type is
+)
 @followed
 @spelled_out
 def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainParameters]) -> Result:
@@ -66,9 +71,9 @@ def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainPar
     if parameters["resume"]:
         bring_checkpoint(load_settings(), request.recipe.name, parameters["resume"])
     seed, epochs = seed_and_epochs(load_settings().home, request.recipe, parameters)
-    with started(request, {"recipe": recipe, **fit.params(request.recipe, seed, epochs)}) as current:
+    with started(request, {"recipe": recipe, **params(request.recipe, seed, epochs, parameters)}) as current:
         dataset = load(current)
-        saved_model = train(current, dataset, seed, epochs, parameters["resume"])
+        saved_model = trained(current, dataset, seed, epochs, {"recipe": recipe, **parameters})
         inspection, files = examine(current, saved_model)
         current.require(files)
         candidate = evaluate(current, dataset, saved_model, inspection)

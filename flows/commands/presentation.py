@@ -122,7 +122,9 @@ def show_outcome(outcome: TrainOutcome, example: str, verbose: bool) -> None:
         console().print(gate_table(outcome.checks, width()))
     took = {step: f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds.items()}
     pages = {"page": outcome.pages.get("run", ""), "runs": outcome.pages.get("runs", "")}
-    _print_named({"run": outcome.run_id, **pages, "took": ", ".join(took.values()) if verbose else ""})
+    _print_named(
+        {"run": outcome.run_id, "best": outcome.chosen, **pages, "took": ", ".join(took.values()) if verbose else ""}
+    )
     if outcome.log:
         _print(["The last lines of the sandbox's server:", *outcome.log.splitlines()])
 

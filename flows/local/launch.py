@@ -21,6 +21,7 @@ from flows.parameters import InvalidParameter, PromoteParameters, TrainParameter
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
 from flows.promotion.resuming import bring_checkpoint
+from flows.search.asked import check_asked
 from flows.settings import Settings, apply_environment, prepare_home
 from flows.tables.evidence import evidence_of
 from flows.tables.options import recipe_of, table_options, titled
@@ -45,7 +46,9 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
     check_bounds(TrainParameters, parameters)
     recipe = titled(recipe, parameters)
     _show_columns(parameters)
-    model = recipe_of(recipe, parameters).name
+    found = recipe_of(recipe, parameters)
+    check_asked(found, parameters)
+    model = found.name
     if run := parameters.get("resume"):
         bring_checkpoint(settings, model, run)
         interrupted(settings.home, run, model)

@@ -56,12 +56,17 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
 
 def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = (), picture: bytes = b"") -> None:
     """Show the report of gate or sandbox on the page of the flow run, below it a PNG, and its rows as a table."""
-    key = f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    key = artifact_key(kind, model)
     title = f"{kind.capitalize()} of {model}"
     shown = f"\n![{title}](data:image/png;base64,{base64.b64encode(picture).decode()})\n" if picture else ""
     create_markdown_artifact(redacted(markdown) + shown, key=key, description=title)
     if rows:
         keep_table(f"{key}-checks", rows, f"{title}, check by check")
+
+
+def artifact_key(kind: str, model: str) -> str:
+    """The key of what Prefect keeps of this kind of a model."""
+    return f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
 def keep_table(key: str, rows: Sequence[Any], description: str) -> None:

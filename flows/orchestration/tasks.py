@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import State, task
@@ -13,6 +13,7 @@ from flows.registry.mlflow_errors import RegistryError
 from serving.protocol.errors import DeadlineExceeded, ServerUnavailable
 
 P = ParamSpec("P")
+A = TypeVar("A")
 R = TypeVar("R")
 
 
@@ -24,6 +25,17 @@ def as_task(body: Callable[P, R], name: str, retried: bool) -> Callable[P, R]:
     )
     made: Callable[P, R] = decorate(without_secrets(body))
     return made
+
+
+def in_parallel(body: Callable[[A], R], names: Sequence[str], arguments: Sequence[A]) -> list[R | Exception]:
+    """Run `body` for each argument, as task runs of these names beside each other; what each gives, or its error."""
+    futures = [
+        task(name=body.__name__.strip("_"), task_run_name=name, cache_policy=NO_CACHE)(without_secrets(body)).submit(
+            each
+        )
+        for name, each in zip(names, arguments, strict=True)
+    ]
+    return [future.result(raise_on_failure=False) for future in futures]
 
 
 def _is_temporary(task: Any, run: Any, state: State[Any]) -> bool:

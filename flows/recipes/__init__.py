@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.data.split import ByContent, Split
+from flows.recipes.tuning import Space, check_space
 from flows.tasks import Classification, Task, UnusableTargets
 from serving.protocol.errors import HotswapError
 
@@ -111,10 +112,12 @@ class Recipe:
     The examples are an array [rows, ...], arrays by the name of the input, or a data frame. The targets are as the task
     has them: of a classification integers [rows], counted from 0 in the order of the class names, or these names.
     """
-    build: Callable[[Any], keras.Model]
+    build: Callable[..., keras.Model]
     """
     gives a Keras model for the training examples, an array or a dict of arrays by input: raw values in, answers of the
     task out; a model that is compiled is trained as it was compiled
+
+    Further parameters have defaults, and are for `tunable`.
     """
     feature_names: tuple[str, ...] = ()
     """names of the values of a row, where the examples are one array [rows, features]"""
@@ -150,12 +153,18 @@ class Recipe:
     """how much a row of each class counts in training, by the class's name; 1 where it is not given"""
     sample_weight: str | None = None
     """the column, of the inputs or of those beside them, that says how much a row counts in training"""
+    tunable: Space = field(default_factory=dict)
+    """
+    what ``--tune`` searches, by setting: ``learning_rate``, ``batch_size``, ``epochs``, or a parameter of `build`
+    beside the examples, such as ``{"learning_rate": Between(0.001, 0.1, log=True), "width": OneOf(16, 32, 64)}``
+    """
 
     def __post_init__(self) -> None:
         if not callable(self.validation) and not 0 <= self.validation < 1:
             raise InvalidRecipe(f"The validation share of {self.name!r} is from 0 to 1, not {self.validation}")
         if self.task is None and not self.class_names:
             raise UnusableTargets(f"The recipe {self.name!r} names neither a task nor class names")
+        check_space(self)
         if not self.feature_names:
             return
         if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):

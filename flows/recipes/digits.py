@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipes import Recipe, Thresholds
+from flows.recipes.tuning import Between, OneOf
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +22,7 @@ def load() -> tuple[NDArray[Any], NDArray[Any]]:
     return bunch.data, bunch.target
 
 
-def build(examples: NDArray[np.float32]) -> keras.Model:
+def build(examples: NDArray[np.float32], width: int = 64) -> keras.Model:
     """A dense network behind a rescaling to 0..1; some pixels never vary, so their variance cannot be divided by."""
     import keras
 
@@ -29,7 +30,7 @@ def build(examples: NDArray[np.float32]) -> keras.Model:
         [
             keras.Input((examples.shape[1],)),
             keras.layers.Rescaling(1 / 16),
-            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(width, activation="relu"),
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
@@ -44,5 +45,6 @@ RECIPE = Recipe(
     epochs=15,
     batch_size=64,
     learning_rate=0.005,
+    tunable={"learning_rate": Between(0.0005, 0.05, log=True), "width": OneOf(32, 64, 128)},
     thresholds=Thresholds(min_accuracy=0.9, min_macro_f1=0.9, max_log_loss=0.3, margin=0.03, max_bytes=1 << 20),
 )

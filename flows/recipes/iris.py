@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.recipes import Recipe, Thresholds
+from flows.recipes.tuning import Between, OneOf
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +22,7 @@ def load() -> tuple[NDArray[Any], NDArray[Any]]:
     return bunch.data, bunch.target
 
 
-def build(examples: NDArray[np.float32]) -> keras.Model:
+def build(examples: NDArray[np.float32], width: int = 16) -> keras.Model:
     """A small dense network behind a normalisation with the mean and variance of the training examples."""
     import keras
 
@@ -29,7 +30,7 @@ def build(examples: NDArray[np.float32]) -> keras.Model:
         [
             keras.Input((examples.shape[1],)),
             keras.layers.Normalization(mean=examples.mean(axis=0), variance=examples.var(axis=0)),
-            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(width, activation="relu"),
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
@@ -44,6 +45,7 @@ RECIPE = Recipe(
     epochs=40,
     batch_size=32,
     learning_rate=0.02,
+    tunable={"learning_rate": Between(0.002, 0.1, log=True), "width": OneOf(8, 16, 32)},
     # 30 held-out rows: the smallest margin under which a retraining with one more of them wrong still passes.
     thresholds=Thresholds(
         min_accuracy=0.9, min_macro_f1=0.9, max_log_loss=0.3, margin=0.15, min_slice_rows=10, max_bytes=1 << 20

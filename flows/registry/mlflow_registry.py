@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import SAVED_MODEL, Run
-from flows.registry.tags import FLOW_RUN, NAMESPACE, prefixed
+from flows.registry.tags import FLOW_RUN, NAMESPACE, PARENT_RUN, prefixed
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import digest
 
@@ -76,13 +76,14 @@ class Registry:
         return Run(self._client, self._address, str(run_id))
 
     def end_run_of(self, model: str, flow_run_id: str, status: str) -> None:
-        """Close the run of the training that was this Prefect flow run, whatever status it has now."""
+        """Close the run of the training that was this Prefect flow run, and those of its candidates that are open."""
         with self._translated():
             if (experiment := self._client.get_experiment_by_name(model)) is None:
                 return
             asked = f"tags.`{NAMESPACE}.{FLOW_RUN}` = '{flow_run_id}'"
             for run in self._client.search_runs([experiment.experiment_id], asked):
-                self.run(run.info.run_id).end(status)
+                if PARENT_RUN not in run.data.tags or run.info.status == "RUNNING":
+                    self.run(run.info.run_id).end(status)
 
     def register(self, run_id: str, model: str, model_uri: str, above: int, copy_to: Path) -> Registered:
         """

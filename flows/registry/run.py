@@ -77,12 +77,17 @@ class Run:
     @contextmanager
     def training_metrics(self) -> Iterator[EpochMetrics]:
         """Record epochs, and the use of the machine, while the block trains."""
+        with system_metrics(self.id, self._address), self.epoch_metrics() as epochs:
+            yield epochs
+
+    @contextmanager
+    def epoch_metrics(self) -> Iterator[EpochMetrics]:
+        """Record epochs while the block trains."""
         epochs = EpochMetrics(self._log_metric_entities)
-        with system_metrics(self.id, self._address):
-            try:
-                yield epochs
-            finally:
-                epochs.flush()
+        try:
+            yield epochs
+        finally:
+            epochs.flush()
 
     def log_model_summary(self, facts: Mapping[str, str], summary: str) -> None:
         """Record what the model is made of, as parameters and as Keras' table."""

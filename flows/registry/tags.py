@@ -17,6 +17,8 @@ from serving.protocol.redaction import redacted
 NAMESPACE = "hotswap"
 FLOW_RUN = "prefect_flow_run_id"
 """the tag of a run that names its Prefect flow run"""
+PARENT_RUN = "mlflow.parentRunId"
+"""the tag of a run that is a part of another one"""
 
 
 def prefixed(tags: Mapping[str, str]) -> dict[str, str]:

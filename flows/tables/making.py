@@ -19,6 +19,7 @@ from flows.tables.options import TableOptions, UnusableTable
 from flows.tables.reading import Table, read_table
 from flows.tables.recipe import TableRecipe
 from flows.tables.schema import schema_of
+from flows.tables.settings import DROPOUT, LEARNING_RATE, TUNABLE, WIDTH
 from flows.tables.targets import Target, read_target
 from flows.tasks import Classification, Regression, Task
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import keras
 
 _EPOCHS = 60
-_LEARNING_RATE = 0.002
 _BATCH_ROWS = ((400_000, 4096), (25_000, 1024), (4_000, 256))
 _FEW_BATCH_ROWS = 64
 _MIN_ROWS = 20
@@ -57,10 +57,15 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
     examples = {column.input: _values(frame[column.name], column) for column in used(columns)}
     extras = {name: _extra(frame[name], name == options.time) for name in splitting}
 
-    def build(inputs: Mapping[str, NDArray[Any]]) -> keras.Model:
+    def build(
+        inputs: Mapping[str, NDArray[Any]],
+        learning_rate: float = LEARNING_RATE,
+        width: int = WIDTH,
+        dropout: float = DROPOUT,
+    ) -> keras.Model:
         from flows.tables.model import TableModel
 
-        return TableModel(used(columns), inputs, len(target.class_names), _LEARNING_RATE)
+        return TableModel(used(columns), inputs, len(target.class_names), learning_rate, width, dropout)
 
     return TableRecipe(
         name=options.model,
@@ -69,9 +74,10 @@ def _read(options: TableOptions, changed: int) -> TableRecipe:
         task=_task(options, target),
         epochs=_EPOCHS,
         batch_size=next((batch for least, batch in _BATCH_ROWS if len(frame) >= least), _FEW_BATCH_ROWS),
-        learning_rate=_LEARNING_RATE,
+        learning_rate=LEARNING_RATE,
         split=_split(options),
         missing_values=True,
+        tunable=TUNABLE,
         columns=columns,
         notes=notes,
         schema=schema_of(frame, columns, target),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flows.data.rows import Inputs
 from flows.tables.columns import Column
 from flows.tables.encoder import build_encoder, encode
+from flows.tables.settings import DROPOUT, WIDTH
 from flows.tables.training import Schedule, Targets, train
 
 
@@ -23,9 +24,17 @@ class TableModel(keras.Model):  # type: ignore[misc]
     It is fitted as a whole: the preprocessing runs once over all rows, and the network is trained on what it gives.
     """
 
-    def __init__(self, columns: Sequence[Column], examples: Inputs, classes: int, learning_rate: float) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        examples: Inputs,
+        classes: int,
+        learning_rate: float,
+        width: int = WIDTH,
+        dropout: float = DROPOUT,
+    ) -> None:
         super().__init__(name="table")
-        self._learning_rate = learning_rate
+        self._learning_rate, self._width, self._dropout = learning_rate, width, dropout
         self._columns, self._classes = columns, classes
         self._encoder = build_encoder(columns, examples)
         self.encoder = self._encoder.model
@@ -55,7 +64,7 @@ class TableModel(keras.Model):  # type: ignore[misc]
         """
         targets = self._learned(np.asarray(y))
         seed = int(keras.random.randint((), 0, 2**31 - 1, "int32"))  # drawn from the seed of the training
-        how = Schedule(epochs, batch_size, self._learning_rate)
+        how = Schedule(epochs, batch_size, self._learning_rate, self._width, self._dropout)
         trained = train(self._encoder, encode(self.encoder, x), targets, how, seed, callbacks)
         self.network, self.has_deep_part = trained.network.model, trained.has_deep_part
         self.built = True

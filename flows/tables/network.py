@@ -21,8 +21,6 @@ _INTERVALS = 24
 _NUMBER_SIZE = 8
 _CATEGORY_SIZE = 8
 _WORD_SIZE = 24
-_WIDTH = 96
-_DROPOUT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,9 @@ class Network:
             self.by_word.embedding.set_weights([parts[2]])
 
 
-def build_network(encoder: Encoder, edges: list[NDArray[np.float64]], outputs: int, members: int) -> Network:
+def build_network(
+    encoder: Encoder, edges: list[NDArray[np.float64]], outputs: int, members: int, width: int, dropout: float
+) -> Network:
     """A network for what `encoder` gives; `edges` are the quantiles of each of its numbers."""
     numbers = keras.Input((encoder.numbers,), name="numbers")
     categories = keras.Input((encoder.category_columns,), name="categories", dtype="int32")
@@ -76,7 +76,7 @@ def build_network(encoder: Encoder, edges: list[NDArray[np.float64]], outputs: i
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     hidden = Members(members)(joined)
     for _ in range(2):
-        hidden = keras.layers.Dropout(_DROPOUT)(keras.layers.Dense(_WIDTH, "relu")(hidden))
+        hidden = keras.layers.Dropout(dropout)(keras.layers.Dense(width, "relu")(hidden))
     straight = keras.layers.Add()(linear) if len(linear) > 1 else linear[0]
     output = Heads(outputs)(hidden) + keras.ops.expand_dims(straight, 1)
     inputs = {"numbers": numbers, "categories": categories, "words": words, "weights": weights}

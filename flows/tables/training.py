@@ -21,6 +21,7 @@ from sklearn.model_selection import train_test_split
 from flows.tables.encoder import Encoded, Encoder
 from flows.tables.linear import fit_linear
 from flows.tables.network import Network, build_network, quantiles
+from flows.tables.settings import DROPOUT, WIDTH
 
 _MANY_ROWS = 20_000
 _WEIGHT_DECAY = 0.01
@@ -54,6 +55,9 @@ class Schedule:
     """at most"""
     batch_rows: int
     learning_rate: float
+    width: int = WIDTH
+    """of its hidden layers"""
+    dropout: float = DROPOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ def train(
 ) -> Trained:
     """The network for these rows; the same seed gives the same."""
     fit_on, judge_on = _parted(targets, len(encoded), seed)
-    network = build_network(encoder, quantiles(encoded), targets.outputs, _members(len(encoded)))
+    edges, members = quantiles(encoded), _members(len(encoded))
+    network = build_network(encoder, edges, targets.outputs, members, how.width, how.dropout)
     straight = fit_linear(encoder, encoded.take(fit_on), targets.values[fit_on], targets.classes, seed)
     network.set_linear(straight)
     network.model.compile(

@@ -75,7 +75,7 @@ def load_dataset(recipe: Recipe) -> Dataset:
         train, test = rows, load_rows(recipe, recipe.split.load)
     else:
         if isinstance(task_of(recipe), Classification):
-            held_out = _without_lone_classes(rows, held_out)
+            held_out = without_lone_classes(rows, held_out)
         train, test = rows.take(~held_out), rows.take(held_out)
     for part, name in ((train, "train on"), (test, "hold out")):
         if not len(part):
@@ -208,7 +208,7 @@ def _too_few(rows: Rows) -> str:
     )
 
 
-def _without_lone_classes(rows: Rows, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def without_lone_classes(rows: Rows, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows are held out, with every class among those to train on; the ids tell which ones a model has seen."""
     lone = np.setdiff1d(rows.targets[held_out], rows.targets[~held_out])
     return held_out & ~np.isin(rows.targets, lone)
