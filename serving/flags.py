@@ -52,6 +52,8 @@ _FILES = {
     "rest_ssl_key_file",
     "token_file",
     "trusted_keys_file",
+    "request_log_directory",
+    "request_log_key_file",
 }
 # Flags of tensorflow_model_server that this server accepts without effect: what they control does not exist here, or is
 # decided otherwise.

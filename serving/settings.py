@@ -104,3 +104,19 @@ class ServerSettings:
     """How many operations of one run may run at a time; 0 lets TensorFlow decide."""
     drain_seconds: float = 30.0
     """How long requests in flight may take to end when the server stops."""
+    request_log_directory: Path | None = None
+    """Keep a sample of requests and answers here, as TFRecord files of ``PredictionLog``; none means no log."""
+    request_log_sampling_rate: float = 0.1
+    """Which share of the requests is kept, from 0 to 1, of models whose ``logging_config`` does not say."""
+    request_log_leave_out: str = ""
+    """The inputs, outputs and features of examples that are not kept, separated by commas."""
+    request_log_hash: str = ""
+    """Those of which only a keyed hash is kept, separated by commas."""
+    request_log_key_file: Path | None = None
+    """A file with the key of these hashes, at least 16 bytes."""
+    request_log_file_bytes: int = 64 * 2**20
+    """How large a file of the log becomes before the next one is begun."""
+    request_log_file_seconds: float = 3600.0
+    """How old it becomes."""
+    request_log_total_bytes: int = 2**30
+    """How large all files of the log may be together; the oldest are deleted."""

@@ -20,10 +20,12 @@ from serving.lifecycle.served_models import ServedModels
 from serving.protocol.errors import DeadlineExceeded, ServingError
 from serving.protocol.signature import Signature
 from serving.protocol.tensors import Array
+from serving.request_log.opening import open_request_log
 from serving.runtime.call import Call
 from serving.runtime.servable import Servable
 from serving.settings import NEVER, ServerSettings
 
+PREDICT = "Predict"
 PREDICT_METHODS = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 
@@ -39,6 +41,7 @@ class DataPlane:
         monitoring = settings.monitoring_config_file
         self.metrics_path = None if monitoring is None else read_metrics_path(monitoring)
         self.models = ServedModels(settings, self.metrics.observe_warmup)
+        self.request_log = open_request_log(settings, self.models.sampling_rate, self.metrics.count_logged)
         self._loop = asyncio.get_running_loop()
         self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests != NEVER)
 
@@ -46,6 +49,8 @@ class DataPlane:
         """Let the last requests end, then free everything."""
         await self.models.close()
         self._merger.close()
+        if self.request_log is not None:
+            await asyncio.to_thread(self.request_log.close)
 
     def bind(
         self,
@@ -77,7 +82,7 @@ class DataPlane:
         call: Call,
         arrays: list[Array],
         done: Done,
-        api: str = "Predict",
+        api: str = PREDICT,
         timeout_seconds: float | None = None,
     ) -> None:
         """
@@ -89,6 +94,8 @@ class DataPlane:
             api: Which kind of inference the metrics count this as.
             timeout_seconds: After which `done` gets `DeadlineExceeded` from a run that is not short.
         """
+        if self.request_log is not None and api == PREDICT and self.request_log.samples(call.servable.model):
+            done = partial(self.request_log.note_predict, call, arrays, done)
         if timeout_seconds is not None and not call.is_short(arrays):
             done = self._within(timeout_seconds, done)
         limits = call.servable.limits
@@ -111,7 +118,7 @@ class DataPlane:
         inputs: Mapping[str, Array],
         outputs: Sequence[str] = (),
         timeout_seconds: float | None = None,
-        api: str = "Predict",
+        api: str = PREDICT,
     ) -> dict[str, Array]:
         """
         `bind`, `submit`, and wait for the result; the servable is kept until then.

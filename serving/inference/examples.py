@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.inference.data_plane import DataPlane
+from serving.inference.example_log import note_classify, note_multi_inference, note_regress
 from serving.protocol.signature import Signature
 from serving.protocol.tensors import Array
 from serving.runtime.example_tasks import (
@@ -51,7 +52,9 @@ async def classify(
     signature = find_signature(servable, signature_name)
     wanted = checked_classify(servable, signature, check_method)
     outputs, rows = await _run(data_plane, handle, signature, wanted, source, timeout_seconds, "Classify")
-    return classifications(outputs, rows)
+    found = classifications(outputs, rows)
+    note_classify(data_plane.request_log, servable, signature.name, source, found)
+    return found
 
 
 async def regress(
@@ -72,7 +75,9 @@ async def regress(
     signature = find_signature(servable, signature_name)
     wanted = checked_regress(servable, signature, check_method)
     outputs, rows = await _run(data_plane, handle, signature, wanted, source, timeout_seconds, "Regress")
-    return regressions(outputs, rows)
+    found = regressions(outputs, rows)
+    note_regress(data_plane.request_log, servable, signature.name, source, found)
+    return found
 
 
 async def multi_inference(
@@ -88,7 +93,9 @@ async def multi_inference(
     asked = asked_of(handle.servable, tasks, data_plane.settings.enable_signature_method_name_check)
     found, rows = await _run(data_plane, handle, together(asked), (), source, None, "MultiInference")
     data_plane.metrics.count_examples(handle.servable.model, rows)
-    return answers_of(tasks, asked, found, rows)
+    answers = answers_of(tasks, asked, found, rows)
+    note_multi_inference(data_plane.request_log, handle.servable, tasks, source, answers)
+    return answers
 
 
 async def _run(

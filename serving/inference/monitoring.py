@@ -97,6 +97,10 @@ class Metrics:
         self._counters["request_example_count_total"][(model,)] += examples
         self._histograms["request_example_counts"][(model,)].observe(examples)
 
+    def count_logged(self, model: str, status: str, exchanges: int) -> None:
+        """So many requests and answers were kept in the request log, or were not, under this status name."""
+        self._counters["request_log_count"][model, status] += exchanges
+
     def observe_batch(self, rows: int, padded_rows: int) -> None:
         """One request that keeps to batching's limits was run with this many rows, after it came with so many."""
         self._counters["batching_session:wrapped_run_count"][()] += 1

@@ -58,10 +58,13 @@ def check_platforms(entries: Sequence[ModelEntry]) -> None:
             raise InvalidRequest(f"Model {entry.name} requests unsupported platform {_platform(entry)}")
 
 
-def check_logging(entries: Sequence[ModelEntry]) -> None:
-    """Refuse request logging, which does not exist here."""
-    if any(entry.logging for entry in entries):
-        raise InvalidRequest("No request-logger-creator provided.")
+def check_logging(entries: Sequence[ModelEntry], has_request_log: bool) -> None:
+    """Refuse request logging where there is no log, and a share of requests that is none."""
+    for logging in filter(None, (entry.logging for entry in entries)):
+        if not has_request_log:
+            raise InvalidRequest("No request-logger-creator provided.")
+        if not 0 <= logging.sampling_rate <= 1:
+            raise InvalidRequest(f"Expected sampling_rate to be in [0, 1]; got {logging.sampling_rate:g}")
 
 
 def _platform(entry: ModelEntry) -> str:

@@ -76,7 +76,7 @@ class ServedModels:
             raise GraphError(grpc.StatusCode.UNKNOWN, _not_available("servable(s)", failed))
         if failed:
             log.error("serving without some models: %s", _not_available("servable(s)", failed))
-        check_logging(entries)
+        check_logging(entries, self._settings.request_log_directory is not None)
 
     async def close(self) -> None:
         """Stop looking for versions, let the last requests end, free every model."""
@@ -140,6 +140,12 @@ class ServedModels:
         """Where the versions of each model that is served are looked for."""
         return {name: watched(entry).base_path for name, entry in self._entries.items()}
 
+    def sampling_rate(self, model: str) -> float:
+        """Which share of the requests to a model is to be logged."""
+        entry = self._entries.get(model)
+        logging = None if entry is None else entry.logging
+        return self._settings.request_log_sampling_rate if logging is None else logging.sampling_rate
+
     def problem(self, model: str) -> str:
         """Why no new version of a model can be seen; empty where all is well."""
         return self._source.problem(model)
@@ -194,7 +200,7 @@ class ServedModels:
         check_entries(entries, self._entries)
         labels = self._checked_labels(entries)
         check_platforms(entries)
-        check_logging(entries)
+        check_logging(entries, self._settings.request_log_directory is not None)
         if self._waiting_reload is not None:
             self._waiting_reload.cancel()
         return labels

@@ -22,6 +22,15 @@ _Policy = wire.FileSystemStoragePathSourceConfig.ServableVersionPolicy
 
 
 @dataclass(frozen=True, slots=True)
+class Logging:
+    """The ``logging_config`` of a model: which share of its requests is kept, and by what collector."""
+
+    sampling_rate: float = 0.0
+    collector: str = ""
+    filename_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One ``config`` of the list: where a model lives, which of its versions are served, and under which labels."""
 
@@ -31,7 +40,7 @@ class ModelEntry:
     labels: Mapping[str, int] = field(default_factory=dict)
     platform: str = "tensorflow"
     model_type: int = 0
-    logging: bool = False
+    logging: Logging | None = None
 
 
 def render(models: Sequence[ModelEntry]) -> str:
@@ -71,7 +80,7 @@ def _config(entry: ModelEntry) -> wire.ModelConfig:
         model_platform=entry.platform,
         model_version_policy=_policy_message(entry.policy),
         version_labels=entry.labels,
-        logging_config=wire.LoggingConfig() if entry.logging else None,
+        logging_config=_logging_message(entry.logging),
     )
 
 
@@ -91,8 +100,22 @@ def _entry(config: Any) -> ModelEntry:
         labels=dict(config.version_labels),
         platform=config.model_platform,
         model_type=config.model_type,
-        logging=config.HasField("logging_config"),
+        logging=_logging(config.logging_config) if config.HasField("logging_config") else None,
     )
+
+
+def _logging_message(logging: Logging | None) -> wire.LoggingConfig | None:
+    if logging is None:
+        return None
+    return wire.LoggingConfig(
+        log_collector_config=wire.LogCollectorConfig(type=logging.collector, filename_prefix=logging.filename_prefix),
+        sampling_config=wire.SamplingConfig(sampling_rate=logging.sampling_rate),
+    )
+
+
+def _logging(config: Any) -> Logging:
+    collector = config.log_collector_config
+    return Logging(config.sampling_config.sampling_rate, collector.type, collector.filename_prefix)
 
 
 def _policy(policy: Any) -> VersionPolicy:

@@ -32,7 +32,7 @@ from serving.protocol.errors import (
 )
 from serving.protocol.model_spec import ModelSpec
 from serving.protocol.version_status import State
-from serving.repository.model_config import ModelEntry
+from serving.repository.model_config import Logging, ModelEntry
 from serving.repository.version_policy import All, Latest, Specific, VersionPolicy
 from serving.runtime.background import NICENESS
 from serving.runtime.saved_model import LoadOptions, load
@@ -524,13 +524,13 @@ def test_versions_may_bring_their_own_batching_parameters(tiny_model: TinyModel,
         ([{"platform": "torch"}], InvalidRequest, "Illegal to change a model's platform. For model tiny platform was "
          "tensorflow and new platform requested is torch"),
         ([{"name": "other", "platform": "torch"}], InvalidRequest, "Model other requests unsupported platform torch"),
-        ([{"logging": True}], InvalidRequest, "No request-logger-creator provided."),
+        ([{"logging": Logging()}], InvalidRequest, "No request-logger-creator provided."),
         ([{"name": "other", "base_path": "tiny"}, {}, {}], InvalidRequest,
          "Illegal to list model tiny multiple times in config list"),
-        ([{"labels": {"stable": 9}}, {"name": "other", "platform": "", "logging": True}], LabelNotAssignable,
+        ([{"labels": {"stable": 9}}, {"name": "other", "platform": "", "logging": Logging()}], LabelNotAssignable,
          "Request to assign label to version 9 of model tiny, which is not currently available for inference"),
-        ([{"name": "other", "platform": "torch", "logging": True}], InvalidRequest, "Model other requests unsupported "
-         "platform torch"),
+        ([{"name": "other", "platform": "torch", "logging": Logging()}], InvalidRequest,
+         "Model other requests unsupported platform torch"),
     ],
 )  # fmt: skip
 def test_invalid_configs_are_refused(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.protocol.errors import InvalidRequest
-from serving.repository.model_config import ModelEntry, parse, render
+from serving.repository.model_config import Logging, ModelEntry, parse, render
 from serving.repository.version_policy import All, Latest, Specific
 
 POLICIES = st.one_of(
@@ -40,7 +40,7 @@ def test_reads_what_people_write() -> None:
     """
     assert parse(text) == [
         ModelEntry("iris", "/models/iris", Specific((1, 2)), {"café": 1}),
-        ModelEntry("b", "", Latest(1), {}, platform="", model_type=1, logging=True),
+        ModelEntry("b", "", Latest(1), {}, platform="", model_type=1, logging=Logging()),
     ]
 
 
