@@ -76,6 +76,14 @@ class Settings(BaseSettings):
     """seconds between two reconcile turns of `hotswap up`; 0 for none"""
     notify: SecretStr = SecretStr("")
     """addresses that are told what happens, as Apprise writes them: `slack://… mailto://…`; spaces between them"""
+    request_log: float = Field(default=0.0, ge=0, le=1)
+    """share of the requests that the model server logs, with their answers, in `HOTSWAP_HOME/requests`; 0 for none"""
+    request_log_leave_out: str = ""
+    """columns that the request log leaves out, separated by commas"""
+    request_log_hash: str = ""
+    """columns of which the request log keeps a keyed hash only, separated by commas"""
+    request_log_key_file: Path | None = None
+    """file with the key of these hashes, at least 16 bytes"""
 
     @field_validator("home", "models_repo", mode="before")
     @classmethod
@@ -97,6 +105,10 @@ class Settings(BaseSettings):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every server that must have a version; without `serving_endpoints` the one at the ports of the settings."""
         return _parse_endpoints(self.serving_endpoints) or (Endpoint(self.rest_url, self.grpc_target),)
+
+    @property
+    def request_log_directory(self) -> Path:
+        return self.home.absolute() / "requests"
 
     @property
     def url_host(self) -> str:

@@ -150,6 +150,7 @@ def server_flags(settings: Settings) -> list[str]:
     return [
         *token,
         *([] if trusted is None else [f"--trusted_keys_file={trusted.absolute()}"]),
+        *_request_log_flags(settings),
         f"--host={settings.host}",
         f"--port={settings.grpc_port}",
         f"--rest_api_port={settings.rest_port}",
@@ -158,6 +159,19 @@ def server_flags(settings: Settings) -> list[str]:
         "--allow_version_labels_for_unavailable_models",
         "--max_num_load_retries=1",
         "--load_retry_interval_micros=300000",
+    ]
+
+
+def _request_log_flags(settings: Settings) -> list[str]:
+    if not settings.request_log:
+        return []
+    key_file = settings.request_log_key_file
+    return [
+        f"--request_log_directory={settings.request_log_directory}",
+        f"--request_log_sampling_rate={settings.request_log}",
+        f"--request_log_leave_out={settings.request_log_leave_out}",
+        f"--request_log_hash={settings.request_log_hash}",
+        f"--request_log_key_file={'' if key_file is None else key_file.absolute()}",
     ]
 
 

@@ -8,8 +8,8 @@ the thread can write, or than may wait, is dropped and counted.
 from __future__ import annotations
 
 import logging
-import random
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,8 @@ import grpc
 from serving.protocol.tensors import Array
 from serving.request_log.columns import Columns
 from serving.request_log.files import LogFiles
-from serving.request_log.records import Exchange, PredictExchange
+from serving.request_log.records import Exchange, PredictExchange, Writing
+from serving.request_log.sampling import Sampler
 from serving.runtime.call import Call
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,13 @@ CountLogged = Callable[[str, str, int], None]
 
 
 class RequestLog:
-    """The log of one server; `rate_of` says which share of a model's requests is kept."""
+    """The log of one server; requests are noted by one thread alone."""
 
     def __init__(self, files: LogFiles, columns: Columns, rate_of: Callable[[str], float], count: CountLogged) -> None:
+        self.takes = Sampler(rate_of).takes
+        """whether the next request to a version is one to keep"""
         self._files = files
-        self._columns = columns
-        self._rate_of = rate_of
+        self._writing = Writing(columns, rate_of)
         self._count = count
         self._waiting: deque[tuple[Exchange, int]] = deque()
         self._noted_bytes = 0
@@ -51,10 +53,6 @@ class RequestLog:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._thread.start()
-
-    def samples(self, model: str) -> bool:
-        """Whether the next request to this model is one to keep."""
-        return random.random() < self._rate_of(model)
 
     def note_predict(
         self, call: Call, arrays: list[Array], done: Callable[[Any], None], result: list[Array] | Exception
@@ -65,7 +63,7 @@ class RequestLog:
             self.note(PredictExchange(call, arrays, result))
 
     def note(self, exchange: Exchange) -> None:
-        """Keep this exchange if there is room for it; called by one thread alone."""
+        """Keep this exchange if there is room for it."""
         size = exchange.size_bytes
         waiting_bytes = self._noted_bytes - self._taken_bytes + size
         if len(self._waiting) >= MAX_WAITING or waiting_bytes > min(MAX_WAITING_BYTES, self._files.limits.file_bytes):
@@ -103,6 +101,7 @@ class RequestLog:
         return batch
 
     def _write(self, batch: list[Exchange]) -> bool:
+        self._writing.timestamp_seconds = int(time.time())
         records = [(each.model, record) for each in batch if (record := self._record(each)) is not None]
         is_written = self._attempt(lambda: self._files.write(record for _, record in records))
         for model, count in Counter(model for model, _ in records).items():
@@ -111,7 +110,7 @@ class RequestLog:
 
     def _record(self, exchange: Exchange) -> bytes | None:
         try:
-            return exchange.record(self._columns, self._rate_of(exchange.model))
+            return exchange.record(self._writing)
         except Exception as exc:  # as of a tensor that cannot be sent; the others are kept
             log.error("request not logged model=%s: %s: %s", exchange.model, type(exc).__name__, exc)
             self._count(exchange.model, _FAILED, 1)

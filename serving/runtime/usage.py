@@ -27,7 +27,7 @@ class Histogram:
 class Usage:
     """What one version has been used for."""
 
-    __slots__ = ("errors", "latency", "requests")
+    __slots__ = ("errors", "latency", "log_passes", "log_takes_next", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -36,3 +36,7 @@ class Usage:
         """of these, those that the graph refused"""
         self.latency = Histogram()
         """in the graph and waiting for it"""
+        self.log_passes = 0
+        """how many of the next requests the request log passes over"""
+        self.log_takes_next = False
+        """whether it then takes one"""

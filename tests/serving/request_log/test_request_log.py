@@ -19,6 +19,7 @@ from clients.grpc_client import GrpcClient
 from serving.protocol.tensors import decode
 from serving.request_log.columns import Columns, hash_of
 from serving.request_log.files import FRAME_BYTES, Limits, LogFiles, log_files, whole_records
+from serving.request_log.records import Writing
 from serving.request_log.request_log import MAX_WAITING, MAX_WAITING_BYTES, RequestLog
 from serving.runtime.tf_session import read_records
 from serving.startup import StartupError
@@ -235,7 +236,7 @@ class Asked:
         self.size_bytes = size_bytes
         self._may_be_made = may_be_made
 
-    def record(self, columns: Columns, rate: float) -> bytes:
+    def record(self, writing: Writing) -> bytes:
         self._may_be_made.wait()
         return b"record"
 
