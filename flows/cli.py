@@ -27,6 +27,7 @@ from flows.commands import (
 from flows.commands.edges import plain_settings
 from flows.commands.options import Json
 from flows.console import progress
+from flows.local.delegation import WorkerGone, delegated
 from flows.local.interrupts import defer_sigint
 from serving.protocol.redaction import redact_logs, redacted_output
 
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone, 6 up already.
     """
     with defer_sigint():
-        code = run(arguments)
+        arguments = list(sys.argv[1:] if arguments is None else arguments)
+        code = _delegated(arguments)
+        if code is None:
+            code = run(arguments)
         _deliver_events()
     # Else the interpreter would look through all of TensorFlow, Prefect and MLflow for garbage on its way out: 2 s.
     gc.freeze()
@@ -68,6 +72,13 @@ def _deliver_events() -> None:
         flush(plain_settings())
     except Exception as exc:
         logging.getLogger(__name__).warning("events not delivered: %s", exc)
+
+
+def _delegated(arguments: Sequence[str]) -> int | None:
+    try:
+        return delegated(arguments)
+    except WorkerGone as exc:
+        return failures.report(exc)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

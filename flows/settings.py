@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """newest versions that stay published after a promotion, besides every labelled one"""
     reconcile_seconds: float = Field(default=5.0, ge=0)
     """seconds between two reconcile turns of `hotswap up`; 0 for none"""
+    worker: bool = True
+    """whether `hotswap up` runs a worker, which keeps TensorFlow and MLflow imported and takes 700 MB for that"""
     notify: SecretStr = SecretStr("")
     """addresses that are told what happens, as Apprise writes them: `slack://… mailto://…`; spaces between them"""
     request_log: float = Field(default=0.0, ge=0, le=1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 from flows.console import progress
 from flows.console.terminal import COLUMNS
 from flows.machine.garbage import uncollected
-from flows.orchestration import prefect_access
+from flows.orchestration import deployments, prefect_access
 from flows.orchestration.prefect_server import check_answers, find_prefect
 from flows.parameters import InvalidParameter, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
@@ -56,7 +56,7 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import train_and_promote
 
-    outcome = train_and_promote(recipe, **parameters)
+    outcome = deployments.run(train_and_promote, "train", {"recipe": recipe, **parameters})
     assert isinstance(outcome, TrainOutcome)
     return outcome
 
@@ -77,7 +77,7 @@ def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParamet
     from flows.promotion_run import TrainOutcome
     from flows.train_and_promote import promote as promote_model
 
-    outcome = promote_model(recipe, **parameters)
+    outcome = deployments.run(promote_model, "promote", {"recipe": recipe, **parameters})
     assert isinstance(outcome, TrainOutcome)
     return outcome
 

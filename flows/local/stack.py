@@ -233,8 +233,15 @@ def _followers(settings: Settings) -> list[Service]:
             f"{url}/healthz",
             {"HOTSWAP_OPERATOR_PORT": settings.operator_port},
             output=_STANDARD_ERROR,
-        )
+        ),
+        *_worker(settings),
     ]
+
+
+def _worker(settings: Settings) -> Iterator[Service]:
+    """For our own Prefect alone: the deployments of another one belong to more than this home."""
+    if settings.worker and "PREFECT_API_URL" not in os.environ:
+        yield Service("worker", lambda: [sys.executable, "-m", "flows.worker"])
 
 
 def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str]:

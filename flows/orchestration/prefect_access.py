@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 _REFUSED = (401, 403)
+_FLUSH_SECONDS = 10.0
 
 
 class PrefectUnavailable(HotswapError):
@@ -36,11 +37,32 @@ def client() -> Iterator[SyncPrefectClient]:
         yield asked
 
 
+@contextmanager
+def connected() -> Iterator[SyncPrefectClient]:
+    """
+    As `client`; what goes wrong in the block is told in one sentence.
+
+    Raises:
+        PrefectUnavailable: Prefect cannot be used.
+    """
+    with translated(), client() as each:
+        yield each
+
+
 def read_settings() -> None:
     """Let Prefect read its settings from the environment, which it does by itself only when it is imported."""
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
+
+
+def flush() -> None:
+    """Send the logs and events that are on their way."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=_FLUSH_SECONDS)
 
 
 def check() -> None:
@@ -50,7 +72,7 @@ def check() -> None:
     Raises:
         PrefectUnavailable: It does not answer, or not to us.
     """
-    with translated(), client() as asked:
+    with connected() as asked:
         asked.api_version()
 
 
@@ -70,7 +92,7 @@ def is_running(flow_run: str) -> bool:
     Raises:
         PrefectUnavailable: It cannot be asked.
     """
-    with translated(), client() as asked:
+    with connected() as asked:
         return _is_going(asked, flow_run)
 
 
@@ -83,7 +105,7 @@ def end_run(flow_run: str) -> None:
     """
     from prefect.states import Crashed
 
-    with translated(), client() as asked:
+    with connected() as asked:
         if _is_going(asked, flow_run):
             asked.set_flow_run_state(UUID(flow_run), Crashed(message="Its process has gone."), force=True)
 
