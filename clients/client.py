@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -105,6 +105,10 @@ class Served:
     """every version it knows, with state, labels, digest, run and number of requests"""
     default_version_label: str | None = None
     """where requests with neither version nor label go; None for the highest version"""
+    is_replica: bool = False
+    """whether a publish agent keeps that directory equal to what the registry says"""
+    not_fetched: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """by model and version, why the agent cannot get it"""
 
 
 class PredictClient(Protocol):

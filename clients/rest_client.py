@@ -194,7 +194,13 @@ def _served(page: Any) -> Served | None:
     repository = page.get("repository")
     repository = repository if isinstance(repository, dict) else {}
     return Served(
-        page.get("server"), repository.get("path"), repository.get("id"), rows, page.get("default_version_label")
+        page.get("server"),
+        repository.get("path"),
+        repository.get("id"),
+        rows,
+        page.get("default_version_label"),
+        is_replica=repository.get("is_replica") is True,
+        not_fetched=page.get("not_fetched") or {},
     )
 
 

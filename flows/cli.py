@@ -17,6 +17,7 @@ import typer
 
 from flows.commands import (
     failures,
+    fleet_commands,
     prediction_commands,
     presentation,
     report_commands,
@@ -149,6 +150,7 @@ def up(as_json: Json = False) -> None:
 
 app.registered_commands += report_commands.app.registered_commands
 app.registered_commands += security_commands.app.registered_commands
+app.registered_commands += fleet_commands.app.registered_commands
 
 
 if __name__ == "__main__":

@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     """seconds that a new version has to answer before its promotion is undone"""
     serving_endpoints: str = ""
     """every server that must have a version, as `REST_URL GRPC_TARGET, …`; empty: the one at the ports above"""
+    fleet: bool = False
+    """whether these servers are on hosts with a `hotswap agent` of their own, which follow the registry"""
+    agent_poll_seconds: float = Field(default=2.0, gt=0)
+    """seconds between two looks of a publish agent at the registry"""
     sandbox_server: Path | None = None
     """a `tensorflow_model_server` to try candidates on, instead of the embedded server"""
     sandbox_memory_mb: int = Field(default=2048, gt=0)

@@ -31,6 +31,7 @@ SLOW = (
     "docs/test_merging_table.py",
     "flows/commands/test_secrets.py",
     "flows/endpoints/",
+    "flows/fleet/",
     "flows/gate/test_sandbox.py",
     "flows/local/test_stack.py",
     "flows/local/test_supervision.py",

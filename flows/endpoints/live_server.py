@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ from serving.repository.store import Repository
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS, _MAX_POLL_SECONDS = 0.02, 0.25
 
 
 class NotServed(ServerUnavailable):
@@ -39,6 +39,9 @@ class NotServed(ServerUnavailable):
 
 class LiveServer:
     """A model server, asked over both protocols."""
+
+    is_fleet = False
+    """whether a publish agent may keep its directory"""
 
     def __init__(self, rest: RestClient, grpc: GrpcClient, endpoint: Endpoint, timeout_seconds: float) -> None:
         self.name = redacted(endpoint.rest_url)
@@ -53,7 +56,7 @@ class LiveServer:
             ForeignServer: It does not serve `repository`.
             ServingError: It does not answer, or not to us.
         """
-        ownership.check_is_ours(repository, self._endpoint, self._rest, self._grpc)
+        ownership.check_is_ours(repository, self._endpoint, self._rest, self._grpc, self.is_fleet)
 
     def reload(self, repository: Repository) -> None:
         """
@@ -75,6 +78,18 @@ class LiveServer:
             for entry in waiting:
                 self.wait_settled(entry.name, set(entry.labels.values()) & set(repository.versions(entry.name)))
             self._take_over(entries)
+
+    def entries(self, repository: Repository) -> list[ModelEntry]:
+        """What ``models.config`` asks it to load, with base paths as it has them."""
+        return entries_for(self._rest.served(), repository)
+
+    def send(self, repository: Repository, entries: Sequence[ModelEntry]) -> None:
+        """Make these all that it loads, without waiting for any."""
+        self.check_is_ours(repository)
+        self._grpc.reload(entries)
+
+    def wait_labelled(self, model: str, labels: Mapping[str, int]) -> None:
+        """Wait until it has these labels, which a reload has done before it returns."""
 
     def wait_settled(self, model: str, versions: Iterable[int]) -> None:
         """Wait until each of these is available or has failed; what takes too long is only reported."""
@@ -221,22 +236,25 @@ class LiveServer:
 
     def _poll(self, ask: Callable[[], str | None]) -> str:
         """Ask until there is an answer."""
-        deadline = time.monotonic() + self._timeout_seconds
+        deadline, pause = time.monotonic() + self._timeout_seconds, _POLL_SECONDS
         while (answer := ask()) is None:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
                     f"The server at {self.name} was not ready within {self._timeout_seconds:g} s "
                     "(HOTSWAP_SERVER_TIMEOUT_SECONDS)"
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(pause * 1.1, _MAX_POLL_SECONDS)
         return answer
 
 
 @contextmanager
-def connect(endpoint: Endpoint, timeout_seconds: float, credentials: Credentials) -> Iterator[LiveServer]:
+def connect(
+    endpoint: Endpoint, timeout_seconds: float, credentials: Credentials, kind: type[LiveServer] = LiveServer
+) -> Iterator[LiveServer]:
     """The server at `endpoint`, whatever it serves."""
     with (
         RestClient(endpoint.rest_url, timeout_seconds, credentials) as rest,
         GrpcClient(endpoint.grpc_target, timeout_seconds, credentials) as grpc,
     ):
-        yield LiveServer(rest, grpc, endpoint, timeout_seconds)
+        yield kind(rest, grpc, endpoint, timeout_seconds)

@@ -30,6 +30,7 @@ from serving.protocol.errors import (
 from serving.protocol.redaction import redacted
 from serving.protocol.version_status import State
 from serving.repository.model_config import parse
+from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 
 _NO_MODEL = "no_such_model"
@@ -39,8 +40,17 @@ class ForeignServer(HotswapError):
     """This server is not one of this repository."""
 
 
-def check_is_ours(repository: Repository, endpoint: Endpoint, rest: RestClient, grpc: GrpcClient) -> None:
+def check_is_ours(
+    repository: Repository, endpoint: Endpoint, rest: RestClient, grpc: GrpcClient, is_fleet: bool = False
+) -> None:
     """
+    Args:
+        repository: What a command is for.
+        endpoint: The addresses of the server.
+        rest: Its client over REST.
+        grpc: Its client over gRPC.
+        is_fleet: Whether it may serve a replica, which the publish agent of its host keeps.
+
     Raises:
         ForeignServer: What answers at `endpoint` is no model server, or not one of `repository`.
         ServerUnavailable: Nothing answers, over one of the protocols.
@@ -56,6 +66,11 @@ def check_is_ours(repository: Repository, endpoint: Endpoint, rest: RestClient, 
         raise ForeignServer(
             f"{redacted(endpoint.rest_url)} and {endpoint.grpc_target} are ports of two different servers: "
             "name the two ports of one"
+        )
+    if served is not None and served.is_replica and not is_fleet and not is_replica(repository.root):
+        raise ForeignServer(
+            f"The server at {redacted(endpoint.rest_url)} takes its versions from a publish agent: "
+            "set HOTSWAP_FLEET=true"
         )
     reason = _why_foreign(repository, served, (rest, grpc))
     if reason:
@@ -111,6 +126,8 @@ def _why_foreign(repository: Repository, served: Served | None, clients: tuple[P
         if _is_same(there.root, repository.root) or not served.rows:
             return ""
     elif served.repository_id == repository.identity():
+        if served.is_replica:
+            return ""
         is_copy = there.identity() == served.repository_id and there.identity_file() != repository.identity_file()
         return f"serves {there.root}, of which {repository.root} is a copy" if is_copy else ""
     return f"serves the repository {there.root}, not {repository.root}"

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from flows.endpoints.agreement import check_agreement
 from flows.endpoints.connections import credentials
+from flows.endpoints.fleet_server import FleetServer
 from flows.endpoints.live_server import LiveServer, connect
 from flows.endpoints.ownership import ForeignServer
 from flows.endpoints.views import ModelAtServer
@@ -143,9 +144,10 @@ class Servers:
             yield None
             return
         timeout_seconds, shown = settings.server_timeout_seconds, credentials(settings)
+        kind = FleetServer if settings.fleet else LiveServer
         with ExitStack() as stack:
             yield Endpoints(
-                [stack.enter_context(connect(each, timeout_seconds, shown)) for each in settings.endpoints],
+                [stack.enter_context(connect(each, timeout_seconds, shown, kind)) for each in settings.endpoints],
             )
 
     def each_running(self, ask: Callable[[LiveServer], None]) -> str | None:

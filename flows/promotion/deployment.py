@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.endpoints.servers import Servers
 from flows.journal import Journal
+from flows.promotion.announcing import announce
 from flows.promotion.labels import STABLE, Labels
 from flows.registry.identity import check_registry
 from flows.settings import Settings
@@ -31,7 +32,7 @@ class Deployment:
     def __init__(self, settings: Settings, model: str) -> None:
         self.settings = settings
         self.model = model
-        self.repository = Repository(settings.models_repo)
+        self.repository = Repository(settings.models_repo, self.announce if settings.fleet else None)
         self.journal = Journal(settings.models_repo, model)
         self.labels = Labels(self.repository, model)
         self.servers = Servers(settings, self.repository)
@@ -57,6 +58,10 @@ class Deployment:
         registry = Registry(self.settings.home / "artifacts")
         registry.check()
         return registry
+
+    def announce(self) -> None:
+        """Tell the hosts of a fleet what is published and labelled now."""
+        announce(self)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep every other process from changing the model."""

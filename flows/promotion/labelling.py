@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from flows.endpoints.live_server import LiveServer
 from flows.promotion import aliases
 from flows.promotion.attempt import attempt
 from flows.promotion.change import Change
@@ -73,7 +74,12 @@ def remove_label(deployment: Deployment, label: str, dry_run: bool = False, reas
 def apply(deployment: Deployment, labels: Mapping[str, int]) -> str | None:
     """Make these all the labels of the model, also at the running servers; the names of those. Its lock is held."""
     deployment.labels.write(labels)
-    return deployment.servers.each_running(lambda server: server.reload(deployment.repository))
+
+    def take_over(server: LiveServer) -> None:
+        server.reload(deployment.repository)
+        server.wait_labelled(deployment.model, labels)
+
+    return deployment.servers.each_running(take_over)
 
 
 def move(deployment: Deployment, label: str, version: int, without: str | None = None) -> Change:

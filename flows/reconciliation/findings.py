@@ -49,6 +49,9 @@ def compare(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.published and not snapshot.is_configured:
         what = "models.config does not have this model with the base path of this repository"
         yield Finding(model, None, what, _REPAIRED, subject="config")
+    if not snapshot.is_announced:
+        what = "the hosts were told other versions or labels than are published"
+        yield Finding(model, None, what, _REPAIRED, subject="statement")
     journaled = replay(snapshot.entries)
     yield from _directory_findings(snapshot, journaled.published)
     yield from _label_findings(snapshot, journaled.labels)

@@ -93,6 +93,8 @@ class _Pass:
         if self._snapshot.journal_error:
             return
         self._finish_interrupted()
+        if not self._snapshot.is_announced:
+            self._deployment.announce()
         self._reload_servers()
         lost = self._register_lost()
         labels = self._move_labels()

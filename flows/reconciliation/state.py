@@ -16,6 +16,7 @@ from flows.endpoints.views import ModelAtServer
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.orchestration import open_runs
 from flows.promotion import recovery, removal
+from flows.promotion.announcing import statement_of
 from flows.promotion.deployment import Deployment
 from flows.registry.identity import check_same_registry, journaled_publications, registered_here
 from flows.registry.reader import RegistryView, read_registry
@@ -46,6 +47,8 @@ class Snapshot:
     """why MLflow cannot be read"""
     journal_error: str = ""
     """which line of the journal was changed"""
+    is_announced: bool = True
+    """whether the hosts of a fleet were told what is published and labelled"""
     open_runs: tuple[str, ...] = ()
     """the flow runs of the trainings that have ended without closing their runs in MLflow"""
 
@@ -165,8 +168,15 @@ def take_snapshot(deployment: Deployment, servers: Endpoints | None) -> Snapshot
         servers=servers.view(model) if servers else None,
         registry_error=registry_error,
         journal_error=journal_error,
+        is_announced=_is_announced(deployment, registry),
         open_runs=tuple(path.name for path in open_runs.orphaned_runs(deployment.settings).get(model, [])),
     )
+
+
+def _is_announced(deployment: Deployment, registry: RegistryView | None) -> bool:
+    if not deployment.settings.fleet or registry is None or not registry.known:
+        return True
+    return registry.statement == statement_of(deployment).encode()
 
 
 def _read_registry(repository: Repository, model: str, entries: tuple[Entry, ...]) -> tuple[RegistryView | None, str]:

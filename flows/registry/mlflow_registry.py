@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.run import SAVED_MODEL, Run
+from flows.registry.statement import STATEMENT, Statement
 from flows.registry.tags import FLOW_RUN, NAMESPACE, PARENT_RUN, prefixed
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import digest
@@ -146,6 +147,14 @@ class Registry:
         with self._translated():
             for key, value in prefixed(tags).items():
                 self._client.set_model_version_tag(model, str(version), key, value)
+
+    def state(self, model: str, statement: Statement) -> None:
+        """Tell the hosts of a fleet what they must have of a registered model."""
+        with self._translated():
+            self._client.set_registered_model_tag(model, STATEMENT, statement.encode())
+            # A tag alone does not count as a change, and hosts look at what has changed lately.
+            description = self._client.get_registered_model(model).description
+            self._client.update_registered_model(model, description)
 
     def mark_removed(self, model: str, when: str, why: str) -> None:
         """Take all aliases of a registered model away, and say why; its versions stay. An unknown one stays unknown."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
+from flows.registry.statement import STATEMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +39,8 @@ class RegistryView:
     """the run of each registered version"""
     known: bool = False
     """whether there is a registered model of this name"""
+    statement: str | None = None
+    """what the hosts of a fleet were told to have, as `Statement` encodes it"""
 
 
 def read_registry(model: str, what: str = "read") -> RegistryView:
@@ -116,8 +119,9 @@ _READER = _Reader()
 def _view(client: MlflowClient, model: str) -> RegistryView:
     # First what only MLflow answers: any web server can say that there is no such model.
     runs = dict(_runs(client, model))
-    aliases = client.get_registered_model(model).aliases
-    return RegistryView({alias: int(version) for alias, version in aliases.items()}, runs, known=True)
+    found = client.get_registered_model(model)
+    aliases = {alias: int(version) for alias, version in found.aliases.items()}
+    return RegistryView(aliases, runs, known=True, statement=found.tags.get(STATEMENT))
 
 
 def _runs(client: MlflowClient, model: str) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.repository.model_config import ModelEntry
+from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 from serving.settings import ServerSettings
 
@@ -24,11 +25,13 @@ class Identity:
     path: str
     id: str | None
     """None where nothing has been written to the repository yet"""
+    is_replica: bool = False
+    """whether a publish agent keeps it, so that nobody else may"""
 
 
 def identity_of(repository: Repository) -> Identity:
     """What a repository's own file says."""
-    return Identity(str(repository.root), repository.identity())
+    return Identity(str(repository.root), repository.identity(), is_replica(repository.root))
 
 
 def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -> Identity | None:

@@ -26,7 +26,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -52,9 +52,11 @@ log = logging.getLogger(__name__)
 class Repository:
     """The models below one directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, changed: Callable[[], None] | None = None) -> None:
+        """`changed` is called after each change of what is published or labelled."""
         self.root = root.absolute()
         self.config_path = self.root / "models.config"
+        self._changed = changed
         self._identity_path = self.root / ".repository.json"
 
     def models(self) -> list[str]:
@@ -274,6 +276,7 @@ class Repository:
         """Replace ``models.config`` as a whole: a reader sees the old text or the new."""
         with self._writing():
             write_atomically(self.config_path, text)
+        self._tell()
 
     @contextmanager
     def _locked(self, name: str, what: str, timeout_seconds: float) -> Iterator[None]:
@@ -330,7 +333,12 @@ class Repository:
             source.rename(target)
             fsync(target.parent)
             fsync(source.parent)
+        self._tell()
         return target
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

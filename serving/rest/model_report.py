@@ -19,6 +19,7 @@ from serving.protocol.model_spec import ModelSpec
 from serving.protocol.unknown_operations import explained
 from serving.protocol.version_status import VersionStatus
 from serving.repository.identity import is_same_directory
+from serving.repository.replica import read_problems
 from serving.repository.stamp import Stamp
 from serving.rest.http_messages import Response
 from serving.runtime.servable import Servable
@@ -28,12 +29,15 @@ async def report_page(data_plane: DataPlane) -> Response:
     """The page."""
     repository = await data_plane.models.repository()
     rows = [row for model in data_plane.models.names() for row in _rows(data_plane, model)]
+    problems: dict[str, dict[str, str]] = {}
     if repository is not None:
         await asyncio.to_thread(_add_places, rows, data_plane.models.base_paths(), Path(repository.path))
+        problems = await asyncio.to_thread(read_problems, Path(repository.path))
     page = {
         "server": data_plane.id,
         "repository": repository,
         "default_version_label": data_plane.settings.default_version_label or None,
+        "not_fetched": problems,
         "models": rows,
     }
     return Response(HTTPStatus.OK, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

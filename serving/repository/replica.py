@@ -1,0 +1,105 @@
+"""
+The models directory of one host, which a publish agent keeps equal to what a repository elsewhere has published.
+
+It is laid out as a repository and has the identity of the one that it follows, so that commands know its server as one
+of theirs. Beside that there is::
+
+    .repository.json        whose replica this is
+    .problems.json          what the agent cannot get, and why; the server reports it
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from serving.protocol.errors import RepositoryError
+from serving.repository.files import write_atomically
+from serving.repository.store import Repository
+
+_IDENTITY_FILE, _PROBLEMS_FILE = ".repository.json", ".problems.json"
+_FOLLOWS = "is_replica"
+
+Problems = Mapping[str, Mapping[int, str]]
+"""by model and version, why the agent cannot get it"""
+
+
+class Replica(Repository):
+    """A models directory that follows a repository."""
+
+    def follow(self, repository: str) -> None:
+        """
+        Take over the identity of a repository; the same one may be taken over again.
+
+        Raises:
+            RepositoryError: This directory is a repository of its own, or follows another one.
+        """
+        known = self.identity()
+        if known == repository and is_replica(self.root):
+            return
+        if known is not None:
+            what = f"follows repository {known}" if is_replica(self.root) else "is a repository of its own"
+            raise RepositoryError(
+                f"{self.root} {what}, and MLflow tells of repository {repository}: "
+                "set HOTSWAP_MODELS_REPO to another directory, or correct MLFLOW_TRACKING_URI"
+            )
+        with self._writing():
+            write_atomically(self.root / _IDENTITY_FILE, json.dumps({"id": repository, _FOLLOWS: True}) + "\n")
+
+    @contextmanager
+    def kept_by_agent(self) -> Iterator[None]:
+        """
+        Keep every other agent away from this directory.
+
+        Raises:
+            RepositoryError: There is one already, or the directory cannot be written.
+        """
+        path = self.root / ".locks" / "agent.lock"
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as exc:
+                raise RepositoryError(f"Another publish agent keeps {self.root} already") from exc
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def staged_path(self, model: str, version: int) -> Path:
+        """Where a version is kept while it is fetched."""
+        return self._staging(model) / str(version)
+
+    def delete_dropped(self, model: str) -> None:
+        """Delete what was taken out; a server has read it whole when it loaded it."""
+        shutil.rmtree(self.root / ".retired" / model, ignore_errors=True)
+
+    def write_problems(self, problems: Problems) -> None:
+        """Let the server report what cannot be had; on a full disk it reports what it did before."""
+        with suppress(OSError):
+            write_atomically(self.root / _PROBLEMS_FILE, json.dumps(problems) + "\n")
+
+
+def is_replica(root: Path) -> bool:
+    """Whether a directory follows a repository elsewhere."""
+    return _read(root / _IDENTITY_FILE).get(_FOLLOWS) is True
+
+
+def read_problems(root: Path) -> dict[str, dict[str, str]]:
+    """What the agent of this directory cannot get; the versions are texts, as JSON has them."""
+    return _read(root / _PROBLEMS_FILE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

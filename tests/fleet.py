@@ -1,0 +1,98 @@
+"""Hosts of a fleet on one machine: each has a directory, a server that reads it, and a publish agent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clients import GrpcClient, RestClient
+from flows.settings import Settings
+from serving.repository.store import Repository
+from tests.conftest import ModelServer
+from tests.faults.points import environment
+from tests.pipelines import ROWS, Pipeline, with_endpoints
+from tests.processes import Piped, running
+
+POLL_SECONDS = 0.2
+
+
+@dataclass
+class Host:
+    """One host."""
+
+    directory: Path
+    server: Any
+    settings: Settings
+    repository: str
+    agent: Piped | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the agent."""
+        variables = {**os.environ, **environment(self.settings), **self.variables}
+        self.agent = running(variables, "agent", "--repository", self.repository)
+
+    def kill(self) -> None:
+        """The agent is gone at this instruction."""
+        assert self.agent is not None
+        self.agent.kill()
+        self.agent.communicate()
+
+    def stop(self) -> str:
+        """End the agent as a service manager does; what it has logged."""
+        assert self.agent is not None
+        self.agent.send_signal(signal.SIGTERM)
+        return self.agent.communicate()[1]
+
+    def versions(self, model: str) -> list[int]:
+        return Repository(self.directory).versions(model)
+
+    def answered(self, model: str, **how: Any) -> set[int | None]:
+        """The versions that answer over both protocols."""
+        with RestClient(self.settings.rest_url) as rest, GrpcClient(self.settings.grpc_target) as grpc:
+            return {client.predict(model, ROWS, **how).version for client in (rest, grpc)}
+
+
+@contextmanager
+def hosts(pipeline: Pipeline, model_server: ModelServer, directories: Sequence[Path]) -> Iterator[list[Host]]:
+    """Hosts with these directories, which follow the repository of `pipeline`; their agents run during the block."""
+    pipeline.repository.check_writable()
+    repository = pipeline.repository.identity()
+    assert repository is not None
+    found = [_host(pipeline, model_server, directory, repository) for directory in directories]
+    ports = [(host.settings.rest_port, host.settings.grpc_port) for host in found]
+    pipeline.settings = with_endpoints(pipeline.settings, *ports).model_copy(update={"fleet": True})
+    for host in found:
+        host.start()
+    try:
+        yield found
+    finally:
+        for host in found:
+            host.stop()
+
+
+def _host(pipeline: Pipeline, model_server: ModelServer, directory: Path, repository: str) -> Host:
+    directory.mkdir(exist_ok=True)
+    config = directory / "models.config"
+    config.write_text("model_config_list {}")
+    server = model_server(
+        model_config_file=config,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+        default_version_label="stable",
+        native_grpc=False,
+    )
+    settings = pipeline.settings.model_copy(
+        update={
+            "models_repo": directory,
+            "rest_port": server.rest_port,
+            "grpc_port": server.grpc_port,
+            "agent_poll_seconds": POLL_SECONDS,
+        }
+    )
+    return Host(directory, server, settings, repository)
