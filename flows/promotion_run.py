@@ -27,6 +27,7 @@ from flows.gate.sandbox import SandboxDecision
 from flows.gate.sandbox_server import SandboxServer
 from flows.machine.instance import running_addresses
 from flows.machine.workspaces import workspace
+from flows.monitoring.trainings import count_run
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task
 from flows.parameters import JudgingParameters, PromoteParameters, TrainParameters
@@ -51,6 +52,8 @@ R = TypeVar("R")
 
 PASSED = "passed"
 SANDBOX_REJECTED = "sandbox rejected"
+FAILED = "failed"
+"""as the metrics count a run that came to no decision, or whose promotion was undone"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +239,19 @@ def promotion_run(request: Request, deployment: Deployment, params: Mapping[str,
         if source is not None:
             mlflow.log_source(source)
         run.note(seconds=seconds, pages=_pages(deployment, mlflow))
-        with suppress(NotPromoted):
+        with _counted(run), suppress(NotPromoted):
             yield run
+
+
+@contextmanager
+def _counted(run: PromotionRun) -> Iterator[None]:
+    """Count what the run has come to when the block ends, for the metrics."""
+    verdict = FAILED
+    try:
+        yield
+        verdict = run.outcome.decision
+    finally:
+        count_run(run.deployment.settings, run.deployment.model, verdict, run.outcome.seconds, time.time())
 
 
 def _pages(deployment: Deployment, run: Run) -> dict[str, str]:

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from flows.events.event import Event, Kind
 from flows.settings import Settings
+from flows.tallies import EVENTS, Tally
 from serving.protocol.redaction import redacted_values
 from serving.repository.files import write_atomically
 
@@ -75,6 +76,7 @@ def tell(settings: Settings, event: Event) -> None:
             directory = queue_directory(settings, channel)
             write_atomically(directory / name, Waiting(directory / name, event).text)
             _make_room(directory)
+        Tally(settings.home).count(EVENTS, event.kind)
     except (OSError, TypeError, ValueError) as exc:
         log.warning("event not told kind=%s model=%s error=%s", event.kind, event.model, exc)
 

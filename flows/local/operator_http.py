@@ -18,18 +18,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flows.monitoring.exposition import exposition
+from flows.monitoring.exposition import Exposition
 from flows.settings import Settings
 
 
 def routes(settings: Settings) -> list[Route]:
     """What is answered."""
+    exposition = Exposition(settings)
 
     def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     def metrics(request: Request) -> Response:
-        return Response(exposition(settings), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(exposition.page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return [Route("/healthz", healthz), Route("/metrics", metrics)]
 

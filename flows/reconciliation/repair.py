@@ -18,6 +18,7 @@ from flows.promotion.labels import STABLE
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
+from flows.tallies import RECONCILES, Tally
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
 from serving.repository.saved_model_files import digest
 from serving.repository.stamp import STAMP_FILE, Stamp
@@ -50,8 +51,15 @@ def repair(deployment: Deployment, dry_run: bool = False) -> Repair:
         findings = find(deployment)
         repairable = tuple(finding for finding in findings if finding.repairable)
         return Repair(model, repairable, tuple(each for each in findings if not each.repairable), dry_run=True)
-    with deployment.lock(), deployment.servers.running() as servers:
-        before, after = _repair_in_passes(deployment, servers)
+    tally = Tally(deployment.settings.home)
+    try:
+        with deployment.lock(), deployment.servers.running() as servers:
+            before, after = _repair_in_passes(deployment, servers)
+    except Exception:
+        tally.count(RECONCILES, model, "failed")
+        raise
+    if before:
+        tally.count(RECONCILES, model, "remaining" if after else "repaired")
     remaining = {(finding.model, finding.subject) for finding in after}
     repaired = tuple(finding for finding in before if (finding.model, finding.subject) not in remaining)
     for finding in repaired:

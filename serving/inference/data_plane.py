@@ -16,6 +16,7 @@ from functools import partial
 from serving.inference.batching import Done, Merger, Result
 from serving.inference.merging import Merging, merging_of
 from serving.inference.monitoring import Metrics, read_metrics_path
+from serving.inference.process_metrics import ProcessMetrics
 from serving.lifecycle.served_models import ServedModels
 from serving.protocol.errors import DeadlineExceeded, ServingError
 from serving.protocol.signature import Signature
@@ -42,6 +43,7 @@ class DataPlane:
         self.metrics_path = None if monitoring is None else read_metrics_path(monitoring)
         self.models = ServedModels(settings, self.metrics.observe_warmup)
         self.request_log = open_request_log(settings, self.models.sampling_rate, self.metrics.count_logged)
+        self._process_metrics = ProcessMetrics(self.models)
         self._loop = asyncio.get_running_loop()
         self._merger = Merger(self._loop, settings.grpc_max_threads, self.metrics, settings.merge_requests != NEVER)
 
@@ -158,7 +160,8 @@ class DataPlane:
         """The Prometheus page."""
         servables = self.models.servables()
         usages = {(each.model, each.version): each.usage for each in servables}
-        return self.metrics.render(usages, {(each.model, each.version): self.merging(each) for each in servables})
+        merging = {(each.model, each.version): self.merging(each) for each in servables}
+        return self.metrics.render(usages, merging) + self._process_metrics.render()
 
     def _within(self, seconds: float, done: Done) -> Done:
         """`done`, called with the result or, if that comes first, with the end of the time."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.inference.metric_names import METRICS, PREFIX
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.text_protos import read_text_proto
 from serving.runtime.usage import Histogram, Usage
@@ -25,27 +26,6 @@ DEFAULT_PATH = "/monitoring/prometheus/metrics"
 MAX_REFUSED = 1000
 BUCKETS_EXAMPLES = [2.0**power for power in range(15)]
 
-COUNTERS = {
-    "batching_session:wrapped_run_count": (),
-    "request_count": ("model_name", "status"),
-    "model_warmup_records_read": ("model_path", "status"),
-    "request_example_count_total": ("model",),
-    "request_log_count": ("model_name", "status_code"),
-    "version_error_count": ("model_name", "version"),
-    "version_request_count": ("model_name", "version"),
-}
-GAUGES = {"signature_merges_requests": ("model_name", "version", "signature_name", "operation")}
-HISTOGRAMS = {
-    "batching_session:input_batch_size": (),
-    "batching_session:padding_size": ("execution_batch_size",),
-    "batching_session:processed_batch_size": (),
-    "batching_session:queuing_latency": ("thread_pool_name",),
-    "request_latency": ("model_name", "API", "entrypoint"),
-    "runtime_latency": ("model_name", "API", "runtime"),
-    "model_warmup_latency": ("model_path", "status"),
-    "request_example_counts": ("model",),
-    "version_runtime_latency": ("model_name", "version"),
-}
 _HISTOGRAMS_OF_ROWS = (
     "request_example_counts",
     "batching_session:input_batch_size",
@@ -70,9 +50,9 @@ class Metrics:
     """The counters and histograms of one server."""
 
     def __init__(self) -> None:
-        self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in COUNTERS}
+        self._counters: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in _named("counter")}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {
-            name: defaultdict(Histogram) for name in HISTOGRAMS
+            name: defaultdict(Histogram) for name in _named("histogram")
         }
         for name in _HISTOGRAMS_OF_ROWS:
             self._histograms[name] = defaultdict(lambda: Histogram(BUCKETS_EXAMPLES))
@@ -140,16 +120,19 @@ class Metrics:
         self._counters["version_error_count"] = {key: usage.errors for key, usage in by_version.items()}
         self._histograms["version_runtime_latency"] = {key: usage.latency for key, usage in by_version.items()}
         lines: list[str] = []
-        gauges = {"signature_merges_requests": _merging_values(merging or {})}
-        for name in sorted([*COUNTERS, *GAUGES, *HISTOGRAMS]):
-            full = f":tensorflow:serving:{name}"
-            if name in COUNTERS:
-                lines += _value_lines(full, "counter", COUNTERS[name], self._counters[name])
-            elif name in GAUGES:
-                lines += _value_lines(full, "gauge", GAUGES[name], gauges[name])
+        values = {**self._counters, "signature_merges_requests": _merging_values(merging or {})}
+        for name, metric in sorted(METRICS.items()):
+            full = f"{PREFIX}{name}"
+            lines += (f"# HELP {full} {metric.help}", f"# TYPE {full} {metric.kind}")
+            if metric.kind == "histogram":
+                lines += _histogram_lines(full, metric.labels, self._histograms[name])
             else:
-                lines += _histogram_lines(full, HISTOGRAMS[name], self._histograms[name])
+                lines += _value_lines(full, metric.labels, values[name])
         return "\n".join(lines) + "\n"
+
+
+def _named(kind: str) -> list[str]:
+    return [name for name, metric in METRICS.items() if metric.kind == kind]
 
 
 def _merging_values(found: Mapping[tuple[str, int], Mapping[str, Merging]]) -> dict[tuple[str, ...], int]:
@@ -160,14 +143,12 @@ def _merging_values(found: Mapping[tuple[str, int], Mapping[str, Merging]]) -> d
     }
 
 
-def _value_lines(name: str, kind: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Iterator[str]:
-    yield f"# TYPE {name} {kind}"
+def _value_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Iterator[str]:
     for key, count in sorted(values.items()):
         yield f"{name}{{{_labels(labels, key)}}} {count}"
 
 
 def _histogram_lines(name: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], Histogram]) -> Iterator[str]:
-    yield f"# TYPE {name} histogram"
     for key, histogram in sorted(values.items()):
         text = _labels(labels, key)
         before_le = f"{text}," if text else ""

@@ -14,12 +14,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, cast
 
 from flows import cli
+from flows.monitoring.exposition import Exposition
 from flows.recipes import Recipe, Thresholds
 from flows.settings import Settings
 from serving.flags import flag_defaults, flag_meanings, flags_without_effect
-from serving.inference.monitoring import COUNTERS, DEFAULT_PATH, GAUGES, HISTOGRAMS
+from serving.inference.metric_names import METRICS
+from serving.inference.monitoring import DEFAULT_PATH
+from serving.inference.process_metrics import ProcessMetrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 DECISIONS = DOCS / "decisions"
@@ -43,27 +47,6 @@ ENDPOINTS = {
     "[Watching it](serving.md#watching-it)",
 }
 """what the server answers on paths that TensorFlow Serving does not use"""
-METRIC_MEANINGS = {
-    "batching_session:input_batch_size": "rows of each request, as it came, where batching parameters apply",
-    "batching_session:padding_size": "rows added to reach an allowed batch size",
-    "batching_session:processed_batch_size": "rows of each run, padding included",
-    "batching_session:queuing_latency": "microseconds spent waiting for a batch",
-    "batching_session:wrapped_run_count": "runs under batching parameters",
-    "model_warmup_latency": "microseconds of each version's warm-up",
-    "model_warmup_records_read": "warm-up records that were run",
-    "request_count": "requests by status",
-    "request_example_count_total": "examples of Classify, Regress and MultiInference",
-    "request_example_counts": "examples per request",
-    "request_latency": "microseconds from reading a request to its answer",
-    "request_log_count": "logged requests",
-    "runtime_latency": "microseconds that requests spend in the graph, waiting for it included",
-    "signature_merges_requests": "1 where requests that arrive together are one run, else 0 and the operation that "
-    "prevents it",
-    "version_error_count": "requests to a version that failed",
-    "version_request_count": "requests to a version",
-    "version_runtime_latency": "`runtime_latency` by version",
-}
-OWN_METRICS = {name for name in METRIC_MEANINGS if name.startswith(("version_", "signature_"))}
 
 
 def reference() -> str:
@@ -175,21 +158,46 @@ def metrics() -> Iterator[str]:
         "Each name begins with `:tensorflow:serving:`."
     )
     yield ""
-    kinds: Mapping[str, Mapping[str, tuple[str, ...]]] = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
-    found = {name: (kind, labels) for kind, names in kinds.items() for name, labels in names.items()}
     yield from table(
         ("metric", "kind", "labels", "TensorFlow Serving", "meaning"),
         (
-            (
-                f"`{name}`",
-                kind,
-                ", ".join(map(code, labels)),
-                "no" if name in OWN_METRICS else "yes",
-                METRIC_MEANINGS[name],
-            )
-            for name, (kind, labels) in sorted(found.items())
+            (f"`{name}`", each.kind, ", ".join(map(code, each.labels)), "no" if each.is_own else "yes", each.help)
+            for name, each in sorted(METRICS.items())
         ),
     )
+    yield ""
+    yield "Under names of their own, beside those of the process (`process_…`):"
+    yield ""
+    yield from families(ProcessMetrics(cast(Any, _NoModels())).collect())
+    yield ""
+    yield "The operator of `hotswap up` has those of the pipeline on `/metrics` of `HOTSWAP_OPERATOR_PORT`:"
+    yield ""
+    nothing = Settings(home=Path("/nonexistent"), models_repo=Path("/nonexistent"))
+    yield from families(Exposition(nothing).collect())
+
+
+def families(found: Iterable[Any]) -> Iterator[str]:
+    """A table of metrics that Prometheus's client library writes."""
+    suffixes = {"counter": "_total"}
+    yield from table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (
+                f"`{each.name}{suffixes.get(each.type, '')}`",
+                each.type,
+                ", ".join(map(code, each._labelnames)),
+                each.documentation,
+            )
+            for each in found
+        ),
+    )
+
+
+class _NoModels:
+    """What a server without models serves."""
+
+    def names(self) -> list[str]:
+        return []
 
 
 def endpoints() -> Iterator[str]:
