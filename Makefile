@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick soak check format up bench wire lock reference site screenshots clean
+.PHONY: help setup demo test quick soak check format up bench wire lock audit reference site screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ wire: setup ## generate serving/protocol/wire_pb2.py from serving/protocol/wire.
 lock: setup ## resolve pyproject.toml into requirements.lock and requirements-runtime.lock again
 	$(COMPILE) --extra dev --output-file requirements.lock
 	$(COMPILE) --constraints requirements.lock --no-annotate --output-file requirements-runtime.lock
+
+audit: setup ## hold the packages of the lock against the known vulnerabilities, where osv.dev can be reached
+	@.ci/audit
 
 reference: setup ## write docs/reference.md and the index of the decisions again, from the code
 	$(BIN)/python -m tests.docs.reference

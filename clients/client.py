@@ -30,6 +30,7 @@ _FAMILY: dict[grpc.StatusCode, type[ServingError]] = {
         errors.FailedPrecondition,
         errors.Unsupported,
         errors.Unauthenticated,
+        errors.Forbidden,
         errors.Exhausted,
         errors.DeadlineExceeded,
         errors.ServerUnavailable,

@@ -26,6 +26,11 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+def is_reachable_by_others(host: str) -> bool:
+    """Whether what listens on `host` may be reached from other machines, as by any name but localhost."""
+    return not is_loopback(host) or host.strip("[]") in ("", "0.0.0.0", "::")
+
+
 def is_local_target(target: str) -> bool:
     """Whether a gRPC target, such as ``127.0.0.1:8500`` or ``unix:/run/hotswap.sock``, is on this machine."""
     if target.startswith(("unix:", "unix-abstract:")):

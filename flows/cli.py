@@ -128,10 +128,13 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
     if "--help" in context.args:
         print(presentation.server_help())
         return 0
+    from flows.local.exposure import check_flags
     from flows.local.stack import server_flags
     from serving.cli import main as serve_models
 
-    flags = [*server_flags(plain_settings()), *context.args]
+    settings = plain_settings()
+    check_flags(settings, context.args)
+    flags = [*server_flags(settings), *context.args]
     return serve_models([*flags, "--ports_file=-"] if as_json else flags)
 
 

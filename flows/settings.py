@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clients.proxies import go_straight_to
 from flows.home import find_project
+from flows.logins import Login, read_login
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redact_logs, redacted
 
@@ -53,8 +54,18 @@ class Settings(BaseSettings):
     """port of the Prefect server"""
     operator_port: int = Field(default=8502, ge=1, le=65535)
     """port of the operator of `hotswap up`: metrics of the pipeline, webhooks"""
+    allow_anonymous: bool = False
+    """listen on a `HOTSWAP_HOST` that others reach also without token and login"""
+    ui_user: str = ""
+    """user of the pages of MLflow, Prefect and the operator that `hotswap up` serves"""
+    ui_password_file: Path | None = None
+    """file with that user's password, of at least 12 characters"""
+    allowed_hosts: str = ""
+    """further names by which the pages may be asked for, with commas between them"""
     token_file: Path | None = None
     """file with the bearer token that the model server wants; `hotswap up` and `hotswap serve` make it want that"""
+    admin_token_file: Path | None = None
+    """file with the token for changing the server; where there is one, `HOTSWAP_TOKEN_FILE` is for predictions alone"""
     signing_key_file: Path | None = None
     """private key that signs each version that is published; `hotswap keygen` makes one"""
     trusted_keys_file: Path | None = None
@@ -106,6 +117,19 @@ class Settings(BaseSettings):
     def _check_endpoints(cls, text: str) -> str:
         _parse_endpoints(text)
         return text
+
+    @property
+    def login(self) -> Login | None:
+        """
+        Who may use the pages; None for everybody.
+
+        Raises:
+            InvalidSettings: It cannot be read.
+        """
+        try:
+            return read_login(self.ui_user, self.ui_password_file)
+        except ValueError as exc:
+            raise InvalidSettings(str(exc)) from exc
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -194,6 +218,19 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
+def _login_variables(settings: Settings) -> dict[str, str]:
+    """What MLflow's and Prefect's clients send to the pages of `hotswap up`, and to no other address."""
+    if (login := settings.login) is None:
+        return {}
+    variables = {}
+    own = f"http://{settings.url_host}:{settings.prefect_port}"
+    if os.environ.get("PREFECT_API_URL", own).startswith(own) and "PREFECT_API_KEY" not in os.environ:
+        variables["PREFECT_API_AUTH_STRING"] = login.auth_string
+    if os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/") == f"http://{settings.url_host}:{settings.mlflow_port}":
+        variables |= {"MLFLOW_TRACKING_USERNAME": login.user, "MLFLOW_TRACKING_PASSWORD": login.password}
+    return variables
+
+
 def sqlite_address(file: Path) -> str:
     """The address of a SQLite file, whatever characters its path has."""
     return "sqlite:///" + "".join(quote(char) if char in _SPECIAL else char for char in str(file))
@@ -226,7 +263,7 @@ def apply_environment(settings: Settings) -> None:
         # Prefect itself writes the path into the address as it is.
         address = sqlite_address(home / "prefect" / "prefect.db").replace("sqlite:", "sqlite+aiosqlite:")
         defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address
-    for name, value in defaults.items():
+    for name, value in {**defaults, **_login_variables(settings)}.items():
         os.environ.setdefault(name, value)
     go_straight_to(settings.host)
     redact_logs()

@@ -51,6 +51,7 @@ _FILES = {
     "rest_ssl_certificate_file",
     "rest_ssl_key_file",
     "token_file",
+    "admin_token_file",
     "trusted_keys_file",
     "request_log_directory",
     "request_log_key_file",

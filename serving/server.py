@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from grpc import aio
 
-from serving.access import BearerToken, read_grpc_credentials, read_tls_context, read_token
+from serving.access import Access, read_access, read_grpc_credentials, read_tls_context
 from serving.grpc.api import OPTIONS, Lasting, add_services
 from serving.inference.data_plane import DataPlane
 from serving.ports import address_of, bind_port, listen_grpc, port_in_use
@@ -198,23 +198,23 @@ class Server:
         if settings.grpc_port is None and not settings.grpc_socket_path:
             return None
         credentials = read_file(read_grpc_credentials, settings.ssl_config_file)
-        token = read_file(read_token, settings.token_file)
+        access = self._read_access()
         if settings.native_grpc and credentials is None and not settings.grpc_socket_path:
-            server = await self._open_native_grpc(token)
+            server = await self._open_native_grpc(access)
             if server is not None:
                 return server
         server = aio.server(options=OPTIONS)
-        await self._start_grpc(server, credentials, token)
+        await self._start_grpc(server, credentials, access)
         return server
 
-    async def _open_native_grpc(self, token: BearerToken | None) -> Any:
+    async def _open_native_grpc(self, access: Access) -> Any:
         """A server on pygrpc-native, an extra whose private parts may change; None where it does not start."""
         server = None
         try:
             from serving.grpc.quick_grpc import QuickServer
 
             server = QuickServer(OPTIONS)
-            await self._start_grpc(server, None, token)
+            await self._start_grpc(server, None, access)
         except Exception as exc:
             if not (isinstance(exc, ModuleNotFoundError) and exc.name == "pygrpc_native"):
                 log.warning(
@@ -225,9 +225,9 @@ class Server:
             return None
         return server
 
-    async def _start_grpc(self, server: Any, credentials: Any, token: BearerToken | None) -> None:
+    async def _start_grpc(self, server: Any, credentials: Any, access: Access) -> None:
         settings = self.settings
-        self._lasting = await add_services(server, self.data_plane, token)
+        self._lasting = await add_services(server, self.data_plane, access)
         port = None
         if settings.grpc_port is not None:
             port = listen_grpc(server, address_of(settings.host, settings.grpc_port), credentials)
@@ -250,14 +250,21 @@ class Server:
         )
         certificate = settings.rest_ssl_certificate_file
         tls = read_file(partial(read_tls_context, key_file=settings.rest_ssl_key_file), certificate)
-        token = read_file(read_token, settings.token_file)
-        server = HttpServer(RestApi(self.data_plane, token).handle, limits)
+        server = HttpServer(RestApi(self.data_plane, self._read_access()).handle, limits)
         self._rest_port = self._rest_socket.getsockname()[1]
         try:
             await server.start(self._rest_socket, tls)
         except OSError as exc:
             raise port_in_use(self._rest_port, "--rest_api_port") from exc
         return server
+
+    def _read_access(self) -> Access:
+        try:
+            return read_access(self.settings.token_file, self.settings.admin_token_file)
+        except OSError as exc:
+            raise StartupError(f"NOT_FOUND: {exc.filename}; {exc.strerror}") from exc
+        except ServingError as exc:
+            raise StartupError(f"{exc.code.name}: {exc}") from exc
 
     async def _poll_config(self) -> None:
         """Apply the config file again and again; a file with an error is logged and changes nothing."""

@@ -30,7 +30,9 @@ class ServerSettings:
     rest_ssl_key_file: Path | None = None
     """Its key as PEM; None if `rest_ssl_certificate_file` holds it too."""
     token_file: Path | None = None
-    """A file with the bearer token that REST and gRPC require of every request but health checks."""
+    """A file with bearer tokens, one a line: REST and gRPC require one of them of every request but health checks."""
+    admin_token_file: Path | None = None
+    """The same for what changes the server or tells of its files; then those of `token_file` are for the rest alone."""
     trusted_keys_file: Path | None = None
     """Public Ed25519 keys as PEM: only versions that one of them has signed are served; read again at each load."""
     model_name: str = "default"

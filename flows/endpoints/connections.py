@@ -47,14 +47,17 @@ def assigned_label(client: PredictClient, model: str, label: str) -> str | None:
 
 def credentials(settings: Settings) -> Credentials:
     """
-    The token that the model server requires, where one is set.
+    The token that the model server requires, where one is set: that of an administrator, else that for predictions.
 
     Raises:
         InvalidSettings: The token cannot be read.
     """
-    if settings.token_file is None:
-        return Credentials()
-    try:
-        return Credentials(token=settings.token_file.read_text("utf-8").strip())
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidSettings(f"HOTSWAP_TOKEN_FILE={settings.token_file} cannot be read: {exc}") from exc
+    for name in ("admin_token_file", "token_file"):
+        path = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            return Credentials(token=next(filter(None, map(str.strip, path.read_text("utf-8").splitlines())), ""))
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InvalidSettings(f"HOTSWAP_{name.upper()}={path} cannot be read: {exc}") from exc
+    return Credentials()

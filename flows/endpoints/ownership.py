@@ -21,6 +21,7 @@ from flows.journal import BrokenJournal, Journal
 from flows.settings import Endpoint
 from serving.protocol.errors import (
     DeadlineExceeded,
+    Forbidden,
     HotswapError,
     ServableNotFound,
     ServerUnavailable,
@@ -60,7 +61,8 @@ def check_is_ours(
     try:
         served, over_grpc = _identify(endpoint, rest, grpc)
     except Unauthenticated as exc:
-        step = "set HOTSWAP_TOKEN_FILE to the file that it was started with"
+        name = "HOTSWAP_ADMIN_TOKEN_FILE" if isinstance(exc, Forbidden) else "HOTSWAP_TOKEN_FILE"
+        step = f"set {name} to the file that it was started with"
         raise Unauthenticated(f"The server at {redacted(endpoint.rest_url)} refuses the token: {step}") from exc
     if served is not None and over_grpc is not None and served.server not in (None, over_grpc):
         raise ForeignServer(

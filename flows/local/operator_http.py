@@ -10,14 +10,19 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flows.local.exposure import check_pages
+from flows.logins import Login
 from flows.monitoring.exposition import Exposition
 from flows.settings import Settings
 
@@ -35,6 +40,20 @@ def routes(settings: Settings) -> list[Route]:
     return [Route("/healthz", healthz), Route("/metrics", metrics)]
 
 
+def with_login(app: ASGIApp, login: Login | None) -> ASGIApp:
+    """The same, answering only who has the login; health is for everybody, and a webhook has a signature of its own."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        is_open = scope["type"] != "http" or scope["path"] == "/healthz" or scope["path"].startswith("/webhooks/")
+        if login is None or is_open or login.fits(Headers(scope=scope).get("authorization", "")):
+            await app(scope, receive, send)
+            return
+        challenge = {"WWW-Authenticate": 'Basic realm="hotswap"'}
+        await PlainTextResponse("Log in\n", HTTPStatus.UNAUTHORIZED, challenge)(scope, receive, send)
+
+    return answer
+
+
 @contextmanager
 def answering(settings: Settings) -> Iterator[None]:
     """
@@ -42,8 +61,10 @@ def answering(settings: Settings) -> Iterator[None]:
 
     Raises:
         OSError: It cannot listen on its port.
+        InvalidSettings: Strangers would reach it.
     """
-    app = Starlette(routes=routes(settings))
+    check_pages(settings)
+    app = with_login(Starlette(routes=routes(settings)), settings.login)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

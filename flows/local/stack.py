@@ -23,7 +23,9 @@ from rich.table import Table
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
 from flows.events import Event, Kind, tell
+from flows.local.exposure import check_pages, check_server
 from flows.local.interrupts import stop_on_signals
+from flows.local.page_logins import mlflow_arguments, mlflow_environment, prefect_environment
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
 from flows.machine.instance import only_instance
@@ -63,6 +65,8 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
         PortTaken: A port is in use; nothing has been started.
         StackFailed: The model server cannot start; the others have been stopped.
     """
+    check_server(settings, settings.host, settings.token_file is not None)
+    check_pages(settings)
     apply_environment(settings)
     home = prepare_home(settings)
     services, followers = _services(settings), _followers(settings)
@@ -145,11 +149,9 @@ def server_flags(settings: Settings) -> list[str]:
         repository.write_config(render(servable_entries(repository)))
     monitoring = prepare_home(settings) / "monitoring.config"
     write_atomically(monitoring, "prometheus_config { enable: true }\n")
-    token = [] if settings.token_file is None else [f"--token_file={settings.token_file.absolute()}"]
-    trusted = settings.trusted_keys_file
+    files = {name: getattr(settings, name) for name in ("token_file", "admin_token_file", "trusted_keys_file")}
     return [
-        *token,
-        *([] if trusted is None else [f"--trusted_keys_file={trusted.absolute()}"]),
+        *(f"--{name}={path.absolute()}" for name, path in files.items() if path is not None),
         *_request_log_flags(settings),
         f"--host={settings.host}",
         f"--port={settings.grpc_port}",
@@ -202,8 +204,8 @@ def _mlflow(settings: Settings) -> Iterator[Service]:
     command += ["--host", settings.host, "--port", str(settings.mlflow_port)]
     ports = {"HOTSWAP_MLFLOW_PORT": settings.mlflow_port}
     # It may carry a password, which the list of processes would show.
-    backend = {"MLFLOW_BACKEND_STORE_URI": tracking_uri}
-    yield Service("mlflow", lambda: command, url, f"{url}/health", ports, backend)
+    backend = {"MLFLOW_BACKEND_STORE_URI": tracking_uri, **mlflow_environment(settings)}
+    yield Service("mlflow", lambda: [*command, *mlflow_arguments(settings)], url, f"{url}/health", ports, backend)
 
 
 def _prefect(settings: Settings) -> Iterator[Service]:
@@ -213,7 +215,8 @@ def _prefect(settings: Settings) -> Iterator[Service]:
     command = [sys.executable, "-m", "prefect", "server", "start"]
     command += ["--host", settings.host, "--port", str(settings.prefect_port)]
     ports = {"HOTSWAP_PREFECT_PORT": settings.prefect_port}
-    yield Service("prefect", lambda: command, url, f"{url}/api/health", ports, _prefect_page())
+    variables = {**_prefect_page(), **prefect_environment(settings, url)}
+    yield Service("prefect", lambda: command, url, f"{url}/api/health", ports, variables)
 
 
 def _prefect_page() -> dict[str, str]:

@@ -136,7 +136,8 @@ def explain(exc: BaseException) -> str:
     if status in _REFUSED:
         return (
             f"{where} does not accept the credentials, status {status}: "
-            "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY for Prefect Cloud"
+            "set HOTSWAP_UI_USER and HOTSWAP_UI_PASSWORD_FILE as `hotswap up` has them, PREFECT_API_AUTH_STRING for a "
+            "server elsewhere, or PREFECT_API_KEY for Prefect Cloud"
         )
     if status in (404, 405, 422):
         return (

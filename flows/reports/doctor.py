@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,13 @@ _SERVER_STEP = "`hotswap status` shows home, repository and servers; start the o
 def examine(settings: Settings) -> list[Finding]:
     """Everything that is wrong with the models repository, the registry, Prefect and the servers."""
     repository = Repository(settings.models_repo)
-    found = [*_disk(settings), *_foreign_files(repository), *_leftovers(repository), *_config(repository)]
+    found = [
+        *_disk(settings),
+        *_writable_by_all(settings),
+        *_foreign_files(repository),
+        *_leftovers(repository),
+        *_config(repository),
+    ]
     if any(finding.model == "models.config" for finding in found):
         return found
     models = known_models(settings)
@@ -88,6 +95,17 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         if usage.free < min(_NEARLY_FULL_BYTES, usage.total * _NEARLY_FULL_SHARE):
             what = f"the disk of {place} is nearly full: {usage.free / 1e6:.0f} MB are free"
             yield _by_hand(_EVERYTHING, what, "free some space, or retire and delete old versions")
+
+
+def _writable_by_all(settings: Settings) -> Iterator[Finding]:
+    """What every user of the machine could change, and with it what is served."""
+    repository, home = Repository(settings.models_repo), settings.home.absolute()
+    models = [repository.base_path(model) for model in repository.models()]
+    versions = [repository.path(model.name, version) for model in models for version in repository.versions(model.name)]
+    files = repository.config_path, repository.root / ".journal", home / "mlflow.db", home / "artifacts"
+    for place in (repository.root, home, *models, *versions, *files):
+        if place.exists() and place.stat().st_mode & stat.S_IWOTH:
+            yield _by_hand(_EVERYTHING, f"every user of this machine may write to {place}", f"`chmod o-w {place}`")
 
 
 def _foreign_files(repository: Repository) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.access import BearerToken, require_token
+from serving.access import Access, Role, require
 from serving.grpc.health import serving_health
 from serving.grpc.model_service import ModelService
 from serving.grpc.predict import Predicts
@@ -39,6 +39,7 @@ OPTIONS = [
 ]
 """of every gRPC server"""
 _PREDICTION_SERVICE, _MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_ROLES = {"HandleReloadConfigRequest": Role.ADMIN}
 
 
 class Lasting(Protocol):
@@ -48,28 +49,28 @@ class Lasting(Protocol):
         """End them, as the server is about to stop."""
 
 
-async def add_services(server: Any, data_plane: DataPlane, token: BearerToken | None = None) -> Sequence[Lasting]:
+async def add_services(server: Any, data_plane: DataPlane, access: Access | None = None) -> Sequence[Lasting]:
     """
     Offer ``PredictionService``, ``ModelService``, reflection and, where it is turned on, ``grpc.health.v1.Health``.
 
     Args:
-        token: What all requests but health checks must carry.
+        access: Who may do what; everybody everything where there is none.
 
     Returns:
         What has to be ended before the server stops.
     """
-    settings = data_plane.settings
+    settings, access = data_plane.settings, access or Access()
     predicts = Predicts(data_plane, settings.enable_serialization_as_tensor_content)
     methods = {"Predict": predicts.answer_awaited, **_prediction_methods(data_plane)}
-    _add(server, _PREDICTION_SERVICE, methods, token)
-    if token is None and hasattr(server, "add_quick_handler"):
+    _add(server, _PREDICTION_SERVICE, methods, access)
+    if access.is_open(Role.PREDICT) and hasattr(server, "add_quick_handler"):
         server.add_quick_handler(f"/{_PREDICTION_SERVICE}/Predict", predicts.answer)
-    _add(server, _MODEL_SERVICE, _model_methods(data_plane), token)
+    _add(server, _MODEL_SERVICE, _model_methods(data_plane), access)
     services, servicer = [_PREDICTION_SERVICE, _MODEL_SERVICE], await serving_health()
     if settings.enable_grpc_healthcheck_service:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         services.append(health.SERVICE_NAME)
-    reflection = Reflection(services, token)
+    reflection = Reflection(services, access)
     reflection.add_to(server)
     return servicer, reflection
 
@@ -92,16 +93,18 @@ def _model_methods(data_plane: DataPlane) -> dict[str, Handler]:
     }
 
 
-def _add(server: Any, service: str, methods: dict[str, Handler], token: BearerToken | None) -> None:
-    if token is not None:
-        methods = {name: _guarded(handler, token) for name, handler in methods.items()}
+def _add(server: Any, service: str, methods: dict[str, Handler], access: Access) -> None:
+    methods = {name: _guarded(handler, access, _ROLES.get(name, Role.PREDICT)) for name, handler in methods.items()}
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in methods.items()}
     server.add_registered_method_handlers(service, handlers)
 
 
-def _guarded(handler: Handler, token: BearerToken) -> Handler:
+def _guarded(handler: Handler, access: Access, role: Role) -> Handler:
+    if access.is_open(role):
+        return handler
+
     async def handle(content: bytes, context: Any) -> Any:
-        await require_token(token, context)
+        await require(access, context, role)
         return await handler(content, context)
 
     return handle

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
-from serving.access import BearerToken, require_token
+from serving.access import Access, Role, require
 
 _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 _FILES = (prediction_service_pb2, model_service_pb2, health_pb2, reflection_pb2)
@@ -32,12 +32,12 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # it ships no t
 
     Args:
         services: Their full names.
-        token: What every question must carry.
+        access: Who may ask.
     """
 
-    def __init__(self, services: Iterable[str], token: BearerToken | None) -> None:
+    def __init__(self, services: Iterable[str], access: Access) -> None:
         super().__init__([*services, *(f"{version}.ServerReflection" for version in _VERSIONS)], _described())
-        self._token = token
+        self._access = access
         self._ended = asyncio.Event()
 
     def add_to(self, server: Any) -> None:
@@ -55,8 +55,7 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # it ships no t
         self._ended.set()
 
     async def _answers(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        if self._token is not None:
-            await require_token(self._token, context)
+        await require(self._access, context, Role.PREDICT)
         async for answer in self.ServerReflectionInfo(self._until_ended(requests), context):
             yield answer
 

@@ -11,6 +11,7 @@ What can go wrong, under one name at both ends of the wire.
     │   │   └── LabelNotAssignable
     │   ├── Unsupported         UNIMPLEMENTED
     │   ├── Unauthenticated     UNAUTHENTICATED
+    │   │   └── Forbidden       PERMISSION_DENIED
     │   ├── Exhausted           RESOURCE_EXHAUSTED
     │   ├── DeadlineExceeded    DEADLINE_EXCEEDED
     │   ├── ServerUnavailable   UNAVAILABLE
@@ -85,6 +86,12 @@ class Unauthenticated(ServingError):
     """The server does not know the client."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class Forbidden(Unauthenticated):
+    """The server knows the client, who may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Exhausted(ServingError):

@@ -33,6 +33,7 @@ _PARAMETER = re.compile(
 )
 _AUTHORIZATION = re.compile(r"(?P<scheme>\b(?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{8,}")
 _PLAIN = re.compile(r"(?:[a-z0-9-]+\.)+[a-z0-9-]+|[a-z]{1,11}|\d{1,5}")
+_SECRET_FILES = ("HOTSWAP_TOKEN_FILE", "HOTSWAP_ADMIN_TOKEN_FILE", "HOTSWAP_UI_PASSWORD_FILE")
 _MIN_LENGTH = 6
 """shorter values of variables would blot out words that have nothing to do with them"""
 
@@ -158,9 +159,9 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
     elif "://" in value:
         for address in value.replace(",", " ").split():
             yield from _secrets_in(address)
-    elif name == "HOTSWAP_TOKEN_FILE":
+    elif name in _SECRET_FILES:
         with suppress(OSError, UnicodeDecodeError):
-            yield Path(value).read_text("utf-8").strip()
+            yield from map(str.strip, Path(value).read_text("utf-8").splitlines())
     elif _SECRET_NAME.search(name):
         yield value
         yield from value.split(":", 1)[1:]  # USER:PASSWORD, as in PREFECT_API_AUTH_STRING

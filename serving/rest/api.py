@@ -11,7 +11,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from serving.access import BearerToken
+from serving.access import Access, Role
 from serving.inference.data_plane import DataPlane
 from serving.protocol.errors import InvalidRequest, ServingError
 from serving.rest.answers import Exchange, error_response
@@ -37,9 +37,10 @@ _Answering = Coroutine[Any, Any, None]
 class RestApi:
     """What is answered to each request."""
 
-    def __init__(self, data_plane: DataPlane, token: BearerToken | None = None) -> None:
+    def __init__(self, data_plane: DataPlane, access: Access | None = None) -> None:
         self._data_plane = data_plane
-        self._token = token
+        self._access = access or Access()
+        self._is_open = self._access.is_open(Role.PREDICT)
         self._has_cors = data_plane.settings.rest_api_enable_cors_support
         milliseconds = data_plane.settings.rest_api_timeout_in_ms
         timeout_seconds = milliseconds / 1000 if milliseconds > 0 else None
@@ -54,7 +55,7 @@ class RestApi:
 
     def handle(self, head: Head, body: bytes, respond: Respond) -> _Answering | None:
         """Answer one request; the handler of an `HttpServer`."""
-        if self._token is not None and (refusal := _refusal(self._token, head)):
+        if not self._is_open and (refusal := self._refusal(head, Role.PREDICT)):
             respond(refusal)
             return None
         route = self._routes.get(head.target) if head.method == "POST" else None
@@ -64,7 +65,7 @@ class RestApi:
                 respond(found)
                 return None
             if found is None:
-                return self._report(respond)
+                return self._report(head, respond)
             route = found
         if self._has_cors:
             respond = _with_cors_headers(respond)
@@ -129,19 +130,18 @@ class RestApi:
             return Response(HTTPStatus.OK, b"ready\n", TEXT)
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, b"not every model has a version available\n", TEXT)
 
-    async def _report(self, respond: Respond) -> None:
-        respond(await report_page(self._data_plane))
+    async def _report(self, head: Head, respond: Respond) -> None:
+        respond(self._refusal(head, Role.ADMIN) or await report_page(self._data_plane))
 
-
-def _refusal(token: BearerToken, head: Head) -> Response | None:
-    """The answer to a request that must carry a token and does not; a browser asks what is allowed without any."""
-    if head.target in _OPEN_TARGETS or head.method == "OPTIONS":
+    def _refusal(self, head: Head, role: Role) -> Response | None:
+        """The answer to a request that must carry a token and does not; a browser asks what is allowed without any."""
+        if head.target in _OPEN_TARGETS or head.method == "OPTIONS":
+            return None
+        try:
+            self._access.check(dict(head.headers).get(b"authorization"), role)
+        except ServingError as exc:
+            return replace(error_response(exc), headers=((b"WWW-Authenticate", b"Bearer"),))
         return None
-    try:
-        token.check(dict(head.headers).get(b"authorization"))
-    except ServingError as exc:
-        return replace(error_response(exc), headers=((b"WWW-Authenticate", b"Bearer"),))
-    return None
 
 
 def _with_cors_headers(respond: Respond) -> Respond:

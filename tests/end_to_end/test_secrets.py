@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.processes import Piped, run_hotswap, without_settings
 
@@ -29,6 +30,11 @@ PORTS = (
     "HOTSWAP_PREFECT_PORT",
     "HOTSWAP_OPERATOR_PORT",
 )
+PAGES = {
+    "MLFLOW": "/api/2.0/mlflow/experiments/search?max_results=1",
+    "PREFECT": "/api/admin/version",
+    "OPERATOR": "/metrics",
+}
 DOWN = f"http://ada:{SECRET}@127.0.0.1:1"
 WHY = ["--reason", f"as postgresql://bob:{SECRET}@db says, and {TOKEN}"]
 RECIPE = f"""
@@ -52,6 +58,8 @@ class Swept:
     arguments: str
     """of every process of `hotswap up`"""
     codes: tuple[int | None, ...]
+    pages: dict[str, list[int]]
+    """how each answers without a login, with another one, with that of the settings, and by another name"""
 
     @property
     def kept(self) -> Iterator[tuple[Path, bytes]]:
@@ -112,6 +120,7 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     directory = tmp_path_factory.mktemp("secrets")
     furnish(directory / "home")
     (directory / "token").write_text(TOKEN)
+    (directory / "password").write_text(f"{SECRET}\n")
     (directory / "leaky_recipe.py").write_text(RECIPE)
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
@@ -125,8 +134,8 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
         "HOTSWAP_TOKEN_FILE": str(directory / "token"),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_TRACKING_PASSWORD": SECRET,
-        "PREFECT_SERVER_API_AUTH_STRING": f"ada:{SECRET}",
-        "PREFECT_API_AUTH_STRING": f"ada:{SECRET}",
+        "HOTSWAP_UI_USER": "ada",
+        "HOTSWAP_UI_PASSWORD_FILE": str(directory / "password"),
     }
     backend = f"sqlite:///file:{directory}/home/mlflow.db?uri=true&password={SECRET}"
     up = subprocess.Popen(
@@ -145,13 +154,27 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     beside = {
         **environment,
         "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_MLFLOW_PORT']}",
-        "PREFECT_API_URL": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_PREFECT_PORT']}/api",
     }
+    pages = {name: statuses(f"http://127.0.0.1:{ports[f'HOTSWAP_{name}_PORT']}{path}") for name, path in PAGES.items()}
     done = [run_beside({**beside, **down}, directory, words) for down, words in commands(directory / "models")]
     up.send_signal(signal.SIGTERM)
     rest, errors = up.communicate(timeout=60)
     printed = "".join(f"## {' '.join(words)}\n{text}" for words, text, _ in done)
-    return Swept(directory, first + rest + errors, printed, arguments, tuple(code for *_, code in done))
+    return Swept(directory, first + rest + errors, printed, arguments, tuple(code for *_, code in done), pages)
+
+
+def statuses(url: str) -> list[int]:
+    """The answers to a stranger, to a wrong password, to the right one, and to a browser led here by a foreign name."""
+    return [
+        requests.get(url, auth=auth, headers=headers, timeout=30).status_code
+        for auth, headers in ((None, {}), (("ada", TOKEN), {}), (("ada", SECRET), {}), (None, {"Host": "evil.example"}))
+    ]
+
+
+def test_the_pages_want_the_login(swept: Swept) -> None:
+    """MLflow, Prefect and the operator answer who has it, which the commands of ours have by the same settings."""
+    assert {name: found[:3] for name, found in swept.pages.items()} == {name: [401, 401, 200] for name in PAGES}
+    assert swept.pages["MLFLOW"][3] == 403
 
 
 def test_the_life_of_a_model_went_as_it_should(swept: Swept) -> None:

@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import Credentials, GrpcClient, RestClient
-from serving.protocol.errors import InvalidRequest, ServerUnavailable, Unauthenticated
+from clients.client import PredictClient
+from serving.protocol.errors import Forbidden, InvalidRequest, ServerUnavailable, Unauthenticated
+from serving.repository.model_config import ModelEntry
 from serving.startup import StartupError
 
 TOKEN = "s3cret"
@@ -170,6 +172,84 @@ def test_a_token_is_wanted_over_both_protocols(
         assert requests.get(url + path, timeout=5).status_code == 401
 
 
+@pytest.fixture
+def token_files(tmp_path: Path) -> dict[str, Path]:
+    """One for predictions, and one for administrators."""
+    files = {"token_file": tmp_path / "predict", "admin_token_file": tmp_path / "admin"}
+    files["token_file"].write_text(f"{TOKEN}\n")
+    files["admin_token_file"].write_text("t00r\n")
+    return files
+
+
+@pytest.mark.parametrize("native_grpc", [True, False])
+def test_who_predicts_may_not_change_the_server(
+    model_server: Any, base_path: str, token_files: dict[str, Path], native_grpc: bool
+) -> None:
+    """A reload and the page of files want an administrator, who may do all the rest too."""
+    server = model_server(model_base_path=base_path, native_grpc=native_grpc, **token_files)
+    url, target = f"http://127.0.0.1:{server.rest_port}", f"127.0.0.1:{server.grpc_port}"
+    entries = [ModelEntry("default", base_path)]
+    for token in (TOKEN, "t00r"):
+        with RestClient(url, credentials=Credentials(token)) as rest:
+            assert rest.predict("default", ROWS).version == 1
+        with GrpcClient(target, credentials=Credentials(token)) as client:
+            assert client.predict("default", ROWS).version == 1
+    with GrpcClient(target, credentials=Credentials(TOKEN)) as client, pytest.raises(Forbidden, match="administrator"):
+        client.reload(entries)
+    with GrpcClient(target, credentials=Credentials("t00r")) as client:
+        client.reload(entries)
+    for target_path in ("/hotswap/models", "/hotswap/models?x=1"):
+        statuses = [
+            requests.get(url + target_path, headers=headers, timeout=5).status_code
+            for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer t00r"})
+        ]
+        assert statuses == [401, 403, 200]
+
+
+def test_everybody_may_predict_where_only_administrators_have_tokens(
+    model_server: Any, base_path: str, token_files: dict[str, Path]
+) -> None:
+    """So a server inside of a network needs no secret but that of whom changes it."""
+    server = model_server(model_base_path=base_path, admin_token_file=token_files["admin_token_file"])
+    with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
+        assert client.predict("default", ROWS).version == 1
+        with pytest.raises(Unauthenticated):
+            client.reload([ModelEntry("default", base_path)])
+    assert requests.get(f"http://127.0.0.1:{server.rest_port}/hotswap/models", timeout=5).status_code == 401
+
+
+def test_a_token_is_replaced_without_a_restart(
+    model_server: Any, base_path: str, token_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Both count while both are in the file, and a file that cannot be used leaves them as they were."""
+    path = token_files["token_file"]
+    server = model_server(model_base_path=base_path, token_file=path)
+
+    def knows(token: str) -> list[bool]:
+        credentials = Credentials(token)
+        with (
+            RestClient(f"http://127.0.0.1:{server.rest_port}", credentials=credentials) as rest,
+            GrpcClient(f"127.0.0.1:{server.grpc_port}", credentials=credentials) as client,
+        ):
+            return [is_answered(rest), is_answered(client)]
+
+    assert (knows(TOKEN), knows("n3w")) == ([True] * 2, [False] * 2)
+    for text, old, new in ((f"{TOKEN}\nn3w\n", True, True), ("n3w\n", False, True), ("", False, True)):
+        (tmp_path / "next").write_text(text)
+        (tmp_path / "next").rename(path)
+        assert (knows(TOKEN), knows("n3w")) == ([old] * 2, [new] * 2)
+    path.unlink()
+    assert knows("n3w") == [True, True]
+
+
+def is_answered(client: PredictClient) -> bool:
+    try:
+        client.predict("default", ROWS)
+    except Unauthenticated:
+        return False
+    return True
+
+
 def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, base_path: str) -> None:
     """What watches the server need not know the token."""
     (tmp_path / "token").write_text(TOKEN)
@@ -191,7 +271,7 @@ def test_health_is_reported_without_a_token(model_server: Any, tmp_path: Path, b
         ("ssl_config_file", 'server_key: "k" server_cert: "c" client_verify: true', "custom_ca"),
         ("ssl_config_file", 'server_key: "k" server_cert: "c"', "does not match"),
         ("rest_ssl_certificate_file", "no certificate", "cannot be used for TLS"),
-        ("token_file", " \n", "one line of ASCII"),
+        ("token_file", " \n", "one token a line"),
         ("token_file", None, "No such file"),
     ],
 )

@@ -284,7 +284,7 @@ def test_other_addresses_are_shown_as_they_can_be_asked(
     host: str, asked: str, model_server_alone: Callable[[], Stack], environment: dict[str, str]
 ) -> None:
     """An address that stands for all of a machine's cannot be asked, and one with colons has brackets."""
-    environment["HOTSWAP_HOST"] = host
+    environment |= {"HOTSWAP_HOST": host, "HOTSWAP_ALLOW_ANONYMOUS": "true"}
     stack = model_server_alone()
     assert stack.addresses["rest"] == f"http://{asked}:{environment['HOTSWAP_REST_PORT']}"
     assert stack.addresses["grpc"] == f"{asked}:{environment['HOTSWAP_GRPC_PORT']}"

@@ -230,8 +230,9 @@ def test_a_server_that_wants_a_token_is_asked_with_it(offline: Pipeline, model_s
     version = offline.promote()
     assert offline.row(version).state == "AVAILABLE"
     before = offline.live()
-    token.write_text("another\n")
+    (tmp_path / "other").write_text("another\n")
+    offline.settings = offline.settings.model_copy(update={"token_file": tmp_path / "other"})
     with pytest.raises(PromotionUndone, match="token"):
         offline.promote()
-    token.write_text("s3cret\n")
+    offline.settings = offline.settings.model_copy(update={"token_file": token})
     assert offline.live() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,17 @@ def test_retention_leaves_a_labelled_version(offline: Pipeline) -> None:
 def test_an_empty_place_is_healthy(offline: Pipeline, tmp_path: Path) -> None:
     """Nothing has been trained yet, and nothing is wrong."""
     assert examine(offline.settings.model_copy(update={"models_repo": tmp_path / "none"})) == []
+
+
+def test_what_everybody_may_write_to_is_reported(offline: Pipeline) -> None:
+    """Who may change a version decides what is served; the next step closes it again."""
+    version = offline.promote(1)
+    path = offline.repository.path(offline.model, version)
+    path.chmod(0o777)
+    (finding,) = examine_without_server(offline.settings)
+    assert finding.what == f"every user of this machine may write to {path}"
+    subprocess.run(finding.next_step.strip("`").split(), check=True)
+    assert examine_without_server(offline.settings) == []
 
 
 def test_nothing_served_is_reported(offline: Pipeline) -> None:
