@@ -108,11 +108,16 @@ class Journal:
             return []
 
 
+def user() -> str:
+    """Who this process belongs to, and where."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 def next_record(before: str, action: str, facts: Mapping[str, Any], now: datetime | None = None) -> dict[str, Any]:
     """The line by this user that follows the one with hash `before`; facts that are None are left out."""
     record: dict[str, Any] = {
         "time": (now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
-        "who": f"{getpass.getuser()}@{socket.gethostname()}",
+        "who": user(),
         "action": action,
         **{key: redacted_values(value) for key, value in facts.items() if value is not None},
         "before": before,

@@ -91,6 +91,17 @@ class JudgingParameters(TypedDict, total=False):
         Default("stable"),
         typer.Option(metavar="NAME", help="What it gets when it passes; with canary, what is stable stays so."),
     ]
+    approve: Annotated[
+        bool,
+        Default(False),
+        typer.Option("--approve", help="Wait before the label moves, until `hotswap approve` or Prefect's page."),
+    ]
+    approve_within: Annotated[
+        float,
+        Default(24.0),
+        Interval(ge=0.0001, le=720),
+        typer.Option(help="Hours until what nobody has approved is taken out again."),
+    ]
     reason: Reason
 
 

@@ -31,6 +31,7 @@ from flows.monitoring.trainings import count_run
 from flows.orchestration import open_runs
 from flows.orchestration.tasks import as_task
 from flows.parameters import JudgingParameters, PromoteParameters, TrainParameters
+from flows.promotion.approval import Wait
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
 from flows.recipes import Recipe
@@ -61,7 +62,7 @@ class TrainOutcome:
     """What one training came to."""
 
     decision: str
-    """``passed``, ``rejected``, ``inconclusive`` or ``sandbox rejected``"""
+    """``passed``, ``rejected``, ``inconclusive``, ``sandbox rejected`` or ``not approved``"""
     model: str
     version: int | None
     """None when it did not pass"""
@@ -109,6 +110,8 @@ class Request:
     """for the journal"""
     label: str
     """what it gets when it passes"""
+    approve_within: float = 0.0
+    """hours that it waits for an approval; 0 where it needs none"""
     hold_out: HoldOut | None = None
     """the rows that it is judged by, where there is no recipe"""
     unevaluated: str | None = None
@@ -142,7 +145,8 @@ class Request:
         if (least := parameters["min_accuracy"]) is not None:
             found = replace(found, thresholds=replace(found.thresholds, min_accuracy=least))
         allow_breaking, bake = parameters["allow_breaking"], parameters["bake"]
-        return cls(found, allow_breaking, bake, parameters["reason"], parameters["label"])
+        hours = parameters["approve_within"] if parameters["approve"] else 0.0
+        return cls(found, allow_breaking, bake, parameters["reason"], parameters["label"], hours)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -152,6 +156,7 @@ class Request:
             "allow_breaking": self.allow_breaking,
             "bake": self.bake_seconds,
             "label": self.label,
+            **({"approve_within": self.approve_within} if self.approve_within else {}),
             **({"unevaluated": self.unevaluated} if self.unevaluated else {}),
         }
 
@@ -176,6 +181,8 @@ class PromotionRun:
         self.data_notes: tuple[str, ...] = ()
         """what has moved in the data since the live version was trained"""
         self.verdict = Verdict.PASSED
+        self.wait: Wait | None = None
+        """for an approval"""
         self.outcome = TrainOutcome(PASSED, deployment.model, None, mlflow.id, {}, judged_by=request.judged_by)
         self.note(unevaluated=request.unevaluated or "")
         self._decisions: dict[type, GateDecision | SandboxDecision] = {}

@@ -24,6 +24,7 @@ from flows.orchestration.prefect_records import keep_report
 from flows.orchestration.tasks import as_task
 from flows.promotion import bake, promotion, retention, verification
 from flows.promotion.deployment import Deployment
+from flows.promotion.labels import STABLE
 from flows.promotion.undo import kept_on_failure
 from flows.promotion.unlabelled import warn_unless_stable
 from flows.promotion_run import PromotionRun, step
@@ -271,7 +272,7 @@ def move_label(run: PromotionRun, version: int) -> None:
 @step("relabel", "moving the label", timed_as="label", retried=True)
 def relabel(run: PromotionRun, version: int) -> None:
     """Make a published version the stable one."""
-    change = promotion.make_stable(run.deployment, version, run.mlflow.id, run.request.why)
+    change = promotion.make(run.deployment, version, STABLE, run.mlflow.id, run.request.why)
     run.note(previous=change.previous, live=change.server is not None)
 
 

@@ -16,6 +16,7 @@ from prefect.runtime import deployment as prefect_deployment
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.approval_steps import NOT_APPROVED, go_live_when_approved, make_pending
 from flows.candidate_search import params, trained
 from flows.events.delivery import flushed
 from flows.gate.noninferiority import Verdict
@@ -88,7 +89,9 @@ def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainPar
             with undone_on_failure(current.deployment, registered.version):
                 publish(current, candidate, registered)
                 verify(current, registered.version)
-                move_label(current, registered.version)
+                give_label(current, registered.version)
+        if request.approve_within:
+            go_live_when_approved(current, lambda: sole_promotion(current, candidate, champion))
         watch(current)
         tidy_up(current)
     return result_of(current)
@@ -121,9 +124,13 @@ def promote(recipe: RecipeName, **parameters: Unpack[PromoteParameters]) -> Resu
                 with undone_on_failure(current.deployment, registered.version):
                     publish(current, candidate, registered)
                     verify(current, registered.version)
-                    move_label(current, registered.version)
+                    give_label(current, registered.version)
+            elif request.approve_within:
+                make_pending(current, version, was_published=True)
             else:
                 make_stable(current, version)
+        if request.approve_within:
+            go_live_when_approved(current, lambda: sole_promotion(current, candidate, champion))
         watch(current)
         tidy_up(current)
     return result_of(current)
@@ -163,7 +170,17 @@ def sole_promotion(run: PromotionRun, candidate: Candidate | Unevaluated, champi
         yield
 
 
+def give_label(run: PromotionRun, version: int) -> None:
+    """Give a verified version its label, or the one that waits for an approval."""
+    if run.request.approve_within:
+        make_pending(run, version)
+    else:
+        move_label(run, version)
+
+
 def result_of(run: PromotionRun) -> Result:
+    if run.outcome.decision == NOT_APPROVED:
+        return Completed(name="NotApproved", message=redacted(run.outcome.reason), data=run.outcome)
     if run.verdict is Verdict.PASSED:
         return run.outcome
     name, message = run.verdict.value.capitalize(), redacted(run.outcome.reason)

@@ -48,7 +48,7 @@ def make_stable(deployment: Deployment, version: int) -> None:
     with kept_on_failure(deployment, version, "a run"):
         promotion.check_promotable(deployment, version)
         verification.verify(deployment, version)
-        promotion.make_stable(deployment, version, "a run")
+        promotion.make(deployment, version, STABLE, "a run")
 
 
 @dataclass

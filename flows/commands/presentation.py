@@ -161,6 +161,8 @@ def _live_sentence(outcome: TrainOutcome) -> str:
 
 
 def _not_live_sentence(outcome: TrainOutcome) -> str:
+    if outcome.decision == "not approved":
+        return f"{outcome.model} was not approved, and what is live stays live: {outcome.reason}."
     verdict = {"rejected": "was rejected", "sandbox rejected": "was rejected by the sandbox"}.get(
         outcome.decision, "is not shown to be good enough"
     )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from flows.commands import presentation
-from flows.commands.edges import plain_settings, show
-from flows.commands.options import Json, Verbose
+from flows.commands.edges import at_work, plain_settings, show
+from flows.commands.options import Json, Model, Verbose
 from flows.console import progress
-from flows.parameters import JudgingRecipe, PromoteParameters, RecipeName, TrainParameters, spelled_out
+from flows.journal import user
+from flows.parameters import JudgingRecipe, PromoteParameters, Reason, RecipeName, TrainParameters, spelled_out
 from flows.tables.options import titled
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_REJECTED = 3
 EXIT_SANDBOX_REJECTED = 4
+EXIT_NOT_APPROVED = 7
 
 app = typer.Typer()
 
@@ -66,6 +68,30 @@ def promote(
 
 
 @app.command()
+def approve(
+    model: Model,
+    reject: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Why not: the version is taken out again.")
+    ] = None,
+    reason: Reason = None,
+    as_json: Json = False,
+) -> None:
+    """Let the version that waits for an approval go live, or reject it."""
+    with at_work(f"approving {model}") as settings:
+        from flows.orchestration import approvals
+        from flows.promotion import approval
+        from flows.promotion.deployment import Deployment
+
+        wait = approval.current(Deployment(settings, model))
+        given = approvals.Answer(reject is None, user(), reject or reason or "")
+        approvals.answer(wait.flow_run, wait.prefect, given)
+    what = f"{model} version {wait.version}"
+    approved = f"{what} is approved: it gets label {wait.label} once it has been verified again."
+    text = approved if given.approved else f"{what} is rejected, and is taken out again."
+    show({"model": model, "version": wait.version, "approved": given.approved, "by": given.by}, text, as_json)
+
+
+@app.command()
 def init(
     name: Annotated[str, typer.Argument(help="Of the recipe, its module and its model.")],
     kind: Annotated[
@@ -99,7 +125,8 @@ def _show_outcome(outcome: TrainOutcome, verbose: bool, as_json: bool) -> int:
         print(json.dumps(dataclasses.asdict(outcome)))
     else:
         presentation.show_outcome(outcome, _example(outcome), verbose)
-    return {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED}.get(outcome.decision, EXIT_REJECTED)
+    others = {"passed": 0, "sandbox rejected": EXIT_SANDBOX_REJECTED, "not approved": EXIT_NOT_APPROVED}
+    return others.get(outcome.decision, EXIT_REJECTED)
 
 
 def _example(outcome: TrainOutcome) -> str:

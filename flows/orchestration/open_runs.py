@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FLOW_RUNS = "flow_runs"
+
 
 @contextmanager
 def tracked_run(settings: Settings, model: str, flow_run_id: str) -> Iterator[Path]:
@@ -120,6 +122,12 @@ def _gone(settings: Settings) -> list[Path]:
     return [path for path in sorted(_flow_runs(settings).glob("*")) if _is_free(path)]
 
 
+def has_gone(home: Path, flow_run_id: str) -> bool:
+    """Whether the process of a flow run of this home has ended."""
+    path = home / _FLOW_RUNS / flow_run_id
+    return not path.exists() or _is_free(path)
+
+
 def _is_free(path: Path) -> bool:
     """Whether this file exists and nobody has locked it; one that was removed meanwhile is not made again."""
     try:
@@ -131,7 +139,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _flow_runs(settings: Settings) -> Path:
-    return settings.home.absolute() / "flow_runs"
+    return settings.home.absolute() / _FLOW_RUNS
 
 
 def _directory(settings: Settings) -> Path:

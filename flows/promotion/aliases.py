@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flows.promotion.attempt import attempt
 from flows.promotion.deployment import Deployment
-from flows.promotion.labels import CANARY, STABLE, alias_of
+from flows.promotion.labels import STABLE, alias_of
 
 if TYPE_CHECKING:
     from flows.registry.mlflow_registry import Registry
@@ -40,14 +40,15 @@ def follow(deployment: Deployment, version: int, labels: Iterable[str]) -> None:
     registry.mark_present(model)
 
 
-def follow_stable(deployment: Deployment, version: int) -> None:
-    """Record that a published version has become the stable one, and is no canary any more."""
+def follow_made(deployment: Deployment, version: int, label: str, given_up: Iterable[str]) -> None:
+    """Record that a published version has got its label, and has given up others."""
     registry, model = deployment.registry, deployment.model
-    point(deployment, STABLE, version)
-    if registry.aliases(model).get(alias_of(CANARY)) == version:
-        registry.set_alias(model, alias_of(CANARY), None)
+    point(deployment, label, version)
+    for alias in map(alias_of, given_up):
+        if registry.aliases(model).get(alias) == version:
+            registry.set_alias(model, alias, None)
     if version in registry.versions(model):
-        registry.tag_version(model, version, {"promotion": _tag(STABLE)})
+        registry.tag_version(model, version, {"promotion": _tag(label)})
 
 
 def take_away(registry: Registry, model: str, labels: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ Otherwise all labels return to where they were.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from flows.endpoints.live_server import LiveServer
@@ -82,7 +82,7 @@ def apply(deployment: Deployment, labels: Mapping[str, int]) -> str | None:
     return deployment.servers.each_running(take_over)
 
 
-def move(deployment: Deployment, label: str, version: int, without: str | None = None) -> Change:
+def move(deployment: Deployment, label: str, version: int, without: Collection[str] = ()) -> Change:
     """
     Write the label, make a running server take it over, and check that the right version answers to it.
 
@@ -90,7 +90,7 @@ def move(deployment: Deployment, label: str, version: int, without: str | None =
         deployment: Its lock is held.
         label: What moves.
         version: Where it moves to.
-        without: A label that `version` loses in the same step.
+        without: Labels that `version` loses in the same step.
     """
     model, repository = deployment.model, deployment.repository
     before = deployment.labels.read()
@@ -102,7 +102,7 @@ def move(deployment: Deployment, label: str, version: int, without: str | None =
         # A server has the files in memory, and would load what is there now at its next start.
         repository.check_files(model, version)
         try:
-            kept = {name: at for name, at in before.items() if (name, at) != (without, version)}
+            kept = {name: at for name, at in before.items() if at != version or name not in without}
             deployment.labels.write({**kept, label: version})
             if servers is not None:
                 servers.each(lambda server: server.reload(repository))

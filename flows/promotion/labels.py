@@ -17,6 +17,8 @@ from serving.repository.version_policy import All
 
 STABLE = "stable"
 CANARY = "canary"
+PENDING = "pending"
+"""of a version that waits for an approval"""
 _ALIASES = {STABLE: "champion", CANARY: "challenger"}
 _LABELS = {alias: label for label, alias in _ALIASES.items()}
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -47,6 +49,8 @@ def validate_label(label: str) -> str:
         raise InvalidRequest(
             f"{label!r} cannot be a label: use letters, digits and '_', first a letter, and neither 'latest' nor 'v<N>'"
         )
+    if label == PENDING:
+        raise InvalidRequest(f"Label {label!r} is that of a version that waits for `hotswap approve`: choose another")
     return label
 
 

@@ -17,7 +17,7 @@ from flows.journal import Entry
 from flows.promotion import aliases, labelling
 from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
-from flows.promotion.labels import CANARY, STABLE
+from flows.promotion.labels import CANARY, PENDING, STABLE
 from serving.protocol.errors import InvalidRequest
 from serving.repository.signatures import sign
 from serving.repository.stamp import Stamp
@@ -81,19 +81,32 @@ def check_promotable(deployment: Deployment, version: int) -> Path:
     return deployment.repository.path(deployment.model, version)
 
 
-def make_stable(deployment: Deployment, version: int, run_id: str, reason: str | None = None) -> Change:
+def make(
+    deployment: Deployment,
+    version: int,
+    label: str,
+    run_id: str,
+    reason: str | None = None,
+    approved_by: str | None = None,
+) -> Change:
     """
-    Make a published and verified version the stable one; the model's lock is held.
+    Give a published and verified version its label; the model's lock is held.
 
-    It is no canary any more, so that label goes.
+    It waits for no approval any more, and a stable one is no canary, so those labels go.
     """
-    with labelling.reverted_on_failure(deployment, (STABLE, CANARY)):
-        deployment.journal.append(PROMOTING, version=version, previous=deployment.labels.read().get(STABLE))
-        change = labelling.move(deployment, STABLE, version, without=CANARY)
+    with labelling.reverted_on_failure(deployment, (label, *_given_up(label))):
+        if label == STABLE:
+            deployment.journal.append(PROMOTING, version=version, previous=deployment.labels.read().get(STABLE))
+        change = labelling.move(deployment, label, version, without=_given_up(label))
         digest = deployment.stamp(version).digest
         facts = {"previous": change.previous, "run_id": run_id, "digest": digest, "why": reason}
-        _record_stable(deployment, version, facts)
+        _record_made(deployment, version, label, {**facts, "approved_by": approved_by})
     return replace(change, action="promote")
+
+
+def _given_up(label: str) -> tuple[str, ...]:
+    """The labels that a version loses when it gets this one."""
+    return (CANARY, PENDING) if label == STABLE else (PENDING,)
 
 
 def unfinished(entries: Sequence[Entry], labels: Mapping[str, int]) -> Entry | None:
@@ -121,10 +134,10 @@ def finish(deployment: Deployment, begun: Entry, why: str) -> bool:
     version = begun.version
     assert version is not None
     if begun.action == PROMOTING:
-        labelling.move(deployment, STABLE, version, without=CANARY)
-        _record_stable(deployment, version, {"why": why})
+        labelling.move(deployment, STABLE, version, without=_given_up(STABLE))
+        _record_made(deployment, version, STABLE, {"why": why})
         return True
-    carried = deployment.labels.carried_by(version)
+    carried = tuple(label for label in deployment.labels.carried_by(version) if label != PENDING)
     if carried:
         aliases.follow(deployment, version, carried)
     for label in carried:
@@ -132,10 +145,10 @@ def finish(deployment: Deployment, begun: Entry, why: str) -> bool:
     return bool(carried)
 
 
-def _record_stable(deployment: Deployment, version: int, facts: Mapping[str, Any]) -> None:
-    """Record in registry and journal that a published version has become the stable one."""
-    aliases.follow_stable(deployment, version)
-    _record(deployment, version, STABLE, {"unlabelled": [CANARY], **facts})
+def _record_made(deployment: Deployment, version: int, label: str, facts: Mapping[str, Any]) -> None:
+    """Record in registry and journal that a published version has got its label."""
+    aliases.follow_made(deployment, version, label, _given_up(label))
+    _record(deployment, version, label, {"unlabelled": list(_given_up(label)), **facts})
 
 
 def _record(deployment: Deployment, version: int, label: str, facts: Mapping[str, Any]) -> None:

@@ -29,5 +29,6 @@ def recover(deployment: Deployment) -> None:
     if begun is None or begun.version is None:
         return
     if not promotion.finish(deployment, begun, "an interrupted promotion was finished"):
+        labels = {label: at for label, at in labels.items() if at != begun.version}
         aliases = deployment.registry.aliases(deployment.model)
         undo(deployment, begun.version, labels, aliases, "its promotion was interrupted")

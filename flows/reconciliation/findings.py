@@ -57,6 +57,9 @@ def compare(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _label_findings(snapshot, journaled.labels)
     yield from _server_findings(snapshot)
     yield from _registry_findings(snapshot, journaled.published)
+    for wait in snapshot.abandoned:
+        what = f"nobody waits any more for the approval of version {wait.version}"
+        yield Finding(model, wait.version, what, _REPAIRED, subject=f"approval {wait.version}")
 
 
 def _blocking(snapshot: Snapshot) -> Finding | None:

@@ -11,7 +11,7 @@ from flows.endpoints.servers import Endpoints
 from flows.events import Event, Kind, tell
 from flows.machine.workspaces import workspace
 from flows.orchestration import open_runs
-from flows.promotion import labelling, recovery
+from flows.promotion import approval, labelling, recovery
 from flows.promotion.deployment import Deployment
 from flows.promotion.history import replay
 from flows.promotion.labels import STABLE
@@ -103,6 +103,7 @@ class _Pass:
         self._finish_interrupted()
         if not self._snapshot.is_announced:
             self._deployment.announce()
+        self._withdraw_abandoned()
         self._reload_servers()
         lost = self._register_lost()
         labels = self._move_labels()
@@ -120,6 +121,13 @@ class _Pass:
     def _finish_interrupted(self) -> None:
         if self._snapshot.removal is not None or self._snapshot.unfinished is not None:
             recovery.recover(self._deployment)
+            self._look_again()
+
+    def _withdraw_abandoned(self) -> None:
+        """Take out again what waited for an approval when its process was killed."""
+        if self._snapshot.abandoned and self._snapshot.registry is not None:
+            for wait in self._snapshot.abandoned:
+                approval.withdraw(self._deployment, wait, "the process that waited for its approval has gone")
             self._look_again()
 
     def _reload_servers(self) -> None:

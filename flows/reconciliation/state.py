@@ -15,8 +15,9 @@ from flows.endpoints.servers import Endpoints
 from flows.endpoints.views import ModelAtServer
 from flows.journal import BrokenJournal, Entry, Journal
 from flows.orchestration import open_runs
-from flows.promotion import recovery, removal
+from flows.promotion import approval, recovery, removal
 from flows.promotion.announcing import statement_of
+from flows.promotion.approval import Wait
 from flows.promotion.deployment import Deployment
 from flows.registry.identity import check_same_registry, journaled_publications, registered_here
 from flows.registry.reader import RegistryView, read_registry
@@ -51,6 +52,8 @@ class Snapshot:
     """whether the hosts of a fleet were told what is published and labelled"""
     open_runs: tuple[str, ...] = ()
     """the flow runs of the trainings that have ended without closing their runs in MLflow"""
+    abandoned: tuple[Wait, ...] = ()
+    """the waits for an approval whose processes have gone"""
 
     @property
     def states(self) -> Mapping[int, str] | None:
@@ -169,6 +172,7 @@ def take_snapshot(deployment: Deployment, servers: Endpoints | None) -> Snapshot
         registry_error=registry_error,
         journal_error=journal_error,
         is_announced=_is_announced(deployment, registry),
+        abandoned=tuple(wait for wait in approval.waits(deployment) if wait.is_abandoned),
         open_runs=tuple(path.name for path in open_runs.orphaned_runs(deployment.settings).get(model, [])),
     )
 
