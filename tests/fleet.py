@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,9 @@ from clients import GrpcClient, RestClient
 from flows.settings import Settings
 from serving.repository.store import Repository
 from tests.conftest import ModelServer
-from tests.faults.points import environment
+from tests.faults.points import Point, dying_at, environment
 from tests.pipelines import ROWS, Pipeline, with_endpoints
-from tests.processes import Piped, running
+from tests.processes import Piped, run_hotswap, running
 
 POLL_SECONDS = 0.2
 
@@ -32,16 +33,30 @@ class Host:
     agent: Piped | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
-    def start(self) -> None:
-        """Start the agent."""
+    def start(self, dies_at: Point | None = None) -> None:
+        """Start the agent; it is killed when it comes to a point, if there is one."""
         variables = {**os.environ, **environment(self.settings), **self.variables}
-        self.agent = running(variables, "agent", "--repository", self.repository)
+        arguments = ("agent", "--repository", self.repository)
+        if dies_at is None:
+            self.agent = running(variables, *arguments)
+        else:
+            self.agent = Piped(variables, dying_at, dies_at, run_hotswap, (arguments,))
 
-    def kill(self) -> None:
-        """The agent is gone at this instruction."""
+    def wait_killed(self) -> None:
+        """Wait until the agent has come to its point."""
         assert self.agent is not None
-        self.agent.kill()
         self.agent.communicate()
+        assert self.agent.returncode == -signal.SIGKILL
+
+    def restart(self, **variables: str) -> None:
+        """End the agent, and start it with these variables in addition."""
+        self.stop()
+        self.variables = variables
+        self.start()
+
+    def staged(self, model: str) -> list[Path]:
+        """The files of a version that is being fetched."""
+        return [path for path in (self.directory / ".staging" / model).rglob("*") if path.is_file()]
 
     def stop(self) -> str:
         """End the agent as a service manager does; what it has logged."""
@@ -56,6 +71,14 @@ class Host:
         """The versions that answer over both protocols."""
         with RestClient(self.settings.rest_url) as rest, GrpcClient(self.settings.grpc_target) as grpc:
             return {client.predict(model, ROWS, **how).version for client in (rest, grpc)}
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for a state that another process comes to."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @contextmanager

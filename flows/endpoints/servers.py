@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from flows.endpoints.addresses import every_host
 from flows.endpoints.agreement import check_agreement
 from flows.endpoints.connections import credentials
 from flows.endpoints.fleet_server import FleetServer
@@ -144,11 +145,10 @@ class Servers:
             yield None
             return
         timeout_seconds, shown = settings.server_timeout_seconds, credentials(settings)
-        kind = FleetServer if settings.fleet else LiveServer
+        kind: type[LiveServer] = FleetServer if settings.fleet else LiveServer
+        endpoints = every_host(settings.endpoints) if settings.fleet else settings.endpoints
         with ExitStack() as stack:
-            yield Endpoints(
-                [stack.enter_context(connect(each, timeout_seconds, shown, kind)) for each in settings.endpoints],
-            )
+            yield Endpoints([stack.enter_context(connect(each, timeout_seconds, shown, kind)) for each in endpoints])
 
     def each_running(self, ask: Callable[[LiveServer], None]) -> str | None:
         """Ask every running server, after checking that it is ours; their names, or None if none runs."""

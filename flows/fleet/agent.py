@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.fleet.downloads import Downloads
 from flows.fleet.host_servers import HostServer
@@ -52,6 +53,7 @@ class Agent:
         poll_seconds: float,
         tell: Callable[[Turn], None],
         repository: str | None = None,
+        trusted_keys_file: Path | None = None,
     ) -> None:
         """
         Args:
@@ -60,6 +62,7 @@ class Agent:
             poll_seconds: Between two turns with nothing to do.
             tell: Gets what each turn has come to.
             repository: Identity of the repository to follow, where MLflow has several.
+            trusted_keys_file: The public keys of which one must have signed what is fetched, if any.
         """
         self.tell = tell
         self._repository = repository
@@ -68,12 +71,13 @@ class Agent:
         self._poll_seconds = poll_seconds
         self._registry = FleetRegistry()
         self._wake = threading.Event()
-        self._downloads = Downloads(replica, self._registry, self._wake.set)
+        self._downloads = Downloads(replica, self._registry, self._wake.set, trusted_keys_file)
         self._statements: dict[str, Statement] = {}
         self._unsettled: set[str] = set()
         self._entries = {entry.name: entry for entry in parse(replica.read_config())}
         self._written = ""
         self._problem = ""
+        self._told: Mapping[str, Mapping[int, str]] | None = None
 
     def run(self, stop_requested: threading.Event) -> None:
         """Take turns until a stop is requested; the sooner after one another, the more there is to do."""
@@ -112,8 +116,9 @@ class Agent:
             self._settle(pending)
         except HotswapError as exc:
             self._note(str(exc))
-        problems = self._downloads.problems()
-        self._replica.write_problems(problems)
+        if (problems := self._downloads.problems()) != self._told:
+            self._replica.write_problems(problems)
+            self._told = problems
         return Turn(is_read, frozenset(self._unsettled), problems)
 
     def _look(self) -> bool:

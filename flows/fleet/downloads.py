@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.fleet.fetching import Unwanted, fetch
+from flows.fleet.fetching import Unwanted, Wanted, fetch
 from flows.registry.fleet_registry import FleetRegistry
 from serving.protocol.redaction import redacted
 from serving.repository.replica import Replica
@@ -37,8 +37,11 @@ class _Download:
 class Downloads:
     """Fetches the versions that are wanted."""
 
-    def __init__(self, replica: Replica, registry: FleetRegistry, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, replica: Replica, registry: FleetRegistry, wake: Callable[[], None], trusted_keys_file: Path | None
+    ) -> None:
         """`wake` is called, by another thread, when one has come or failed."""
+        self._trusted_keys_file = trusted_keys_file
         self._replica = replica
         self._registry = registry
         self._wake = wake
@@ -93,7 +96,7 @@ class Downloads:
         def is_wanted() -> bool:
             return self._wanted.get(key) is wanted and not self._stopped.is_set()
 
-        return fetch(self._replica, files, (*key, wanted.digest), is_wanted)
+        return fetch(self._replica, files, Wanted(*key, wanted.digest), is_wanted, self._trusted_keys_file)
 
     def _note_failure(self, key: Version, found: _Download, exc: BaseException) -> None:
         pause = min(_PAUSE_SECONDS * 2**found.failures, _MAX_PAUSE_SECONDS)

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.registry.fleet_registry import RegisteredFiles
@@ -20,7 +20,7 @@ from serving.protocol.errors import HotswapError
 from serving.repository.files import fsync_tree
 from serving.repository.replica import Replica
 from serving.repository.saved_model_files import check_complete, digest
-from serving.repository.stamp import STAMP_FILE
+from serving.repository.signatures import check_signature
 
 _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _SPARE_BYTES = 1 << 20
@@ -39,8 +39,17 @@ class Unwanted(HotswapError):
     """The version was taken back while it was fetched."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A version, by the digest of its files."""
+
+    model: str
+    version: int
+    digest: str
+
+
 def fetch(
-    replica: Replica, files: RegisteredFiles, wanted: tuple[str, int, str], is_wanted: Callable[[], bool]
+    replica: Replica, files: RegisteredFiles, wanted: Wanted, is_wanted: Callable[[], bool], trusted: Path | None = None
 ) -> Path:
     """
     Stage a version, safely on disk; the directory, ready to be published.
@@ -48,34 +57,40 @@ def fetch(
     Args:
         replica: Where to.
         files: Where from.
-        wanted: Model, version and digest.
+        wanted: What.
         is_wanted: Asked between two files.
+        trusted: The public keys of which one must have signed it, if any.
 
     Raises:
         NoRoom: It does not fit; nothing of it is left behind.
         WrongFiles: It has another digest; nothing of it is left behind.
+        UntrustedVersion: No trusted key has signed it; nothing of it is left behind.
         Unwanted: `is_wanted` said no.
         RegistryError: The artifact store cannot be read; what has come stays for the next attempt.
     """
-    model, version, content = wanted
-    staged = replica.staged_path(model, version)
+    staged = replica.staged_path(wanted.model, wanted.version)
     try:
         _download(files, staged, is_wanted)
-        (staged / STAMP_FILE).unlink(missing_ok=True)
-        if (found := digest(staged)) != content:
-            raise WrongFiles(f"MLflow's artifact store has digest {found} instead of {content}")
-        check_complete(staged)
-        replace(files.stamp, version=version, digest=content).write(staged)
+        _check(staged, wanted, files.stamp.signature, trusted)
+        replace(files.stamp, version=wanted.version, digest=wanted.digest).write(staged)
         fsync_tree(staged)
     except (RegistryError, OSError) as exc:
         if not _is_no_room(exc):
-            raise
+            raise  # what has come stays
         shutil.rmtree(staged, ignore_errors=True)
         raise NoRoom(f"No room is left in {replica.root}: free some space there") from exc
-    except (NoRoom, WrongFiles, Unwanted):
+    except HotswapError:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return staged
+
+
+def _check(staged: Path, wanted: Wanted, signature: str | None, trusted: Path | None) -> None:
+    if (found := digest(staged)) != wanted.digest:
+        raise WrongFiles(f"MLflow's artifact store has digest {found} instead of {wanted.digest}")
+    if trusted is not None:
+        check_signature(wanted.model, wanted.version, found, signature, trusted)
+    check_complete(staged)
 
 
 def _download(files: RegisteredFiles, staged: Path, is_wanted: Callable[[], bool]) -> None:

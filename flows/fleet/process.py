@@ -68,7 +68,7 @@ def _agent(
             HostServer(stack.enter_context(connect(each, timeout_seconds, shown)), replica)
             for each in (settings.endpoints if with_servers else ())
         ]
-        yield Agent(replica, servers, settings.agent_poll_seconds, told, repository)
+        yield Agent(replica, servers, settings.agent_poll_seconds, told, repository, settings.trusted_keys_file)
 
 
 def _ignore(_: Turn) -> None:

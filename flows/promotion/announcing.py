@@ -45,7 +45,7 @@ def announce(deployment: Deployment) -> None:
     for version in statement.versions.keys() - before:
         registry.tag_version(deployment.model, version, {"stamp": _encoded(deployment.stamp(version))})
     registry.state(deployment.model, statement)
-    if others := sorted(set(deployment.versions) - statement.versions.keys()):
+    if statement.versions and (others := sorted(set(deployment.versions) - statement.versions.keys())):
         log.warning("hosts do not get what was not registered model=%s versions=%s", deployment.model, others)
     log.info("hosts told model=%s versions=%s labels=%s", deployment.model, list(statement.versions), statement.labels)
 

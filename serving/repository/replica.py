@@ -26,6 +26,9 @@ from serving.repository.store import Repository
 _IDENTITY_FILE, _PROBLEMS_FILE = ".repository.json", ".problems.json"
 _FOLLOWS = "is_replica"
 
+_PROBLEMS_BYTES = 4096
+"""taken at the start, so that there is room to tell of a full disk"""
+
 Problems = Mapping[str, Mapping[int, str]]
 """by model and version, why the agent cannot get it"""
 
@@ -82,9 +85,16 @@ class Replica(Repository):
         shutil.rmtree(self.root / ".retired" / model, ignore_errors=True)
 
     def write_problems(self, problems: Problems) -> None:
-        """Let the server report what cannot be had; on a full disk it reports what it did before."""
-        with suppress(OSError):
-            write_atomically(self.root / _PROBLEMS_FILE, json.dumps(problems) + "\n")
+        """
+        Let the server report what cannot be had.
+
+        The file is overwritten in place, as a full disk has no room for another; who reads half of it knows nothing.
+        """
+        text = json.dumps(problems).ljust(_PROBLEMS_BYTES - 1) + "\n"
+        path = self.root / _PROBLEMS_FILE
+        with suppress(OSError), path.open("r+" if path.exists() else "w", encoding="utf-8") as file:
+            file.write(text)
+            file.truncate()
 
 
 def is_replica(root: Path) -> bool:
