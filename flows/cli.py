@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Run one command and exit.
 
     0 done, 1 error, 2 usage, 3 not passed by the gate, 4 sandbox rejected, 5 not verified and undone, 6 up already,
-    7 not approved.
+    7 not approved, 8 drifted, 9 too little data to tell.
     """
     with defer_sigint():
         arguments = list(sys.argv[1:] if arguments is None else arguments)

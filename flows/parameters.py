@@ -209,6 +209,43 @@ class PromoteParameters(SourceParameters, EvidenceParameters, JudgingParameters,
     """Of a promotion, beside the recipe."""
 
 
+class DriftParameters(TypedDict, total=False):
+    """Of a comparison of the logged requests with the training data, beside the model."""
+
+    version: Annotated[
+        int | None, Interval(ge=1, le=2**63 - 1), typer.Option(help="Whose training data it is; else the stable one's.")
+    ]
+    log: Annotated[str | None, typer.Option(metavar="DIRECTORY", help="The request log; else HOTSWAP_HOME/requests.")]
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Leave older requests out: 24h, 7d, 2026-11-22T10:00.")
+    ]
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE", help="CSV or Parquet with the truth: how good were the answers?")
+    ]
+    target: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Its column that the model predicts; else the table's target.")
+    ]
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMNS", help="Its columns that identify a row; else all inputs."),
+    ]
+    psi: Annotated[
+        float,
+        Default(0.1),
+        Interval(ge=0, le=100),
+        typer.Option(help="The least change of a column that counts: its population stability index."),
+    ]
+    level: Annotated[
+        float,
+        Default(0.05),
+        Interval(ge=0, le=1),
+        typer.Option(help="How often chance alone may show any change, with all columns together."),
+    ]
+    min_rows: Annotated[
+        int, Default(100), Interval(ge=1, le=200_000), typer.Option(help="With fewer rows nothing is said.")
+    ]
+
+
 def spelled_out(function: Callable[P, R]) -> Callable[P, R]:
     """
     `function`, whose signature names each parameter that it takes as ``**parameters: Unpack[…]``.

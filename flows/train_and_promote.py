@@ -18,6 +18,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.approval_steps import NOT_APPROVED, go_live_when_approved, make_pending
 from flows.candidate_search import params, trained
+from flows.drift.reference import profile_of
 from flows.events.delivery import flushed
 from flows.gate.noninferiority import Verdict
 from flows.given_models import ask_unevaluated, can_answer, fetch, published_as
@@ -78,6 +79,7 @@ def train_and_promote(recipe: RecipeName = "iris", **parameters: Unpack[TrainPar
         inspection, files = examine(current, saved_model)
         current.require(files)
         candidate = evaluate(current, dataset, saved_model, inspection)
+        profile_of(candidate).write(saved_model)
         if isinstance(request.recipe, TableRecipe):
             explain(current, candidate)
         champion = evaluate_live(current, candidate)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.console.terminal import console, filled, one_line, width, wrapped
 
 if TYPE_CHECKING:
+    from flows.drift.report import DriftReport
     from flows.prediction.asking import Answer
     from flows.promotion.change import Change
     from flows.promotion.history import Moment
@@ -73,6 +74,19 @@ def overview_data(overview: Overview) -> dict[str, Any]:
     for row in document["versions"]:
         row["drift"] = row.pop("findings")
     return document
+
+
+def show_drift(report: DriftReport, wide: bool) -> None:
+    """The verdict, and the columns that have drifted or changed most."""
+    from flows.drift.report import table_rows
+    from flows.reports.tables import drift_table
+
+    print(wrapped(f"{report.reason}."))
+    if report.live is not None:
+        sentence = report.live.sentence
+        print(wrapped(f"{sentence[0].upper()}{sentence[1:]}."))
+    if report.all_columns:
+        console(wide).print(drift_table(list(table_rows(report.all_columns)), None if wide else width()))
 
 
 def repair_lines(repairs: Sequence[Repair]) -> list[str]:

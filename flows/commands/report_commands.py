@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
@@ -13,9 +13,13 @@ from flows.commands.edges import at_work, prepared, show
 from flows.commands.failures import EXIT_ERROR
 from flows.commands.options import AnyModel, AnyVersion, DryRun, Json, Model, Wide
 from flows.console.terminal import console, width, wrapped
+from flows.parameters import DriftParameters, spelled_out
 
 if TYPE_CHECKING:
     from flows.journal import Entry
+
+EXIT_DRIFTED = 8
+EXIT_TOO_LITTLE_DATA = 9
 
 app = typer.Typer()
 
@@ -90,6 +94,32 @@ def explain(
     text = "\n".join(f"{name:<12}{value}" for name, value in explain.lines(found))
     show(dataclasses.asdict(found), text, as_json, hanging=12)
     return EXIT_ERROR if found.problems else 0
+
+
+@app.command()
+@spelled_out
+def drift(
+    model: Model,
+    *,
+    wide: Wide = False,
+    as_json: Json = False,
+    **parameters: Unpack[DriftParameters],
+) -> int:
+    """
+    Compare what clients ask with the training data.
+
+    The exit code is 8 where that has drifted, and 9 where too little was logged to tell.
+    """
+    with at_work(f"comparing what is asked of {model} with its training data") as settings:
+        from flows.drift.report import Verdict
+        from flows.local import launch
+
+        report = launch.drift(settings, model, **parameters)
+    if as_json:
+        print(json.dumps(report.data))
+    else:
+        presentation.show_drift(report, wide)
+    return {Verdict.DRIFTED: EXIT_DRIFTED, Verdict.TOO_LITTLE_DATA: EXIT_TOO_LITTLE_DATA}.get(report.verdict, 0)
 
 
 @app.command()

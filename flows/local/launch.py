@@ -16,8 +16,8 @@ from flows.console import progress
 from flows.console.terminal import COLUMNS
 from flows.machine.garbage import uncollected
 from flows.orchestration import deployments, prefect_access
-from flows.orchestration.prefect_server import check_answers, find_prefect
-from flows.parameters import InvalidParameter, PromoteParameters, TrainParameters, check_bounds
+from flows.orchestration.prefect_server import check_answers, find_prefect, find_running_prefect
+from flows.parameters import DriftParameters, InvalidParameter, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE, validate_label
 from flows.promotion.resuming import bring_checkpoint
@@ -31,6 +31,7 @@ from serving.repository.saved_model_files import check_complete
 from serving.runtime.native_logs import without_start_up_notes
 
 if TYPE_CHECKING:
+    from flows.drift.report import DriftReport
     from flows.promotion_run import TrainOutcome
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,29 @@ def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParamet
     outcome = deployments.run(promote_model, "promote", {"recipe": recipe, **parameters})
     assert isinstance(outcome, TrainOutcome)
     return outcome
+
+
+def drift(settings: Settings, model: str, **parameters: Unpack[DriftParameters]) -> DriftReport:
+    """
+    Run the flow `drift` where a Prefect server answers; where none does, the same without its records.
+
+    Raises:
+        HotswapError: There is nothing to compare.
+    """
+    check_bounds(DriftParameters, parameters)
+    deployment = Deployment(settings, model)
+    with without_start_up_notes():
+        import tensorflow  # noqa: F401
+    if not find_running_prefect(settings):
+        from flows.reports.drift import asked_of, examine
+
+        return examine(deployment, asked_of(parameters)).report
+    from flows.check_drift import drift as compare
+    from flows.drift.report import DriftReport
+
+    report = compare(model, **parameters)
+    assert isinstance(report, DriftReport)
+    return report
 
 
 def _show_columns(parameters: TrainParameters) -> None:

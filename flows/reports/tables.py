@@ -8,7 +8,7 @@ shortened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -119,6 +119,19 @@ def gate_table(checks: Sequence[Check], columns: int | None) -> Group:
         why.wraps, why.columns = True, min(why.columns, room)
         return _table([*table, why], columns)
     return _table(table, columns, ["" if str(check.verdict) == "passed" else check.why for check in checks])
+
+
+def drift_table(rows: Sequence[Mapping[str, str]], columns: int | None) -> Group:
+    """One line per column that was compared, with what has changed below it."""
+    table = [
+        _Column("column", [row["column"] for row in rows], flexible=True),
+        *(
+            _Column(name, [row[name] for row in rows])
+            for name in ("verdict", "psi", "test", "p", "missing", "unseen")
+            if any(row[name] for row in rows)
+        ),
+    ]
+    return _table(table, columns, [row["note"] for row in rows])
 
 
 def _aliases(row: VersionRow) -> tuple[str, ...]:

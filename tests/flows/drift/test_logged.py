@@ -1,0 +1,143 @@
+"""Which rows of a request log are compared, and how good were the answers to them?"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from flows.drift.columns import Kind
+from flows.drift.logged import Logged, NoLog, logged_rows
+from flows.drift.profile import ColumnProfile, Profile
+from flows.drift.truth import LiveScore, Truth, live_score
+from flows.tables.options import UnusableTable
+
+NAMES = ["x", "id"]
+
+
+def prediction_log(version: int, x: float, id: str, model: str = "m", seconds: int = 1_800_000_000) -> bytes:
+    """One row as TensorFlow Serving logs it; the answer is 1 - x and x."""
+    record = prediction_log_pb2.PredictionLog()
+    record.log_metadata.model_spec.name, record.log_metadata.timestamp_secs = model, seconds
+    record.log_metadata.model_spec.version.value = version
+    request, response = record.predict_log.request, record.predict_log.response
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([x], tf.float32))
+    request.inputs["id"].CopyFrom(tf.make_tensor_proto([id.encode()]))
+    response.outputs["output"].CopyFrom(tf.make_tensor_proto([[1 - x, x]], tf.float32))
+    content: bytes = record.SerializeToString()
+    return content
+
+
+def write(path: Path, *records: bytes) -> Path:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def rows(directory: Path, **asked: Any) -> Logged:
+    return logged_rows(directory, "m", NAMES, **{"version": 2, **asked})
+
+
+def test_rows_of_a_log_of_tensorflow_serving(tmp_path: Path) -> None:
+    """Whoever wrote it and whatever its files are called, the rows of a model are read, the oldest first."""
+    old = write(tmp_path / "log-0001", prediction_log(1, 0.25, "a"), prediction_log(2, 0.5, "b", model="other"))
+    write(tmp_path / "log-0002", prediction_log(2, 0.75, "c"))
+    os.utime(old, (1, 1))
+    found = rows(tmp_path)
+    assert found.inputs["x"].tolist() == [0.25, 0.75]
+    assert found.inputs["id"].tolist() == [b"a", b"c"]
+    assert found.answered.tolist() == [False, True]
+    assert found.outputs["output"].tolist() == [[0.25, 0.75]]
+
+
+def test_older_rows_are_left_out(tmp_path: Path) -> None:
+    """With a time to begin with, what was asked before is not read."""
+    write(tmp_path / "log", prediction_log(2, 0.25, "a", seconds=1_700_000_000), prediction_log(2, 0.5, "b"))
+    assert rows(tmp_path, since=datetime.fromtimestamp(1_750_000_000, UTC)).inputs["x"].tolist() == [0.5]
+    assert len(rows(tmp_path, since=datetime(2100, 1, 1, tzinfo=UTC))) == 0
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    """Of a file that a crash has cut off, the whole records are read."""
+    path = write(tmp_path / "log", prediction_log(2, 0.25, "a"), prediction_log(2, 0.5, "b"))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert rows(tmp_path).inputs["x"].tolist() == [0.25]
+
+
+def test_no_log(tmp_path: Path) -> None:
+    """Where there is no log, the message says how to get one."""
+    with pytest.raises(NoLog, match="HOTSWAP_REQUEST_LOG"):
+        rows(tmp_path / "nothing")
+
+
+PROFILE = Profile(
+    (ColumnProfile("x", Kind.NUMBER, 10, 0), ColumnProfile("id", Kind.CATEGORY, 10, 0)),
+    (), "output", "classification", ("no", "yes"),
+)  # fmt: skip
+
+
+def score(directory: Path, truth: dict[str, Any], *on: str) -> LiveScore:
+    """Of ten rows that were answered 0.0, 0.1, … 0.9, so that the last four are a yes."""
+    write(directory / "log", *(prediction_log(2, number / 10, f"row{number}") for number in range(10)))
+    pd.DataFrame(truth).to_csv(directory.parent / "truth.csv", index=False)
+    return live_score(Truth(directory.parent / "truth.csv", "said", on), PROFILE, rows(directory), None)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log"
+
+
+def test_the_truth_is_joined_by_a_row_id(directory: Path) -> None:
+    """By an id that is an input, the accuracy of the answers to the rows that are known, with its interval."""
+    truth = {"id": [f"row{number}" for number in (0, 1, 2, 9, 77)], "said": ["no", "no", "yes", "yes", "no"]}
+    found = score(directory, truth, "id")
+    assert (found.name, found.rows, found.of, found.value) == ("accuracy", 4, 5, 0.75)
+    assert found.low == pytest.approx(0.3006, abs=1e-4)  # Wilson's interval for 3 of 4
+    assert found.high == pytest.approx(0.9544, abs=1e-4)
+
+
+def test_the_truth_is_joined_by_the_inputs(directory: Path) -> None:
+    """Without an id a row is known by all of its inputs; one with two truths is left out."""
+    truth = {"x": [0.1, 0.9, 0.3, 0.3], "id": ["row1", "row9", "row3", "row3"], "said": ["no", "no", "no", "yes"]}
+    found = score(directory, truth)
+    assert (found.rows, found.value) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("truth", "on", "why"),
+    [
+        ({"id": ["row1"], "other": ["no"]}, ("id",), "has no column 'said'"),
+        ({"id": ["row1"], "said": ["maybe"]}, ("id",), "has 'maybe', and the classes of the model are no, yes"),
+        ({"key": ["row1"], "said": ["no"]}, ("id",), "has no column 'id'"),
+        ({"id": ["row77"], "said": ["no"]}, ("id",), "No row of .* was logged with the same id"),
+    ],
+)
+def test_a_truth_that_cannot_be_used(directory: Path, truth: dict[str, Any], on: tuple[str, ...], why: str) -> None:
+    """What is wrong with the file is said, with what to do."""
+    with pytest.raises(UnusableTable, match=why):
+        score(directory, truth, *on)
+
+
+def test_the_error_of_values(directory: Path) -> None:
+    """Of a regression it is the mean absolute error, with its interval."""
+    records = []
+    for number in range(50):
+        record = prediction_log_pb2.PredictionLog.FromString(prediction_log(2, number, f"row{number}"))
+        record.predict_log.response.outputs["output"].CopyFrom(tf.make_tensor_proto([[number + 1.0]], tf.float32))
+        records.append(record.SerializeToString())
+    write(directory / "log", *records)
+    truth = {"id": [f"row{number}" for number in range(50)], "said": [float(number) for number in range(50)]}
+    pd.DataFrame(truth).to_csv(directory.parent / "truth.csv", index=False)
+    profile = Profile(PROFILE.columns, (), "output", "regression")
+    found = live_score(Truth(directory.parent / "truth.csv", "said", ("id",)), profile, rows(directory), None)
+    assert (found.name, found.rows, found.value) == ("mae", 50, 1.0)
+    assert found.low == found.high == 1.0
