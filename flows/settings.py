@@ -254,7 +254,6 @@ def apply_environment(settings: Settings) -> None:
         "GIT_PYTHON_REFRESH": "quiet",
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "DO_NOT_TRACK": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",

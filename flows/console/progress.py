@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROOMS = ("flows", "serving", "clients")
+ROOMS = ("flows", "serving", "clients")
 _TIME = "%H:%M:%S"
 _RUN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
 _REPORT = logging.INFO + 5
@@ -61,7 +61,7 @@ def show_logs(level: int) -> None:
 @contextmanager
 def kept_logs() -> Iterator[None]:
     """What the block does to the logs of our modules is undone at its end."""
-    loggers = [logging.getLogger(room) for room in _ROOMS]
+    loggers = [logging.getLogger(room) for room in ROOMS]
     before = [(logger.level, logger.handlers) for logger in loggers]
     try:
         yield
@@ -113,7 +113,7 @@ def shown(first: str, level: int = logging.INFO, quiet: bool = False) -> Iterato
 
 
 def _set_handler(handler: logging.Handler, level: int) -> None:
-    for room in _ROOMS:
+    for room in ROOMS:
         logger = logging.getLogger(room)
         logger.setLevel(level if room == "flows" else max(level, logging.WARNING))
         logger.handlers = [handler]

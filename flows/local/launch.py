@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 from flows.console import progress
 from flows.console.terminal import COLUMNS
 from flows.machine.garbage import uncollected
-from flows.orchestration import deployments, prefect_access
+from flows.orchestration import deployments, prefect_access, run_log
 from flows.orchestration.prefect_server import check_answers, find_prefect, find_running_prefect
 from flows.parameters import DriftParameters, InvalidParameter, PromoteParameters, TrainParameters, check_bounds
 from flows.promotion.deployment import Deployment
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@run_log.kept()
 def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainParameters]) -> TrainOutcome:
     """
     Run the flow `train_and_promote` in this process, against the Prefect server that is configured or runs already.
@@ -62,6 +63,7 @@ def train(settings: Settings, recipe: str = "iris", **parameters: Unpack[TrainPa
     return outcome
 
 
+@run_log.kept()
 def promote(settings: Settings, recipe: str, **parameters: Unpack[PromoteParameters]) -> TrainOutcome:
     """
     Run the flow `promote` as `train` runs its own, for the model of an MLflow run, a directory or a published version.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _REFUSED = (401, 403)
 _FLUSH_SECONDS = 10.0
+_read: tuple[object, ...] = ()
+"""what the settings were read from last"""
 
 
 class PrefectUnavailable(HotswapError):
@@ -33,7 +36,10 @@ def client() -> Iterator[SyncPrefectClient]:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), get_client(sync_client=True) as asked:
+    url = os.environ["PREFECT_API_URL"]
+    # Settings that are made anew take a tenth of a second.
+    settings = nullcontext() if PREFECT_API_URL.value() == url else temporary_settings({PREFECT_API_URL: url})
+    with settings, get_client(sync_client=True) as asked:
         yield asked
 
 
@@ -50,10 +56,19 @@ def connected() -> Iterator[SyncPrefectClient]:
 
 
 def read_settings() -> None:
-    """Let Prefect read its settings from the environment, which it does by itself only when it is imported."""
+    """
+    Let Prefect read its settings anew, which it does by itself only when it is imported.
+
+    They come from the environment and from files of the working directory; where both are those of the last time, they
+    are not read again.
+    """
+    global _read
     from prefect.context import refresh_global_settings_context
 
-    refresh_global_settings_context()
+    now = (Path.cwd(), *sorted(each for each in os.environ.items() if each[0].startswith("PREFECT_")))
+    if now != _read:
+        refresh_global_settings_context()
+        _read = now
 
 
 def flush() -> None:

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from flows.orchestration import open_runs
+from flows.orchestration import open_runs, run_log
 from flows.parameters import documented
 from flows.settings import load_settings
 from serving.protocol.redaction import redact_error, redact_logs, redacted, redacted_values
@@ -42,11 +42,11 @@ def without_secrets(step: Callable[P, R]) -> Callable[P, R]:
 
 
 def followed(body: Callable[P, R]) -> Callable[P, R]:
-    """The body of a flow that is `without_secrets`, and known to have gone when its process is killed."""
+    """The body of a flow that is `without_secrets`, whose lines are kept, and known to have gone when it is killed."""
 
     @functools.wraps(body)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
-        with open_runs.followed(load_settings(), str(flow_run.id)):
+        with run_log.kept(), open_runs.followed(load_settings(), str(flow_run.id)):
             return body(*arguments, **named)
 
     # Prefect would look for the names in the annotations here. It describes a parameter as the docstring does.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.registry import mlflow_access
-from flows.registry.run import SAVED_MODEL
+from flows.registry.pyfunc_arguments import SAVED_MODEL
 from flows.registry.statement import STAMP, STATEMENT
 from serving.repository.stamp import Stamp
 

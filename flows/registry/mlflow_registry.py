@@ -17,7 +17,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
-from flows.registry.run import SAVED_MODEL, Run
+from flows.registry.pyfunc_arguments import SAVED_MODEL
+from flows.registry.run import Run
 from flows.registry.statement import STATEMENT, Statement
 from flows.registry.tags import FLOW_RUN, NAMESPACE, PARENT_RUN, prefixed
 from serving.protocol.redaction import redacted

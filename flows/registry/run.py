@@ -6,7 +6,6 @@ A run is opened by `Registry.start_run`, and bound to its id, so that a step nee
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from flows.gate.gates import GateDecision
 from flows.registry import mlflow_access
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
-from flows.registry.pyfunc_schema import input_example, pyfunc_signature
+from flows.registry.pyfunc_arguments import SAVED_MODEL, arguments
 from flows.registry.run_checkpoints import RunCheckpoints
 from flows.registry.tags import NAMESPACE, prefixed
 from flows.tasks import Classification, Evaluation
@@ -39,7 +38,6 @@ from serving.repository.stamp import GoldenRows
 if TYPE_CHECKING:
     from flows.gate.sandbox import SandboxDecision
 
-SAVED_MODEL = "saved_model"
 """the artifact of a logged model that is its SavedModel"""
 _MAX_METRICS_PER_CALL = 1000
 
@@ -172,18 +170,9 @@ class Run:
             saved_model: The exported SavedModel, a directory called ``saved_model``; its files are copied as they are.
             golden: A few rows, and what the model answers to them.
         """
-        signature = pyfunc_signature(golden)
-        requirements = [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "tensorflow")]
+        kept = arguments(saved_model, golden)
         with self._translated(), mlflow.start_run(run_id=self.id):
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={SAVED_MODEL: str(saved_model)},
-                signature=signature,
-                input_example=input_example(golden),
-                pip_requirements=requirements,
-            )
-        return str(info.model_uri)
+            return str(mlflow.pyfunc.log_model(name="model", **kept).model_uri)
 
     def download_model(self, copy_to: Path) -> Path:
         """

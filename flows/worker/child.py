@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from flows import cli
 from flows.console import progress
@@ -28,36 +28,39 @@ _READ_AT_IMPORT = ("CUDA_", "KERAS_", "OMP_", "TF_", "XLA_")
 _SET_BY_OURSELVES = ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_ONEDNN_USE_SYSTEM_ALLOCATOR")
 
 
-def run(listening: socket.socket, taken: Connection, api_url: str) -> None:
+def run(listening: socket.socket, worker: Connection, api_url: str) -> None:
     """
-    Take the next command that comes to `listening`, tell `taken` so, and carry it out.
+    Take the next command that comes to `listening`, and carry it out.
 
     Args:
         listening: The socket of the worker.
-        taken: Gets an empty text when it has begun, and the id of its flow run.
+        worker: Gets an empty text when it has begun, and the id of its flow run; whatever comes from there before means
+            that there is time for a rehearsal.
         api_url: Of the Prefect server that the worker's deployments are known to.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    prepare()
+    os.environ["PREFECT_API_URL"] = api_url
     while True:
+        if listening not in wait([listening, worker]):
+            worker.recv()
+            from flows.worker.rehearsal import rehearse  # the process of the worker imports this module too
+
+            rehearse(load_settings())
+            continue
         connection, _ = listening.accept()
         with connection:
             received = handover.receive(connection)
             if received is None:
                 continue
-            taken.send("")
+            worker.send("")
             listening.close()
             reason = _refusal(received[0], api_url)
             if reason:
                 connection.sendall(handover.REFUSED + reason.encode())
-                return
-            connection.sendall(handover.TAKEN)
-            _carry_out(connection, *received, api_url, taken.send)
+            else:
+                connection.sendall(handover.TAKEN)
+                _carry_out(connection, *received, api_url, worker.send)
         return
-
-
-def prepare() -> None:
-    """Do what every command does first."""
 
 
 def _refusal(command: Handover, api_url: str) -> str:
@@ -87,7 +90,6 @@ def _carry_out(
 ) -> None:
     _become(command, streams)
     os.environ["PREFECT_API_URL"] = api_url
-    prefect_access.read_settings()
     is_over = threading.Event()
     threading.Thread(target=_pass_interrupts, args=(connection, is_over), daemon=True).start()
     with defer_sigint(), deployments.serving(tell):
@@ -106,6 +108,7 @@ def _scheduled(flow_run: str, tell: Callable[[str], None]) -> int:
     tell(flow_run)
     settings = load_settings()
     apply_environment(settings)
+    prefect_access.read_settings()
     with progress.shown(f"flow run {flow_run}", logging.INFO):
         deployments.run_scheduled(flow_run)
     return 0

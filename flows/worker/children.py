@@ -33,6 +33,7 @@ class Child:
     told: Connection
     """what it says: that it has begun, then the id of its flow run"""
     has_begun: bool = False
+    has_rehearsed: bool = False
     flow_run: str | None = None
     interrupted: bool = False
 
@@ -43,6 +44,13 @@ class Child:
                 said = self.told.recv()
                 self.has_begun = True
                 self.flow_run = said or self.flow_run
+
+    def rehearse(self) -> None:
+        """Let it use the time, once."""
+        if not self.has_rehearsed:
+            self.has_rehearsed = True
+            with suppress(OSError):
+                self.told.send("")
 
     def interrupt(self) -> None:
         """Ctrl-C, once."""
@@ -70,6 +78,8 @@ class Children:
             each.listen()
         if all(each.has_begun for each in self._all):
             self._start()
+        elif len(self._all) == 1:
+            self._all[0].rehearse()
 
     def wait(self, seconds: float) -> None:
         """Return when one of them has begun or ended, at the latest after `seconds`."""
@@ -87,7 +97,7 @@ class Children:
         return ended
 
     def _start(self) -> None:
-        told, telling = _FORKS.Pipe(duplex=False)
+        told, telling = _FORKS.Pipe()
         process = _FORKS.Process(target=child.run, args=(self._listening, telling, self._api_url), daemon=True)
         process.start()
         telling.close()

@@ -27,6 +27,7 @@ with without_start_up_notes():
     import flows.cli
     import flows.local.launch
     import flows.train_and_promote
+    import flows.worker.rehearsal
 
 sqlalchemy.orm.configure_mappers()
 gc.freeze()

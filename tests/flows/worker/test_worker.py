@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.orchestration.prefect_server import TemporaryPrefect
@@ -59,17 +62,19 @@ class Warm:
         with temporary_settings(settings), get_client(sync_client=True) as client:
             yield client
 
-    def run_of(self, outcome: dict[str, Any]) -> FlowRun:
-        """The flow run that made an outcome, once it has ended."""
+    def runs(self, deployment: str) -> list[FlowRun]:
+        """The flow runs of a deployment, newest first."""
+        with self.prefect() as client:
+            wanted = client.read_deployment_by_name(deployment).id
+            return [
+                each for each in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC) if each.deployment_id == wanted
+            ]
 
-        def found() -> FlowRun | None:
-            with self.prefect() as client:
-                runs = client.read_flow_runs()
-            return next((run for run in runs if run.state is not None and run.state.is_final()), None)
-
-        run = until(found)
-        assert isinstance(run, FlowRun)
-        return run
+    def lines(self, run: FlowRun) -> list[str]:
+        """What Prefect has as the log of a flow run."""
+        with self.prefect() as client:
+            logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])), limit=200)
+        return [each.message for each in logs if not each.name.startswith("prefect")]
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +106,20 @@ def warm(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], Non
 
 
 def test_a_training_of_the_command_line_is_a_run_of_the_deployment(warm: Warm) -> None:
-    """It prints what it would print by itself, and Prefect has it as a run of `train`, with its parameters."""
+    """It prints what it would print by itself, and Prefect has parameters and every line of it."""
     done = warm.hotswap("train", "iris", "--json", *EPOCHS)
     assert done.returncode in (0, 3), done.stderr + warm.log
-    outcome = json.loads(done.stdout)
-    assert outcome["model"] == "iris"
-    assert "done here" not in done.stderr
-    assert "data loaded recipe=iris train=120 test=30" in done.stderr
-    with warm.prefect() as client:
-        deployment = client.read_deployment_by_name("train-and-promote/train")
-        (run,) = [each for each in client.read_flow_runs() if each.deployment_id == deployment.id]
-    assert run.parameters["recipe"] == "iris"
-    assert run.parameters["epochs"] == 25
+    assert json.loads(done.stdout)["model"] == "iris"
+    said = [line.partition(" ")[2].rstrip("…") for line in done.stderr.splitlines() if line[2:3] == ":"]
+    assert {"loading TensorFlow", "data loaded recipe=iris train=120 test=30"} <= set(said)
+    (run,) = warm.runs("train-and-promote/train")
+    assert (run.parameters["recipe"], run.parameters["epochs"]) == ("iris", 25)
     assert run.state is not None
     assert run.state.is_completed()
+    kept = warm.lines(run)
+    assert [line for line in said if not any(_short(each).startswith(line) for each in kept)] == []
+
+
+def _short(line: str) -> str:
+    """A line as the command line shows it."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24}\b", r"\1", line)
