@@ -22,12 +22,12 @@ from flows.commands import (
     presentation,
     report_commands,
     security_commands,
+    stack_commands,
     training_commands,
     version_commands,
 )
 from flows.commands.edges import plain_settings
 from flows.commands.options import Json
-from flows.console import progress
 from flows.local.delegation import WorkerGone, delegated
 from flows.local.interrupts import defer_sigint
 from serving.protocol.redaction import redact_logs, redacted_output
@@ -139,19 +139,7 @@ def serve(context: typer.Context, as_json: Json = False) -> int:
     return serve_models([*flags, "--ports_file=-"] if as_json else flags)
 
 
-@app.command()
-def up(as_json: Json = False) -> None:
-    """Run model server, MLflow page and Prefect server, until Ctrl-C."""
-    with progress.shown("starting model server, MLflow page and Prefect server", logging.WARNING) as close:
-        from flows.local import stack
-        from flows.machine.log_file import keep_log
-        from flows.settings import prepare_home
-
-        settings = plain_settings()
-        keep_log("flows.local.supervision", prepare_home(settings) / "logs" / "up.log")
-        stack.up(settings, as_json, close)
-
-
+app.registered_commands += stack_commands.app.registered_commands
 app.registered_commands += report_commands.app.registered_commands
 app.registered_commands += security_commands.app.registered_commands
 app.registered_commands += fleet_commands.app.registered_commands

@@ -14,11 +14,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from clients.proxies import go_straight_to
 from flows.home import find_project
 from flows.logins import Login, read_login
+from flows.machine.instance import running
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redact_logs, redacted
 
 _SPECIAL = frozenset("%?")
 """characters with a meaning in the address of a SQLite file"""
+
+
+PORTS = ("rest_port", "grpc_port", "mlflow_port", "prefect_port", "operator_port")
+_MAX_PORT = 65_535
 
 
 class InvalidSettings(HotswapError):
@@ -52,6 +57,8 @@ class Settings(BaseSettings):
     """port of the MLflow page"""
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     """port of the Prefect server"""
+    port_offset: int = Field(default=0, ge=0, le=57_033)
+    """added to each of these ports and to the next one, so that several homes are up side by side"""
     operator_port: int = Field(default=8502, ge=1, le=65535)
     """port of the operator of `hotswap up`: metrics of the pipeline, webhooks"""
     allow_anonymous: bool = False
@@ -176,7 +183,7 @@ def load_settings() -> Settings:
         InvalidSettings: A variable has a value that cannot be used; the message names it.
     """
     try:
-        return _of_project(Settings())
+        return _with_ports(_of_project(Settings()))
     except OSError as exc:
         raise InvalidSettings(
             f"The current directory cannot be used ({exc.strerror}): change to one that is there"
@@ -197,6 +204,24 @@ def _of_project(settings: Settings) -> Settings:
     defaults = {"home": project / settings.home, "models_repo": project / settings.models_repo}
     found = {name: path for name, path in defaults.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=found)
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """With the offset; ports that are not set are those of the `hotswap up` that runs in this home."""
+    if "port_offset" in settings.model_fields_set:
+        moved = {name: getattr(settings, name) + settings.port_offset for name in PORTS}
+        for name, port in moved.items():
+            if port > _MAX_PORT:
+                raise InvalidSettings(f"HOTSWAP_PORT_OFFSET={settings.port_offset} makes the {name} {port}: lower it")
+        return settings.model_copy(update=moved)
+    up = running(settings.home.absolute()).get("ports", {})
+    unset = [name for name in PORTS if name not in settings.model_fields_set]
+    return settings.model_copy(update={name: up[variable(name)] for name in unset if variable(name) in up})
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"HOTSWAP_{name.upper()}"
 
 
 def prepare_home(settings: Settings) -> Path:

@@ -110,9 +110,11 @@ def moment_text(moment: Moment) -> str:
 
 
 def show_place(overview: Overview) -> None:
-    """Print the home, the repository and the servers that a command works on."""
+    """Print the home, the repository and the servers that a command works on, and what is up."""
     named = [("home", overview.home), ("repository", overview.repository)]
     named += [("server", server.problem or server.rest) for server in overview.servers]
+    states = ", ".join(f"{service.name} {service.state}" for service in overview.services)
+    named.append(("services", states or "none: `hotswap up` starts them"))
     _print([f"{name:<10}  {what}" for name, what in named] + [""], hanging=12)
 
 

@@ -264,6 +264,7 @@ def _servers(settings: Settings) -> Iterator[Settings]:
             ports = _ports(server, ports_file)
             os.environ["HOTSWAP_REST_PORT"] = str(ports["rest_port"])
             os.environ["HOTSWAP_GRPC_PORT"] = str(ports["grpc_port"])
+            os.environ.pop("HOTSWAP_PORT_OFFSET", None)
             yield load_settings()
         finally:
             stop([server])

@@ -8,7 +8,7 @@ elsewhere (``MLFLOW_TRACKING_URI`` or ``PREFECT_API_URL`` with an address) are o
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import sys
 import threading
@@ -16,19 +16,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
 from flows.events import Event, Kind, tell
+from flows.local.announcement import STOP_HERE, announce, document
+from flows.local.delegation import socket_path
 from flows.local.exposure import check_pages, check_server
 from flows.local.interrupts import stop_on_signals
 from flows.local.page_logins import mlflow_arguments, mlflow_environment, prefect_environment
 from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
-from flows.machine.instance import only_instance
+from flows.machine.instance import keep_services, only_instance
 from flows.machine.processes import STOP_SECONDS
 from flows.promotion.labels import STABLE
 from flows.settings import Settings, apply_environment, prepare_home
@@ -71,7 +71,8 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
     home = prepare_home(settings)
     services, followers = _services(settings), _followers(settings)
     every = [*services, *followers]
-    with only_instance(home, {"addresses": _addresses(settings, every)}) as was_killed:
+    addresses, ports = _addresses(settings, every), _ports(every)
+    with only_instance(home, {"addresses": addresses, "ports": ports}) as was_killed:
         check_ports(settings, {each.name: each.ports for each in every}, STOP_SECONDS if was_killed else 0)
         stop_requested = threading.Event()
         stop_on_signals(stop_requested)
@@ -79,11 +80,11 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
             _wait_until_settled(supervisors, stop_requested)
             if not stop_requested.is_set():
                 on_ready()
-                _announce(settings, supervisors, followers, home / "logs", as_json)
-                with _running(settings, followers, home / "logs", stop_requested):
-                    # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
-                    while not stop_requested.wait(_POLL_SECONDS):
-                        pass
+                late = [each.service.name for each in supervisors if not each.is_ready]
+                told = document(addresses, str(home / "logs"), ports, late)
+                announce(told, as_json, STOP_HERE)
+                with _running(settings, followers, home / "logs", stop_requested) as following:
+                    _keep_running(home, [*supervisors, *following], stop_requested)
 
 
 @contextmanager
@@ -109,6 +110,16 @@ def _running(
         stop_requested.set()
         for supervisor in supervisors:
             supervisor.join()
+
+
+def _keep_running(home: Path, supervisors: Sequence[Supervisor], stop_requested: threading.Event) -> None:
+    """Tell the state of each service whenever it changes, until a stop is requested."""
+    told: list[dict[str, Any]] = []
+    # A signal that came to another thread, as after a SIGSTOP, is handled when this one wakes up.
+    while not stop_requested.wait(_POLL_SECONDS):
+        if (states := [each.state for each in supervisors]) != told:
+            keep_services(home, states)
+            told = states
 
 
 def _wait_until_settled(supervisors: Sequence[Supervisor], stop_requested: threading.Event) -> None:
@@ -244,7 +255,12 @@ def _followers(settings: Settings) -> list[Service]:
 def _worker(settings: Settings) -> Iterator[Service]:
     """For our own Prefect alone: the deployments of another one belong to more than this home."""
     if settings.worker and "PREFECT_API_URL" not in os.environ:
-        yield Service("worker", lambda: [sys.executable, "-m", "flows.worker"])
+        yield Service(
+            "worker",
+            lambda: [sys.executable, "-m", "flows.worker"],
+            ready_file=socket_path(settings),
+            ready_seconds=math.inf,  # it waits for Prefect
+        )
 
 
 def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str]:
@@ -254,26 +270,5 @@ def _addresses(settings: Settings, services: Sequence[Service]) -> dict[str, str
     return {"rest": settings.rest_url, "grpc": settings.grpc_target, **urls}
 
 
-def _announce(
-    settings: Settings, supervisors: Sequence[Supervisor], followers: Sequence[Service], logs: Path, as_json: bool
-) -> None:
-    services = [*(supervisor.service for supervisor in supervisors), *followers]
-    addresses = _addresses(settings, services)
-    if as_json:
-        ports = {setting: port for service in services for setting, port in service.ports.items()}
-        print(json.dumps({**addresses, "logs": str(logs), "ports": ports}), flush=True)
-        return
-    late = {supervisor.service.name for supervisor in supervisors if not supervisor.is_ready}
-    notes = {name: f"{address}  (not ready: it is tried again)" for name, address in addresses.items() if name in late}
-    table = Table(box=None)
-    table.add_column("up")
-    table.add_column("address")
-    table.add_row("model server, REST", addresses["rest"])
-    table.add_row("model server, gRPC", addresses["grpc"])
-    table.add_row("MLflow: runs and versions", notes.get("mlflow", addresses["mlflow"]))
-    table.add_row("Prefect: flow runs and reports", notes.get("prefect", addresses["prefect"]))
-    table.add_row("operator: metrics of the pipeline", f"{addresses['operator']}/metrics")
-    table.add_row("logs", str(logs))
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print("Train with `hotswap train iris` in another terminal; stop everything with Ctrl-C.")
+def _ports(services: Sequence[Service]) -> dict[str, int]:
+    return {setting: port for service in services for setting, port in service.ports.items()}

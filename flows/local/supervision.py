@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tenacity import RetryCallState, RetryError, Retrying, stop_when_event_set, wait_exponential
@@ -63,6 +64,8 @@ class Service:
     """so long without an answer means that it hangs"""
     redact_log: bool = True
     """whether secrets are removed from its log here; a process that removes them itself need not wait for this one"""
+    ready_file: Path | None = None
+    """what is there while a process that does not listen is ready; None for one that always is"""
 
 
 class Supervisor:
@@ -92,6 +95,19 @@ class Supervisor:
         self._announce_end = announce_end
         self._ready_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"supervise {service.name}", daemon=True)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `hotswap status` says of it."""
+        process = self.process
+        runs = process is not None and not process.ended
+        return {
+            "name": self.service.name,
+            "state": "ready" if self.is_ready else "starting" if runs else "waits for its next start",
+            "url": self.service.url or "",
+            "pid": process.pid if process is not None and runs else None,
+            "log": str(self.log_path),
+        }
 
     def start(self) -> None:
         self._thread.start()
@@ -166,7 +182,8 @@ class Supervisor:
         """Once it was ready, any answer is one: a model server with a broken model has work to do."""
         url = self.service.ready_url
         if url is None:
-            return not _is_stopped(process.pid)
+            file = self.service.ready_file
+            return not _is_stopped(process.pid) and (self.is_ready or file is None or file.exists())
         try:
             with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS):
                 return True

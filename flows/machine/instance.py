@@ -7,21 +7,22 @@ process later. The file beside the lock describes the running `up`, for messages
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted_values
 from serving.repository.files import write_atomically
 
-_LOCK, _DESCRIPTION = "up.lock", "up.json"
+_LOCK, _DESCRIPTION, _SERVICES = "up.lock", "up.json", "services.json"
+_ACQUIRE_SECONDS = 0.5  # somebody may be looking whether the lock is free
 
 
 class AlreadyUp(HotswapError):
@@ -43,7 +44,7 @@ def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
     """
     lock, description = FileLock(home / _LOCK), home / _DESCRIPTION
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_ACQUIRE_SECONDS)
     except Timeout as exc:
         raise AlreadyUp(_described(home, description)) from exc
     try:
@@ -52,25 +53,51 @@ def only_instance(home: Path, facts: Mapping[str, Any]) -> Iterator[bool]:
             write_atomically(description, json.dumps(redacted_values({"pid": os.getpid(), **facts})) + "\n")
         yield was_killed
     finally:
-        with suppress(OSError):
-            description.unlink()
+        for each in (description, home / _SERVICES):
+            each.unlink(missing_ok=True)
         lock.release()
+
+
+def running(home: Path) -> dict[str, Any]:
+    """What the `hotswap up` that runs in this home has told of itself; empty where none does."""
+    try:
+        with (home / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return {}
+    except BlockingIOError:
+        return _read(home / _DESCRIPTION)
+    except OSError:
+        return {}
 
 
 def running_addresses(home: Path) -> dict[str, str]:
     """The addresses by service of the `hotswap up` that runs in this home; empty where none does."""
+    return dict(running(home).get("addresses", {}))
+
+
+def keep_services(home: Path, services: Sequence[Mapping[str, Any]]) -> None:
+    """Let others know the state of each service of the `hotswap up` that this process is."""
+    with suppress(OSError):
+        write_atomically(home / _SERVICES, json.dumps(redacted_values({"services": list(services)})) + "\n")
+
+
+def running_services(home: Path) -> list[dict[str, Any]]:
+    """The services of the `hotswap up` that runs in this home, each with its state; empty where none does."""
+    return list(_read(home / _SERVICES).get("services", [])) if running(home) else []
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((home / _DESCRIPTION).read_text("utf-8"))
-        return dict(facts["addresses"]) if psutil.pid_exists(facts["pid"]) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def _described(home: Path, description: Path) -> str:
     try:
-        facts = json.loads(description.read_text("utf-8"))
+        facts = _read(description)
         addresses = ", ".join(f"{name} {address}" for name, address in facts["addresses"].items())
         who = f" as process {facts['pid']}: {addresses}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, AttributeError):
         who = ""
-    return f"hotswap is up already in {home}{who}; nothing was changed, and Ctrl-C in its terminal stops it"
+    return f"hotswap is up already in {home}{who}; nothing was changed, and `hotswap down` stops it"

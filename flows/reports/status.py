@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flows.endpoints.servers import Endpoints, Servers
 from flows.endpoints.views import state_reported
+from flows.machine.instance import running_services
 from flows.promotion import removal
 from flows.promotion.deployment import Deployment
 from flows.reconciliation.findings import compare
@@ -51,6 +52,22 @@ class Overview:
     """None where nothing has been written to it yet"""
     servers: tuple[ServerRow, ...]
     versions: tuple[VersionRow, ...]
+    services: tuple[ServiceRow, ...] = ()
+    """the processes of the `hotswap up` of this home; empty where it is not up"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """One process of `hotswap up`."""
+
+    name: str
+    state: str
+    """``ready``, ``starting``, or ``waits for its next start``"""
+    url: str
+    """empty for one that does not listen"""
+    pid: int | None
+    """None while it does not run"""
+    log: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,9 @@ def overview(settings: Settings, model: str | None = None) -> Overview:
         models = repository.models() if model is None else [model]
         rows = [row for each in models for row in _rows(Deployment(settings, each), servers)]
     home = str(settings.home.absolute())
-    return Overview(home, str(repository.root), repository.identity(), _server_rows(settings, servers), tuple(rows))
+    services = tuple(ServiceRow(**each) for each in running_services(settings.home))
+    named = (home, str(repository.root), repository.identity())
+    return Overview(*named, _server_rows(settings, servers), tuple(rows), services)
 
 
 def _server_rows(settings: Settings, servers: Endpoints | None) -> tuple[ServerRow, ...]:

@@ -21,6 +21,7 @@ import pytest
 
 from flows.journal import Journal
 from serving.repository.model_config import ModelEntry, render
+from tests.processes import hotswap, running
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
 
@@ -366,3 +367,54 @@ def test_two_settings_with_one_port_are_reported(environment: dict[str, str], tm
     )
     assert done.returncode == 1
     assert "set HOTSWAP_GRPC_PORT to another port" in done.stderr
+
+
+def test_detached_it_comes_back_once_everything_runs_until_down(environment: dict[str, str], tmp_path: Path) -> None:
+    """The offset moves every port, commands of the home find them without being told, and `down` ends all of it."""
+    moved = {**environment, **ELSEWHERE, **{name: str(int(environment[name]) - 7) for name in PORTS}}
+    begun = hotswap(moved, "up", "--detach", "--json", "--port-offset", "7", directory=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    up = json.loads(begun.stdout)
+    assert up["ports"] == {name: int(environment[name]) for name in up["ports"]}
+    try:
+        unset = {name: value for name, value in moved.items() if name not in PORTS}
+        status = json.loads(hotswap(unset, "status", "--json", directory=tmp_path).stdout)
+        assert [(each["rest"], each["problem"]) for each in status["servers"]] == [(up["rest"], "")]
+        states = {each["name"]: (each["state"], each["url"]) for each in status["services"]}
+        assert states["model server"] == ("ready", up["rest"])
+        again = hotswap(moved, "up", "--detach", "--port-offset", "7", directory=tmp_path)
+        assert again.returncode == 6
+        assert "hotswap is up already" in again.stderr
+    finally:
+        ended = hotswap(unset, "down", "--json", directory=tmp_path)
+    assert json.loads(ended.stdout)["stopped"]
+    assert not any(map(psutil.pid_exists, [each["pid"] for each in status["services"]]))
+    assert "Nothing was up" in hotswap(unset, "down", directory=tmp_path).stdout
+    assert "services    none" in hotswap(unset, "status", directory=tmp_path).stdout
+
+
+def test_logs_shows_the_last_lines_of_each_process(shared: Stack) -> None:
+    """Of one alone they are as they were written, of several each has its name; an unknown one is named."""
+    path = Path(shared.addresses["logs"]) / "model-server.log"
+    last = path.read_text().splitlines()[-1]
+    assert hotswap(shared.environment, "logs", "model-server", "-n", "1").stdout == f"{last}\n"
+    assert f"model-server | {last}\n" in hotswap(shared.environment, "logs", "-n", "1").stdout
+    assert json.loads(hotswap(shared.environment, "logs", "model-server", "-n", "1", "--json").stdout) == {
+        "model-server": [last]
+    }
+    unknown = hotswap(shared.environment, "logs", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no log of 'nobody'; there are" in unknown.stderr
+
+
+def test_logs_follows_what_is_added(shared: Stack) -> None:
+    """Until Ctrl-C."""
+    (Path(shared.addresses["logs"]) / "added.log").write_text("first\n")
+    following = running(shared.environment, "logs", "added", "--follow")
+    assert following.stdout.readline() == "first\n"
+    with (Path(shared.addresses["logs"]) / "added.log").open("a") as log:
+        log.write("second\n")
+    assert following.stdout.readline() == "second\n"
+    following.send_signal(signal.SIGINT)
+    following.communicate()
+    assert following.returncode == 130
