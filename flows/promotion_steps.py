@@ -17,6 +17,7 @@ from flows.console import progress
 from flows.gate.figures import as_png, evaluation_figure, importance_figure
 from flows.gate.gates import Facts, GateDecision, judge, judge_files
 from flows.gate.noninferiority import Verdict
+from flows.gate.replay import replay_of
 from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
 from flows.gate.unevaluated import judge_unevaluated
@@ -212,7 +213,7 @@ def report_gate(run: PromotionRun, decision: GateDecision, picture: bytes = b"")
 def try_in_sandbox(run: PromotionRun, candidate: Candidate | Unevaluated, champion: Champion | None) -> SandboxDecision:
     """Serve the candidate beside the champion, ask it the held-out rows, and show the report in Prefect and MLflow."""
     model = run.deployment.model
-    decision = try_served(run.sandbox, Trial.of(candidate, champion))
+    decision = try_served(run.sandbox, Trial.of(candidate, champion, replay_of(run.deployment.settings, candidate)))
     run.sandbox.stop()
     run.mlflow.log_sandbox(decision)
     keep_report("sandbox", model, decision.markdown)

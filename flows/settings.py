@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """a `tensorflow_model_server` to try candidates on, instead of the embedded server"""
     sandbox_memory_mb: int = Field(default=2048, gt=0)
     """resident megabytes that the sandbox's server may take with candidate and champion"""
+    sandbox_replay: int = Field(default=200, ge=0)
+    """newest logged rows that a candidate and the live version are asked in the sandbox; 0 for none"""
     sandbox_p95_ms: float = Field(default=100.0, gt=0)
     """milliseconds within which a candidate answers 95 of 100 one-row requests in the sandbox"""
 

@@ -41,6 +41,7 @@ SLOW = (
     "flows/promotion/test_unlabelled.py",
     "flows/recipes/test_shipped_recipes.py",
     "flows/registry/",
+    "flows/reports/test_drift.py",
     "flows/reports/test_tables.py",
     "flows/commands/test_train.py",
     "flows/training/test_training.py",

@@ -20,7 +20,7 @@ from serving.request_log.files import whole_records
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 200_000
-"""The newest so many rows are compared."""
+"""so many of the newest rows are compared"""
 
 
 class NoLog(HotswapError):
@@ -56,7 +56,12 @@ class Logged:
 
 
 def logged_rows(
-    directory: Path, model: str, inputs: Sequence[str], version: int, since: datetime | None = None
+    directory: Path,
+    model: str,
+    inputs: Sequence[str],
+    version: int | None = None,
+    since: datetime | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> Logged:
     """
     The newest rows that a model was asked for.
@@ -65,8 +70,9 @@ def logged_rows(
         directory: Of the log.
         model: Its name.
         inputs: The names of its inputs; of each, what was left out of the log is not there.
-        version: Whose answers are wanted.
+        version: Whose answers are wanted; None: of nobody.
         since: Older ones are left out.
+        max_rows: As soon as there are so many, it is enough.
 
     Raises:
         NoLog: There are no files there.
@@ -78,8 +84,8 @@ def logged_rows(
             continue  # of another signature, or logged while other columns were left out
         kept.append(exchange)
         rows += count(exchange.inputs)
-        if rows >= MAX_ROWS:
-            log.info("the newest rows of the request log are compared rows=%d", rows)
+        if rows >= max_rows:
+            log.info("the newest rows of the request log are taken rows=%d", rows)
             break
     return _together(kept[::-1], version)
 
@@ -146,7 +152,7 @@ def _form(arrays: Inputs) -> Mapping[str, Any]:
 
 
 def _together(kept: Sequence[Exchange], version: int) -> Logged:
-    answered_by = [each for each in kept if each.version in (version, None)]
+    answered_by = [each for each in kept if version is not None and each.version in (version, None)]
     forms = [_form(each.outputs) for each in answered_by]
     answering = {id(each) for each, form in zip(answered_by, forms, strict=True) if form == forms[-1]}
     rows = [count(each.inputs) for each in kept]

@@ -20,6 +20,7 @@ from clients.grpc_client import GrpcClient
 from clients.rest_client import RestClient
 from flows.gate.checks import Check, markdown_report
 from flows.gate.noninferiority import Verdict
+from flows.gate.replay import disagreement
 from flows.gate.sandbox_answers import Trial, Unfit, check_answers, check_rows_apart
 from flows.gate.sandbox_server import POLL_SECONDS, SandboxServer
 from flows.machine.workspaces import without
@@ -45,6 +46,8 @@ class SandboxDecision:
     checks: tuple[Check, ...]
     log: str = ""
     """the last lines of the server's log, where the candidate was rejected"""
+    disagreement: float | None = None
+    """share of logged rows that the candidate answers otherwise than the live version; None where none were asked"""
 
     @property
     def verdict(self) -> Verdict:
@@ -91,6 +94,7 @@ class _Session:
         self._trial = trial
         self._rest = rest
         self._grpc = grpc
+        self._disagreement: float | None = None
 
     def decide(self) -> SandboxDecision:
         """The checks, in the order in which one makes sense after the other; the first that fails is the last."""
@@ -101,6 +105,7 @@ class _Session:
             ("sandbox REST", tolerance, lambda: check_answers(trial, rest)),
             ("sandbox gRPC", tolerance, lambda: check_answers(trial, grpc)),
             ("sandbox rows apart", tolerance, lambda: check_rows_apart(trial, rest, grpc)),
+            *((("sandbox replay", "answered", self._replay),) if len(trial.replay) else ()),
             ("sandbox latency", _latency_required(trial), self._time),
             ("sandbox memory", budget, self._memory),
         )
@@ -114,7 +119,7 @@ class _Session:
                 checks.append(Check(name, measured, required, Verdict.REJECTED, why))
                 return SandboxDecision(tuple(checks), self._shown(self._server.last_lines))
             checks.append(Check(name, measured, required, Verdict.PASSED, why))
-        return SandboxDecision(tuple(checks))
+        return SandboxDecision(tuple(checks), disagreement=self._disagreement)
 
     def _shown(self, text: str) -> str:
         """`text` without the directories that are gone when it is read."""
@@ -171,6 +176,16 @@ class _Session:
         raise Unfit(
             f"p95 {best:.1f} ms", f"too slow: 95 of 100 one-row answers take {best:.1f} ms, allowed are {limit}"
         )
+
+    def _replay(self) -> tuple[str, str]:
+        trial = self._trial
+        champion = self._champion_version() if trial.champion else None
+        share = disagreement(trial.replay, self._grpc, trial.model, trial.version, champion)
+        self._disagreement = share
+        if share is None:
+            return "answered", f"{len(trial.replay)} logged rows are answered"
+        asked = f"of {len(trial.replay)} logged rows"
+        return f"{share:.1%} differ", f"{asked} so many are answered otherwise than by version {champion}"
 
     def _champion_version(self) -> int | None:
         """The champion's number, where the sandbox could load it and it answers the same rows."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clients.client import PredictClient
 from flows.data.rows import count, taken
+from flows.gate.replay import Replay
 from flows.training.candidate import Asked
 from flows.training.champion import Champion
 from serving.protocol.errors import HotswapError
@@ -53,9 +54,11 @@ class Trial:
     """number and files of the live version, which is served beside it"""
     rows_independent: bool = True
     """whether the answer to a row must be the same whatever rows are asked with it"""
+    replay: Replay = Replay()
+    """rows that clients have asked"""
 
     @classmethod
-    def of(cls, candidate: Asked, champion: Champion | None) -> Trial:
+    def of(cls, candidate: Asked, champion: Champion | None, replay: Replay = Replay()) -> Trial:  # noqa: B008
         """The trial of a candidate beside the live version."""
         rows = _chosen_rows(candidate.inputs)
         return cls(
@@ -66,6 +69,7 @@ class Trial:
             candidate.answers(rows),
             (champion.version, champion.path) if champion else None,
             candidate.recipe.rows_independent,
+            replay,
         )
 
     def __len__(self) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import accumulate
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from flows.drift.fact import kept_facts
 from flows.events import Kind
 from flows.events.outbox import Channel, files, queue_directory
 from flows.monitoring import trainings
@@ -96,11 +98,32 @@ def what_was_told(sources: Sources) -> Iterator[Metric]:
     yield from (told, waiting)
 
 
+def what_has_drifted(sources: Sources) -> Iterator[Metric]:
+    """What the last `hotswap drift` of each model has found."""
+    columns = GaugeMetricFamily("hotswap_drifted_columns", "columns that have drifted", labels=("model",))
+    rows = GaugeMetricFamily("hotswap_drift_rows", "logged rows that were compared", labels=("model",))
+    at = GaugeMetricFamily("hotswap_drift_timestamp_seconds", "when they were", labels=("model",))
+    psi = GaugeMetricFamily("hotswap_drift_psi", "population stability index", labels=("model", "column"))
+    live = GaugeMetricFamily("hotswap_live_score", "of the answers whose truth is known", labels=("model", "metric"))
+    for fact in kept_facts(sources.settings.home):
+        model = fact["model"]
+        columns.add_metric((model,), len(fact["drifted"]))
+        rows.add_metric((model,), fact["rows"])
+        at.add_metric((model,), datetime.fromisoformat(fact["time"]).timestamp())
+        for each in (*fact["columns"], *fact["answers"]):
+            if each["psi"] is not None:
+                psi.add_metric((model, each["name"]), each["psi"])
+        if fact["live"] is not None:
+            live.add_metric((model, fact["live"]["name"]), fact["live"]["value"])
+    yield from (columns, rows, at, psi, live)
+
+
 COLLECTORS: tuple[Callable[[Sources], Iterator[Metric]], ...] = (
     what_is_live,
     what_was_trained,
     what_was_repaired,
     what_was_told,
+    what_has_drifted,
 )
 
 

@@ -142,6 +142,8 @@ class Run:
     def log_sandbox(self, decision: SandboxDecision) -> None:
         """Record the sandbox's report, as Markdown, as JSON and as tags."""
         self._log_report("sandbox", decision)
+        if decision.disagreement is not None:
+            self.log_metrics({"sandbox_disagreement": decision.disagreement})
         self.tag({"sandbox": decision.verdict.value, "sandbox_reason": decision.reason[:500]})
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 from flows.drift.comparison import Limits
+from flows.drift.fact import keep_fact
 from flows.drift.figures import drift_figure
 from flows.drift.logged import logged_rows
 from flows.drift.profile import Profile
@@ -24,7 +24,6 @@ from flows.promotion.history import parse_time
 from flows.settings import Settings
 from flows.tables.schema import Schema
 from serving.protocol.errors import HotswapError, InvalidRequest, VersionNotFound
-from serving.repository.files import write_atomically
 from serving.request_log.columns import read_key
 
 log = logging.getLogger(__name__)
@@ -187,15 +186,7 @@ def _record(deployment: Deployment, found: Found) -> None:
         run.log_picture("drift", found.picture)
     run.tag({"drift": report.verdict.value, "drift_reason": report.reason[:500]})
     run.end("FINISHED")
-    path = fact_path(settings, report.model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run_id": run.id, **report.data}
-    write_atomically(path, json.dumps(kept, indent=1))
+    keep_fact(settings.home, report, run.id)
     if report.verdict is Verdict.DRIFTED:
         facts = {"columns": list(report.drifted), "rows": report.rows, "run_id": run.id}
         tell(settings, Event(Kind.DRIFTED, report.model, report.version, report.reason, facts))
-
-
-def fact_path(settings: Settings, model: str) -> Path:
-    """Where the last report about a model is kept, as JSON."""
-    return settings.home.absolute() / "drift" / f"{quote(model, safe='')}.json"

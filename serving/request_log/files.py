@@ -1,8 +1,13 @@
 """
 Writes records to TFRecord files that are rotated by size and age, and deletes the oldest.
 
-What was flushed stays readable whatever happens to the process: each record carries its length and checksums, so only
+What was written stays readable whatever happens to the process: each record carries its length and checksums, so only
 the last one can be cut off. Only the owner can read the files.
+
+TensorFlow's own writer lets go of Python's lock at every record, and the thread that answers requests then waits for it
+again and again. So records are framed here, and many of them are written at once.
+
+Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
 from __future__ import annotations
@@ -10,20 +15,24 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 
+import google_crc32c
 import grpc
 
 from serving.protocol.errors import GraphError
-from serving.runtime.tf_session import RecordWriter, read_records
+from serving.runtime.tf_session import read_records
 
 log = logging.getLogger(__name__)
 
 PREFIX, SUFFIX = "requests-", ".tfrecord"
+_MASK_DELTA = 0xA282EAD8
 FRAME_BYTES = 16
 """around each record: its length and two checksums"""
 
@@ -43,62 +52,63 @@ class LogFiles:
     def __init__(self, directory: Path, limits: Limits) -> None:
         self.limits = limits
         self._directory = directory
-        self._path: Path | None = None
-        self._writer: RecordWriter | None = None
+        self._file: FileIO | None = None
         self._bytes = 0
         self._opened = 0.0
 
     def write(self, records: Iterable[bytes]) -> None:
         """
-        Write and flush records; one that is larger than a file may be has a file of its own.
+        Write records; those that do not fit into the file any more go to the next one.
 
         Raises:
-            OSError, GraphError: They cannot be written; what comes next goes to another file.
+            OSError: They cannot be written; what comes next goes to another file.
         """
         try:
+            frames: list[bytes] = []
+            size = 0
             for record in records:
-                size = len(record) + FRAME_BYTES
-                self._file_for(size).write(record)
-                self._bytes += size
-            if self._writer is not None:
-                self._writer.flush()
+                if frames and self._bytes + size + len(record) + FRAME_BYTES > self.limits.file_bytes:
+                    self._append(frames, size)
+                    frames, size = [], 0
+                frames += framed(record)
+                size += len(record) + FRAME_BYTES
+            if frames:
+                self._append(frames, size)
         except Exception:
-            self._abandon()
+            with suppress(OSError):
+                self.close()
             raise
 
     def close_old(self) -> None:
         """Close the file that is being written if it has reached its age."""
-        if self._writer is not None and time.monotonic() - self._opened >= self.limits.file_seconds:
+        if self._file is not None and time.monotonic() - self._opened >= self.limits.file_seconds:
             self.close()
 
     def close(self) -> None:
         """Close the file that is being written."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
-    def _file_for(self, size: int) -> RecordWriter:
+    def _append(self, frames: Sequence[bytes], size: int) -> None:
         self.close_old()
-        if self._writer is not None and self._bytes + size > self.limits.file_bytes:
+        if self._file is not None and self._bytes + size > self.limits.file_bytes:
             self.close()
-        if self._writer is None:
-            self._writer = self._opened_file(size)
-        return self._writer
+        if self._file is None:
+            self._file = self._opened_file(size)
+        content = memoryview(b"".join(frames))
+        while content:
+            content = content[self._file.write(content) or 0 :]
+        self._bytes += size
 
-    def _opened_file(self, size: int) -> RecordWriter:
+    def _opened_file(self, size: int) -> FileIO:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(max(size, self.limits.file_bytes))
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         path = self._directory / f"{PREFIX}{moment}-{os.getpid()}{SUFFIX}"
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._path, self._bytes, self._opened = path, 0, time.monotonic()
-        return RecordWriter(path)
-
-    def _abandon(self) -> None:
-        with suppress(Exception):
-            self.close()
-        if self._path is not None and self._path.exists() and not self._path.stat().st_size:
-            self._path.unlink()
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._bytes, self._opened = 0, time.monotonic()
+        return FileIO(descriptor, "w")
 
     def _make_room(self, size: int) -> None:
         """Delete the oldest files until another of this size fits."""
@@ -112,6 +122,22 @@ class LogFiles:
                 break
             path.unlink(missing_ok=True)
             excess -= old_size
+
+
+def framed(record: bytes) -> tuple[bytes, bytes, bytes]:
+    """What stands in a file for a record: its length with a checksum, itself, and its checksum."""
+    return _length(len(record)), record, _checksum(record)
+
+
+@lru_cache(1024)
+def _length(size: int) -> bytes:
+    length = size.to_bytes(8, "little")
+    return length + _checksum(length)
+
+
+def _checksum(content: bytes) -> bytes:
+    crc: int = google_crc32c.value(content)
+    return ((((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def log_files(directory: Path) -> list[Path]:

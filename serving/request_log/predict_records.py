@@ -10,12 +10,13 @@ Source: tensorflow_serving/apis/prediction_log.proto, tensorflow/core/framework/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from serving.protocol import wire_pb2 as wire
 from serving.protocol.tensors import Array, data_type_of, encode, varint
 from serving.request_log.columns import Columns
-from serving.request_log.record_metadata import field, metadata
+from serving.request_log.record_metadata import message_field, metadata
 from serving.runtime.call import Call
 
 _PREDICT_LOG, _REQUEST, _RESPONSE = 6, 1, 2
@@ -26,60 +27,79 @@ _Parts = list[bytes | int]
 _Shapes = tuple[tuple[int, ...], ...]
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the records of one call have in common."""
+
+    call: weakref.ref[Call]
+    pieces: dict[_Shapes, list[bytes]] = field(default_factory=dict)
+    """by the shapes of inputs and outputs"""
+    timestamp_seconds: int = -1
+    metadata: bytes = b""
+    """of that second"""
+
+
 class PredictRecords:
     """Writes predicts as bytes, and keeps what they have in common."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, rate_of: Callable[[str], float]) -> None:
         self._columns = columns
-        self._calls: dict[int, tuple[weakref.ref[Call], dict[_Shapes, list[bytes]]]] = {}
+        self._has_columns = bool(columns)
+        self._rate_of = rate_of
+        self._calls: dict[int, _Known] = {}
 
-    def record(
-        self, call: Call, arrays: Sequence[Array], outputs: Sequence[Array], rate: float, timestamp_seconds: int
-    ) -> bytes:
-        """The ``PredictionLog`` of one exchange."""
-        log = None if self._columns else self._joined(call, [*arrays, *outputs])
-        head = metadata(call.servable, call.signature.name, rate, timestamp_seconds)
-        return head + (self._written(call, arrays, outputs) if log is None else log)
+    def record(self, call: Call, arrays: Sequence[Array], timestamp_seconds: int) -> bytes:
+        """
+        The ``PredictionLog`` of one exchange.
 
-    def _joined(self, call: Call, arrays: Sequence[Array]) -> bytes | None:
-        """The ``predict_log`` from its pieces; None where not all values are numbers of a fixed length."""
+        Args:
+            call: What was asked.
+            arrays: Its inputs and its outputs, in their order.
+            timestamp_seconds: When, since 1970.
+        """
+        known = self._calls.get(id(call))
+        if known is None or known.call() is not call:
+            known = self._remember(call)
+        if known.timestamp_seconds != timestamp_seconds:
+            rate = self._rate_of(call.servable.model)
+            known.metadata = metadata(call.servable, call.signature.name, rate, timestamp_seconds)
+            known.timestamp_seconds = timestamp_seconds
         shapes = tuple([array.shape for array in arrays])
-        pieces = self._shapes_of(call).get(shapes)
+        pieces = known.pieces.get(shapes) or self._pieces(known, call, arrays, shapes)
         if pieces is None:
-            if any(array.dtype.kind not in "fiub" for array in arrays):
-                return None
-            pieces = self._remember(call, arrays, shapes)
-        joined = [pieces[0]]
+            return known.metadata + self._written(call, arrays)
+        joined = [known.metadata, pieces[0]]
         for array, piece in zip(arrays, pieces[1:], strict=True):
             joined += (array.tobytes(), piece)
         return b"".join(joined)
 
-    def _shapes_of(self, call: Call) -> dict[_Shapes, list[bytes]]:
-        known = self._calls.get(id(call))
-        if known is not None and known[0]() is call:
-            return known[1]
+    def _remember(self, call: Call) -> _Known:
         if len(self._calls) >= _MAX_CALLS:
             self._calls.clear()
-        found: dict[_Shapes, list[bytes]] = {}
-        self._calls[id(call)] = weakref.ref(call), found
-        return found
+        known = self._calls[id(call)] = _Known(weakref.ref(call))
+        return known
 
-    def _remember(self, call: Call, arrays: Sequence[Array], shapes: _Shapes) -> list[bytes]:
-        known = self._shapes_of(call)
-        if len(known) >= _MAX_SHAPES:
-            known.clear()
-        known[shapes] = _pieces(_predict_log(call, arrays))
-        return known[shapes]
+    def _pieces(self, known: _Known, call: Call, arrays: Sequence[Array], shapes: _Shapes) -> list[bytes] | None:
+        """What is around the values; None where not all of them are numbers of a fixed length, kept as they are."""
+        if self._has_columns or any(array.dtype.kind not in "fiub" for array in arrays):
+            return None
+        if len(known.pieces) >= _MAX_SHAPES:
+            known.pieces.clear()
+        known.pieces[shapes] = _pieces(_predict_log(call, arrays))
+        return known.pieces[shapes]
 
-    def _written(self, call: Call, arrays: Sequence[Array], outputs: Sequence[Array]) -> bytes:
+    def _written(self, call: Call, arrays: Sequence[Array]) -> bytes:
+        inputs, outputs = arrays[: len(call.aliases)], arrays[len(call.aliases) :]
         request, response = wire.PackedPredictRequest(), wire.PackedPredictResponse()
-        for name, array in self._columns.kept(call.aliases, arrays):
+        for name, array in self._columns.kept(call.aliases, inputs):
             encode(array, request.inputs[name])
         for name, array in self._columns.kept(call.outputs, outputs):
             encode(array, response.outputs[name])
         _fill_specs(call, request, response)
-        exchange = field(_REQUEST, request.SerializeToString()) + field(_RESPONSE, response.SerializeToString())
-        return field(_PREDICT_LOG, exchange)
+        exchange = message_field(_REQUEST, request.SerializeToString()) + message_field(
+            _RESPONSE, response.SerializeToString()
+        )
+        return message_field(_PREDICT_LOG, exchange)
 
 
 def _fill_specs(call: Call, request: wire.PackedPredictRequest, response: wire.PackedPredictResponse) -> None:
@@ -108,7 +128,9 @@ def _tensors(number: int, arrays: Iterable[tuple[str, Array]]) -> _Parts:
         for size in array.shape:
             tensor.tensor_shape.dim.add(size=size)
         content = _message(_number(tensor, "tensor_content"), [array.nbytes])
-        parts += _message(number, [field(1, name.encode()), *_message(2, [tensor.SerializeToString(), *content])])
+        parts += _message(
+            number, [message_field(1, name.encode()), *_message(2, [tensor.SerializeToString(), *content])]
+        )
     return parts
 
 

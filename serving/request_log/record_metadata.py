@@ -21,7 +21,7 @@ def metadata(servable: Servable, signature_name: str, rate: float, timestamp_sec
     return _metadata(servable.model, servable.version, signature_name, rate, timestamp_seconds)
 
 
-def field(number: int, content: bytes) -> bytes:
+def message_field(number: int, content: bytes) -> bytes:
     """A field of protobuf that holds a message, a text or bytes."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
@@ -29,7 +29,7 @@ def field(number: int, content: bytes) -> bytes:
 @lru_cache(64)
 def _metadata(model: str, version: int, signature_name: str, rate: float, timestamp_seconds: int) -> bytes:
     head = _head(model, version, signature_name, rate)
-    return field(_LOG_METADATA, head + varint(_TIMESTAMP_SECONDS << 3) + varint(timestamp_seconds))
+    return message_field(_LOG_METADATA, head + varint(_TIMESTAMP_SECONDS << 3) + varint(timestamp_seconds))
 
 
 @lru_cache(256)

@@ -33,7 +33,7 @@ class Writing:
     predicts: PredictRecords = field(init=False)
 
     def __post_init__(self) -> None:
-        self.predicts = PredictRecords(self.columns)
+        self.predicts = PredictRecords(self.columns, self.rate_of)
 
 
 class Exchange(Protocol):
@@ -55,28 +55,22 @@ class Exchange(Protocol):
 class PredictExchange:
     """A predict: the arrays that went into a call, and those that came out."""
 
-    __slots__ = ("_arrays", "_call", "_outputs", "size_bytes")
+    __slots__ = ("_arrays", "_call", "size_bytes")
 
     def __init__(self, call: Call, arrays: Sequence[Array], outputs: list[Array]) -> None:
         self._call = call
-        self._arrays = arrays
-        self._outputs = outputs
-        size = 0
-        for array in arrays:
-            size += array.nbytes if array.dtype.char != "O" else _strings_bytes(array)
-        for at, array in enumerate(outputs):
-            if array.base is not None:  # a part of what several requests were answered: the rest need not wait
-                outputs[at] = array.copy()
-            size += array.nbytes if array.dtype.char != "O" else _strings_bytes(array)
-        self.size_bytes = size
+        # Of what is a part of something, as of what several requests were answered, the rest need not wait.
+        self._arrays = [*arrays, *(each if each.base is None else each.copy() for each in outputs)]
+        self.size_bytes = sum(
+            [each.nbytes if each.dtype.char != "O" else _strings_bytes(each) for each in self._arrays]
+        )
 
     @property
     def model(self) -> str:
         return self._call.servable.model
 
     def record(self, writing: Writing) -> bytes:
-        rate = writing.rate_of(self._call.servable.model)
-        return writing.predicts.record(self._call, self._arrays, self._outputs, rate, writing.timestamp_seconds)
+        return writing.predicts.record(self._call, self._arrays, writing.timestamp_seconds)
 
 
 class ExampleExchange:

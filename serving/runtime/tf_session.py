@@ -133,30 +133,6 @@ def read_records(path: Path) -> Iterator[bytes]:
         yield from _pywrap_record_io.RecordIterator(str(path), "")
 
 
-class RecordWriter:
-    """
-    Writes a TFRecord file; what is there already is lost.
-
-    Raises:
-        GraphError: It cannot be written, here and in every method.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with _translated():
-            self._writer = _pywrap_record_io.RecordWriter(str(path), _pywrap_record_io.RecordWriterOptions(""))
-        self.write = self._writer.write
-        """appends one record"""
-
-    def flush(self) -> None:
-        """Hand all records to the system."""
-        with _translated():
-            self._writer.flush()
-
-    def close(self) -> None:
-        with _translated():
-            self._writer.close()
-
-
 def unreadable_reason(saved_model: Path) -> tuple[grpc.StatusCode, str]:
     """Why TensorFlow's own reader refuses a ``saved_model.pb``: it ends too early, or is something else."""
     try:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from flows.gate.noninferiority import Verdict
+from flows.gate.replay import Replay
 from flows.gate.sandbox import SandboxDecision, try_served
 from flows.gate.sandbox_answers import Trial
 from flows.gate.sandbox_server import SandboxServer, SandboxUnavailable
@@ -151,6 +152,33 @@ def test_a_good_candidate_passes_beside_its_champion(server: SandboxServer, cham
     assert "held-out rows are answered the same alone, in batches and shuffled" in decision.checks[3].why
     assert "beside version 3" in decision.checks[4].why
     assert decision.log == ""
+
+
+@pytest.mark.parametrize(("answer", "share"), [(good, 0.0), (slightly_off, 1.0)])
+def test_logged_rows_are_asked_of_both_versions(
+    answer: Callable[[Any], Any], share: float, server: SandboxServer, champion: Path, tmp_path: Path
+) -> None:
+    """How many of them the candidate answers otherwise than the live version is told, and decides nothing."""
+    saved_model = build(tmp_path / "candidate", answer)
+    judged = np.asarray(answer(ROWS), np.float32)
+    replay = Replay({"input": ROWS[:10]})
+    trial = Trial(f"replayed{share}", 4, saved_model, {"input": ROWS}, {"output": judged}, (3, champion), replay=replay)
+    decision = try_served(server, trial)
+    assert decision.verdict is Verdict.PASSED, decision.markdown
+    assert decision.disagreement == share
+    assert f"| sandbox replay | {share:.1%} differ |" in decision.markdown
+
+
+def test_a_candidate_that_refuses_logged_rows_is_rejected(
+    server: SandboxServer, champion: Path, tmp_path: Path
+) -> None:
+    """What clients ask of the live version, they will ask of the next."""
+    saved_model = build(tmp_path / "candidate", good)
+    replay = Replay({"another": ROWS[:10]})
+    trial = Trial("refusing", 4, saved_model, {"input": ROWS}, {"output": ANSWERS}, (3, champion), replay=replay)
+    decision = try_served(server, trial)
+    assert decision.verdict is Verdict.REJECTED
+    assert decision.checks[-1].check == "sandbox replay"
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -248,12 +248,12 @@ def test_what_cannot_wait_is_dropped_and_counted(tmp_path: Path, size: int, most
     go_on = threading.Event()
     files = LogFiles(tmp_path, Limits(2**30, 3600.0, 2**31))
     log = RequestLog(files, Columns(), lambda model: 1.0, lambda model, status, count: counted.update({status: count}))
-    for _ in range(most + 100):
+    for _ in range(most + 1000):
         log.note(Asked(size, go_on))
     go_on.set()
     log.close()
-    assert counted["OK"] + counted["RESOURCE_EXHAUSTED"] == most + 100
-    assert most <= counted["OK"] <= most + 64
+    assert counted["OK"] + counted["RESOURCE_EXHAUSTED"] == most + 1000
+    assert most <= counted["OK"] < most + 1000
     assert len(list(read_records(log_files(tmp_path)[0]))) == counted["OK"]
 
 
