@@ -151,7 +151,7 @@ def _form(arrays: Inputs) -> Mapping[str, Any]:
     return {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
 
 
-def _together(kept: Sequence[Exchange], version: int) -> Logged:
+def _together(kept: Sequence[Exchange], version: int | None) -> Logged:
     answered_by = [each for each in kept if version is not None and each.version in (version, None)]
     forms = [_form(each.outputs) for each in answered_by]
     answering = {id(each) for each, form in zip(answered_by, forms, strict=True) if form == forms[-1]}

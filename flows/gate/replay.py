@@ -31,13 +31,18 @@ Same = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
 """Which of the rows two versions answer alike, as a client sees it."""
 
 
+def _close(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether all that a row is answered with is the same but for rounding."""
+    return np.asarray(np.isclose(before, after, atol=ANSWER_TOLERANCE).reshape(len(before), -1).all(axis=1))
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """Rows that clients have asked."""
 
     inputs: Inputs = field(default_factory=dict)
     """as the candidate takes them; none where there is nothing to replay"""
-    same: Same = lambda before, after: np.isclose(before, after, atol=ANSWER_TOLERANCE).reshape(len(before), -1).all(1)
+    same: Same = _close
 
     def __len__(self) -> int:
         return count(self.inputs)
@@ -98,6 +103,6 @@ def _judged(outputs: Tensors) -> NDArray[Any] | None:
 
 def _same(candidate: Asked) -> Same:
     if not isinstance(candidate, Candidate):
-        return Replay().same
+        return _close
     task = candidate.dataset.task
     return lambda before, after: task.same_answer(before, after, before)
