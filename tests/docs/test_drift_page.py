@@ -1,0 +1,57 @@
+"""The page on drift is so: a model is asked, its log is compared, and the next candidate meets it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+
+from clients.rest_client import RestClient
+from flows.registry.mlflow_registry import Registry
+from tests.conftest import at_home
+from tests.docs.pages import DOCS, commands
+from tests.flows.commands.test_train import environment
+from tests.processes import hotswap, running
+
+DRIFT = [shlex.split(each.text)[1:] for each in commands(DOCS / "how-to" / "drift.md") if "hotswap drift" in each.text]
+ASKED = 140
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_page_on_drift(tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None]) -> None:
+    """Its commands find no drift in rows as in training, the live accuracy, and the log is replayed on a candidate."""
+    home = tmp_path / ".hotswap"
+    furnish(home)
+    variables = environment(HOTSWAP_HOME=home, HOTSWAP_MODELS_REPO=tmp_path / "models")
+    variables |= {"PREFECT_API_URL": prefect_api, "HOTSWAP_REQUEST_LOG": "1"}
+    assert hotswap(variables, "train", "iris").returncode == 0
+    flowers = load_iris()
+    server = running(variables, "serve", "--json")
+    address = json.loads(server.stdout.readline())["rest"]
+    with RestClient(address) as client:
+        for row in flowers.data[np.random.default_rng(1).permutation(150)[:ASKED]]:
+            client.predict("iris", {"input": np.array([row], np.float32)}, label="stable")
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    names = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+    truth = pd.DataFrame(flowers.data, columns=names).assign(species=flowers.target_names[flowers.target])
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    assert len(DRIFT) == 3
+    done = [hotswap(variables, *each, directory=tmp_path) for each in DRIFT]
+    assert [each.returncode for each in done] == [0, 0, 0], done
+    assert f"iris has not drifted: {ASKED} rows" in " ".join(done[0].stdout.split())
+    assert json.loads(done[1].stdout)["verdict"] == "stable"
+    assert "Live accuracy" in done[2].stdout
+    trained = hotswap(variables, "train", "iris", "--seed", "3", "--json")
+    replayed = [each for each in json.loads(trained.stdout)["checks"] if each["check"] == "sandbox replay"]
+    with at_home(home):
+        metrics = Registry(home / "artifacts")._client.get_run(json.loads(trained.stdout)["run_id"]).data.metrics
+    assert [each["measured"] for each in replayed] == [f"{metrics['sandbox_disagreement']:.1%} differ"]
