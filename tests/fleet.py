@@ -73,9 +73,9 @@ class Host:
             return {client.predict(model, ROWS, **how).version for client in (rest, grpc)}
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a state that another process comes to."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -104,6 +104,15 @@ class Agent:
             self._wake.wait(_FIRST_PAUSE_SECONDS)
             self._wake.clear()
 
+    @property
+    def missing(self) -> list[tuple[str, int]]:
+        """The versions with a label that are not here, with their models."""
+        return [
+            (model, version)
+            for model, statement in sorted(self._statements.items())
+            for version in sorted(set(statement.labels.values()).difference(self._replica.versions(model)))
+        ]
+
     def turn(self) -> Turn:
         """Look at the registry, and do what can be done now."""
         is_read = self._look()

@@ -17,7 +17,7 @@ from serving.repository.replica import Replica, is_replica
 
 
 class NotFetched(HotswapError):
-    """Not everything that the registry says is here."""
+    """A version that clients ask for by a label is not here."""
 
 
 def follow(
@@ -41,15 +41,15 @@ def follow_once(settings: Settings, repository: str | None) -> None:
     Fetch what is missing, for servers that start afterwards.
 
     Raises:
-        NotFetched: Not everything could be had; the message says what and why.
+        NotFetched: A version with a label could not be had; the message says why. Any other is only logged.
     """
     with _agent(settings, repository, _ignore, with_servers=False) as agent:
         turn = agent.run_once()
     if not turn.is_read:
         raise NotFetched("MLflow cannot be read: check MLFLOW_TRACKING_URI, and that it runs")
-    if turn.problems:
-        listed = [f"{model} {version}: {why}" for model, all_ in turn.problems.items() for version, why in all_.items()]
-        raise NotFetched(f"Not fetched are {'; '.join(listed)}")
+    missing = [f"{model} {version}: {turn.problems.get(model, {}).get(version)}" for model, version in agent.missing]
+    if missing:
+        raise NotFetched(f"Labelled versions are not here: {'; '.join(missing)}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from tests.benchmarks import (
     discovery,
     first_impressions,
+    fleet_scale,
     gate_errors,
     memory,
     records,
@@ -38,6 +39,7 @@ PARTS: Mapping[str, Callable[[], list[Measurement]]] = {
     "memory": memory.measure,
     "discovery": discovery.measure,
     "records": records.measure,
+    "fleet_scale": fleet_scale.measure,
 }
 
 if __name__ == "__main__":
