@@ -32,6 +32,7 @@ SLOW = (
     "flows/commands/test_secrets.py",
     "flows/endpoints/",
     "flows/fleet/",
+    "flows/backups/test_backup.py",
     "flows/gate/test_sandbox.py",
     "flows/local/test_stack.py",
     "flows/local/test_supervision.py",

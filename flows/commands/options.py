@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 
-def _models(incomplete: str) -> list[str]:
+def models(incomplete: str) -> list[str]:
     """The models of the repository."""
     return _starting(incomplete, _offered(lambda repository: repository.models()))
 
@@ -57,9 +57,9 @@ def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
 Wide = Annotated[bool, typer.Option("--wide", help="Whole ids and reasons, each row in one line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the table of checks also when all passed.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
-Model = Annotated[str, typer.Argument(autocompletion=_models, help="The model's name.")]
+Model = Annotated[str, typer.Argument(autocompletion=models, help="The model's name.")]
 AnyModel = Annotated[
-    str | None, typer.Argument(autocompletion=_models, help="The model's name; all models when not given.")
+    str | None, typer.Argument(autocompletion=models, help="The model's name; all models when not given.")
 ]
 Label = Annotated[
     str,
@@ -67,7 +67,7 @@ Label = Annotated[
 ]
 PublishedVersion = Annotated[int, typer.Argument(autocompletion=_published, help="A published version.")]
 LabelledVersion = Annotated[int | None, typer.Argument(autocompletion=_published, help="A published version.")]
-RetiredVersion = Annotated[int, typer.Argument(autocompletion=_retired, help="A retired version.")]
+RetiredVersion = Annotated[int | None, typer.Argument(autocompletion=_retired, help="A retired version.")]
 AnyVersion = Annotated[int, typer.Argument(autocompletion=_versions, help="A published or retired version.")]
 EarlierVersion = Annotated[
     int | None,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flows.console.terminal import console, filled, one_line, width, wrapped
 
 if TYPE_CHECKING:
+    from flows.backups.backup import Backup
+    from flows.backups.restore import Restored
     from flows.drift.report import DriftReport
     from flows.prediction.asking import Answer
     from flows.promotion.change import Change
@@ -46,6 +48,22 @@ def change_text(change: Change) -> str:
         sentence += f" Retired: {retired}."
     waiting = "" if change.server else " No server is running: it takes effect at the next start."
     return sentence + waiting
+
+
+def backup_text(backup: Backup) -> str:
+    models = ", ".join(backup.models) or "none"
+    return (
+        f"Backed up {backup.files} files, {backup.size_bytes / 1e6:.1f} MB, to {backup.file}. Models: {models}. "
+        f"`hotswap restore {backup.file}` brings them back."
+    )
+
+
+def restored_text(restored: Restored) -> str:
+    models = ", ".join(restored.models) or "none"
+    return (
+        f"Restored the backup of {restored.made_at} to {restored.home} and {restored.models_repo}. Models: {models}. "
+        "`hotswap up` serves them, and `hotswap doctor` looks for what is wrong."
+    )
 
 
 def removal_text(removal: Removal) -> str:

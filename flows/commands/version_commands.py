@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ from flows.commands.options import (
     Model,
     PublishedVersion,
     RetiredVersion,
+    models,
 )
 from flows.parameters import Reason
 
@@ -110,12 +112,25 @@ def tidy(model: Model, dry_run: DryRun = False, reason: Reason = None, as_json: 
 
 @app.command()
 def restore(
-    model: Model,
-    version: RetiredVersion,
+    model: Annotated[str, typer.Argument(autocompletion=models, help="The model's name, or the file of a backup.")],
+    version: RetiredVersion = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Where a backup goes, as .hotswap and models_repo; else as set."),
+    ] = None,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Put a retired version back."""
+    """
+    Put a retired version back, or all of a backup.
+
+    A backup is verified first, and goes where nothing is yet.
+    """
+    if version is None:
+        _restore_backup(Path(model), to, as_json)
+        return
+    if to is not None:
+        raise typer.BadParameter("--to goes with the file of a backup")
     with _deployment(model, f"restoring version {version} of {model}") as deployment:
         from flows.promotion.retirement import restore
 
@@ -136,6 +151,34 @@ def remove(
 
         removed = remove(deployment, force, dry_run)
     show(dataclasses.asdict(removed), presentation.removal_text(removed), as_json)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The archive to write, such as /backups/monday.tar.gz.")],
+    as_json: Json = False,
+) -> None:
+    """
+    Back up home, models and registry to one archive.
+
+    Everything may run meanwhile.
+    """
+    with at_work("backing up") as settings:
+        from flows.backups.backup import back_up
+
+        made = back_up(settings, file.absolute())
+    show(dataclasses.asdict(made), presentation.backup_text(made), as_json)
+
+
+def _restore_backup(file: Path, to: Path | None, as_json: bool) -> None:
+    if not file.exists():
+        raise typer.BadParameter(f"{file} is no file; to put a version of a model back, give its number too")
+    with at_work(f"restoring {file}") as settings:
+        from flows.backups.restore import restore
+
+        home = settings.home if to is None else to / ".hotswap"
+        restored = restore(file, home, settings.models_repo if to is None else to / "models_repo")
+    show(dataclasses.asdict(restored), presentation.restored_text(restored), as_json)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from flows.promotion.labels import STABLE
 from flows.reconciliation.desired import desired_aliases, desired_labels
 from flows.reconciliation.findings import Finding, compare, find
 from flows.reconciliation.state import Snapshot, take_snapshot
+from flows.registry.tags import LOST_RUN
 from flows.tallies import RECONCILES, Tally
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
 from serving.repository.saved_model_files import digest
@@ -155,14 +156,15 @@ class _Pass:
         if stamp.golden is None or stamp.run_id is None or stamp.digest is None or digest(path) != stamp.digest:
             return False
         registry = self._deployment.registry
+        run = registry.run_or_another(stamp.run_id, self._model)
         with workspace() as directory:
             saved_model = directory / "saved_model"
             shutil.copytree(path, saved_model, ignore=shutil.ignore_patterns(STAMP_FILE.name))
-            model_uri = registry.run(stamp.run_id).log_model(saved_model, stamp.golden)
-        if not registry.register_again(stamp.run_id, self._model, version, model_uri, stamp.digest):
+            model_uri = run.log_model(saved_model, stamp.golden)
+        if not registry.register_again(run.id, self._model, version, model_uri, stamp.digest):
             return False
-        if stamp.signature is not None:
-            registry.tag_version(self._model, version, {"signature": stamp.signature})
+        kept = {"signature": stamp.signature or "", LOST_RUN: stamp.run_id if run.id != stamp.run_id else ""}
+        registry.tag_version(self._model, version, {key: value for key, value in kept.items() if value})
         return True
 
     def _move_labels(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_arguments import SAVED_MODEL
 from flows.registry.run import Run
 from flows.registry.statement import STATEMENT, Statement
-from flows.registry.tags import FLOW_RUN, NAMESPACE, PARENT_RUN, prefixed
+from flows.registry.tags import FLOW_RUN, LOST_RUN, NAMESPACE, PARENT_RUN, prefixed
 from serving.protocol.redaction import redacted
 from serving.repository.saved_model_files import digest
 
@@ -76,6 +76,18 @@ class Registry:
     def run(self, run_id: str) -> Run:
         """The run of this id, which need not exist."""
         return Run(self._client, self._address, str(run_id))
+
+    def run_or_another(self, run_id: str, model: str) -> Run:
+        """The run of this id, or where MLflow has lost it an ended one in its place, whose tag names the lost one."""
+        with self._translated():
+            try:
+                return self.run(self._client.get_run(run_id).info.run_id)
+            except MlflowException as exc:
+                if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        another = self.start_run(model, "registered again", {}, {LOST_RUN: run_id})
+        another.end("FINISHED")
+        return another
 
     def end_run_of(self, model: str, flow_run_id: str, status: str) -> None:
         """Close the run of the training that was this Prefect flow run, and those of its candidates that are open."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flows.registry import mlflow_access
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.statement import STATEMENT
+from flows.registry.tags import LOST_RUN, NAMESPACE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,6 +130,6 @@ def _runs(client: MlflowClient, model: str) -> Iterator[tuple[int, str]]:
     while True:
         found = client.search_model_versions(f"name = '{model}'", max_results=_PAGE, page_token=page)
         for entry in found:
-            yield int(entry.version), entry.run_id or ""
+            yield int(entry.version), entry.tags.get(f"{NAMESPACE}.{LOST_RUN}") or entry.run_id or ""
         if not (page := found.token):
             return

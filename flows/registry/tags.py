@@ -17,6 +17,8 @@ from serving.protocol.redaction import redacted
 NAMESPACE = "hotswap"
 FLOW_RUN = "prefect_flow_run_id"
 """the tag of a run that names its Prefect flow run"""
+LOST_RUN = "lost_run"
+"""the tag of a version, and of the run in place of its own, that names the run that MLflow has lost"""
 PARENT_RUN = "mlflow.parentRunId"
 """the tag of a run that is a part of another one"""
 

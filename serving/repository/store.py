@@ -120,6 +120,10 @@ class Repository:
         """Keep every other process from changing ``models.config``, which all models share."""
         return self._locked(".models.config.lock", "models.config", timeout_seconds)
 
+    def lock_backup(self) -> AbstractContextManager[None]:
+        """Keep every other process from beginning a backup."""
+        return self._locked(".backup.lock", "the backup of this repository", timeout_seconds=60.0)
+
     def identity(self) -> str | None:
         """The unique name of this repository; None where nothing has been written to it yet."""
         try:
