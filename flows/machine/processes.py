@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -190,3 +191,8 @@ def stop(processes: Sequence[Process]) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         process.end(deadline)
+
+
+def this_process() -> str:
+    """Host and pid, as Prefect's page names the process of a run."""
+    return f"{socket.gethostname()}:{os.getpid()}"

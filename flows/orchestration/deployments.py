@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.machine.processes import this_process
 from flows.orchestration import prefect_access
-from flows.orchestration.work_pool import this_process
 from flows.settings import Settings
 
 if TYPE_CHECKING:

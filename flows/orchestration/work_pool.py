@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Pending
 
+from flows.machine.processes import this_process
 from flows.orchestration import prefect_access
 
 _HEARTBEAT_SECONDS = 30.0
@@ -111,8 +111,3 @@ class WorkPool:
                 flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name])),
             )
-
-
-def this_process() -> str:
-    """How Prefect's page names the process of a run."""
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.data.split import ByContent, Split
-from flows.recipes.tuning import Space, check_space
+from flows.recipes.tuning import Space
 from flows.tasks import Classification, Task, UnusableTargets
 from serving.protocol.errors import HotswapError
 
@@ -164,7 +164,6 @@ class Recipe:
             raise InvalidRecipe(f"The validation share of {self.name!r} is from 0 to 1, not {self.validation}")
         if self.task is None and not self.class_names:
             raise UnusableTargets(f"The recipe {self.name!r} names neither a task nor class names")
-        check_space(self)
         if not self.feature_names:
             return
         if unknown := set(self.thresholds.slice_columns).difference(self.feature_names):

@@ -60,8 +60,6 @@ def check_space(recipe: Recipe) -> None:
     Raises:
         CannotTune: A setting is neither one of `FIELDS` nor a parameter of the recipe's `build`.
     """
-    if not recipe.tunable:
-        return
     known = {*FIELDS, *_parameters(recipe)}
     if unknown := sorted(recipe.tunable.keys() - known):
         raise CannotTune(

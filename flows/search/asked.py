@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.parameters import InvalidParameter
 from flows.recipes import Recipe
+from flows.recipes.tuning import check_space
 
 
 def check_asked(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
@@ -15,6 +16,7 @@ def check_asked(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
 
     Raises:
         InvalidParameter: It cannot; the message says what to leave out or to add.
+        CannotTune: The recipe names a setting that it does not have.
     """
     asked = [name for name in ("candidates", "tune") if parameters.get(name)]
     if len(asked) == 2:
@@ -26,6 +28,8 @@ def check_asked(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
             f"The recipe {recipe.name!r} does not say what can be tuned: "
             "give it tunable={'learning_rate': Between(0.001, 0.1, log=True)}, from flows.recipes.tuning"
         )
+    if asked == ["tune"]:
+        check_space(recipe)
 
 
 def space_of(recipe: Recipe, parameters: Mapping[str, Any]) -> dict[str, Any]:

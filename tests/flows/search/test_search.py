@@ -90,7 +90,7 @@ def test_settings_reach_the_recipe_and_its_network() -> None:
 def test_what_cannot_be_tuned_is_refused_at_once() -> None:
     """A recipe names settings that it has, and ranges that are some."""
     with pytest.raises(CannotTune, match=r"'searched' cannot be tuned in depth: name learning_rate, batch_size"):
-        replace(RECIPE, tunable={"depth": OneOf(1, 2)})
+        check_asked(replace(RECIPE, tunable={"depth": OneOf(1, 2)}), {"tune": 2})
     with pytest.raises(CannotTune, match="from a lower to a higher number"):
         Between(2, 1)
     with pytest.raises(CannotTune, match="at least two values"):
