@@ -69,7 +69,7 @@ site: setup ## the documentation as a site in site/, without network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "open site/index.html"
 
 screenshots: setup ## take the pictures of the README again, with Chromium
-	$(BIN)/python -m tests.docs.screenshots
+	HOTSWAP_SCREENSHOTS=docs/images $(BIN)/python -m pytest -n 0 tests/end_to_end/test_browser.py
 
 clean: ## remove .venv, caches and local state (models_repo stays)
 	rm -rf $(VENV) .hotswap .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -116,7 +116,9 @@ def _set_handler(handler: logging.Handler, level: int) -> None:
     for room in ROOMS:
         logger = logging.getLogger(room)
         logger.setLevel(level if room == "flows" else max(level, logging.WARNING))
-        logger.handlers = [handler]
+        # Prefect's own, which it adds when it is imported, records the lines of a run.
+        prefects = [each for each in logger.handlers if type(each).__module__.startswith("prefect.")]
+        logger.handlers = [handler, *prefects]
 
 
 def _is_live(stream: TextIO) -> bool:

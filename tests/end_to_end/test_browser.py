@@ -1,0 +1,297 @@
+"""
+The pages that people look at, in a real browser: MLflow's and Prefect's, after real trainings.
+
+``make screenshots`` runs this too: the pictures of the README are what the tests have seen.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from flows.events import Event, Kind, tell
+from flows.settings import Settings
+from tests.docs.pages import DOCS, commands, isolated_environment, missing_lines
+from tests.ports import free_ports
+from tests.processes import hotswap
+from tests.sinks import HttpSink, listening
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("browser")]
+
+MAX_BYTES = 150_000
+WINDOW = {"width": 1280, "height": 800}
+COLOURS = 128
+DEFAULT_PORTS = {"REST": 8501, "MLFLOW": 5000, "PREFECT": 4200, "OPERATOR": 8502}
+MILLISECONDS = 20_000.0
+PROJECT = Path(__file__).parents[2]
+MONITORING = PROJECT / "serving" / "monitoring"
+HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in ("monitoring", "notifications")]
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+class Site:
+    """`hotswap up` with two trainings done: one that was promoted, and one that was rejected."""
+
+    def __init__(self, environment: dict[str, str], addresses: dict[str, Any]) -> None:
+        self.environment = environment
+        self.mlflow, self.prefect = addresses["mlflow"], addresses["prefect"]
+        self.api = f"{self.prefect}/api"
+
+    def train(self, *arguments: str) -> int:
+        """`hotswap train iris …`; its exit code."""
+        environment = {**self.environment, "PREFECT_API_URL": self.api}
+        return hotswap(environment, "train", "iris", *arguments).returncode
+
+    def ask_prefect(self, path: str, **body: Any) -> Any:
+        answer = requests.post(f"{self.api}/{path}", json=body, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def run_of(self, name: str) -> dict[str, Any]:
+        """The MLflow run with this name."""
+        wanted = {"experiment_ids": ["1"], "filter": f"run_name = '{name}'"}
+        answer = requests.post(f"{self.mlflow}/api/2.0/mlflow/runs/search", json=wanted, timeout=10).json()
+        found: dict[str, Any] = answer["runs"][0]["info"]
+        return found
+
+    def flow_runs(self, name: str) -> list[dict[str, Any]]:
+        runs: list[dict[str, Any]] = self.ask_prefect("flow_runs/filter", flow_runs={"name": {"any_": [name]}})
+        return runs
+
+    def runs_of_the_deployment(self) -> list[dict[str, Any]]:
+        wanted = {"deployment_id": {"any_": [self.deployment["id"]]}}
+        runs: list[dict[str, Any]] = self.ask_prefect("flow_runs/filter", flow_runs=wanted)
+        return runs
+
+    @property
+    def deployment(self) -> dict[str, Any]:
+        """`train-iris`, which prefect.yaml has."""
+        (found,) = self.ask_prefect("deployments/filter", deployments={"name": {"any_": ["train-iris"]}})
+        deployment: dict[str, Any] = found
+        return deployment
+
+    def with_ports(self, text: str) -> str:
+        """The text with the ports of this site."""
+        for name, port in DEFAULT_PORTS.items():
+            text = text.replace(f":{port}", f":{self.environment[f'HOTSWAP_{name}_PORT']}")
+        return text
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """What a user types in the project's directory."""
+        return subprocess.run(
+            ["bash", "-c", self.with_ports(command)],
+            env=self.environment,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def tell(self, kind: Kind, times: int = 1) -> None:
+        """An event of the model, as a command tells it."""
+        settings = Settings(home=Path(self.environment["HOTSWAP_HOME"]), models_repo=Path("unused"))
+        for _ in range(times):
+            tell(settings, Event(kind, "iris", why="of a test"))
+
+
+@pytest.fixture(scope="module")
+def site(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("site")
+    furnish(directory / "home")
+    environment = isolated_environment(
+        HOTSWAP_HOME=str(directory / "home"), HOTSWAP_MODELS_REPO=str(directory / "models"), PYTHONPATH=str(Path.cwd())
+    )
+    command = [sys.executable, "-m", "flows.cli", "up", "--json"]
+    running = subprocess.Popen(command, env=environment, cwd=directory, stdout=subprocess.PIPE, text=True)
+    try:
+        assert running.stdout is not None
+        site = Site(environment, json.loads(running.stdout.readline()))
+        assert site.train("--seed", "1") == 0
+        assert site.train("--seed", "2", "--epochs", "1", "--min-accuracy", "1") == 3
+        yield site
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab of its own."""
+    context = browser.new_context(viewport=WINDOW, color_scheme="light")  # type: ignore[arg-type]
+    context.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    yield context.new_page()
+    context.close()
+
+
+def picture(page: Page, name: str, directory: Path) -> None:
+    """Keep what the window shows as a PNG of few colours; `make screenshots` keeps it for the README."""
+    directory = Path(os.environ.get("HOTSWAP_SCREENSHOTS", directory))
+    shown = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    path = directory / f"{name}.png"
+    shown.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert 10_000 < path.stat().st_size < MAX_BYTES
+
+
+def without_assistant(page: Page) -> None:
+    """Close what covers a quarter of MLflow's page."""
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("Ask questions about your experiments")).to_be_hidden()
+
+
+def test_mlflow_lists_the_runs_of_a_model(site: Site, page: Page) -> None:
+    """Each with its source and, where it passed, its version."""
+    page.goto(f"{site.mlflow}/#/experiments/1/runs")
+    expect(page.get_by_role("link", name="train iris seed 1", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="train iris seed 2", exact=True)).to_be_visible()
+    expect(page.get_by_text("iris.py").first).to_be_visible()
+    expect(page.locator("a[href$='#/models/iris/versions/1']")).to_be_visible()
+
+
+def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_path: Path) -> None:
+    """The metrics by epoch are lines, the evaluation is a picture, and the gate's report is a page."""
+    run = f"{site.mlflow}/#/experiments/1/runs/{site.run_of('train iris seed 1')['run_id']}"
+    page.goto(f"{run}/model-metrics")
+    without_assistant(page)
+    page.get_by_placeholder("Search metric charts").fill("train_")
+    expect(page.locator(".plotly .scatterlayer path.js-line").first).to_be_visible()
+    picture(page, "mlflow-curves", tmp_path)
+    page.goto(f"{run}/artifacts")
+    page.get_by_text("evaluation.png").click()
+    expect(page.locator("img[src*='evaluation.png'], img[src^='blob:']").first).to_be_visible()
+    page.get_by_text("gate.md").click()
+    expect(page.get_by_text("accuracy").first).to_be_visible()
+    page.goto(run)
+    expect(page.get_by_text("test_accuracy", exact=True)).to_be_visible()
+    expect(page.get_by_text("Registered models")).to_be_visible()
+    picture(page, "mlflow-run", tmp_path)
+
+
+def test_mlflow_shows_the_versions_with_their_aliases(site: Site, page: Page, tmp_path: Path) -> None:
+    """The champion is marked, with the digest of its files and what became of its promotion."""
+    page.goto(f"{site.mlflow}/#/models/iris")
+    expect(page.get_by_role("link", name="Version 1")).to_be_visible()
+    expect(page.get_by_text("@ champion")).to_be_visible()
+    expect(page.get_by_text("hotswap.digest").first).to_be_visible()
+    expect(page.get_by_text("Version 2")).to_have_count(0)
+    without_assistant(page)
+    picture(page, "mlflow-versions", tmp_path)
+
+
+def test_prefect_shows_a_run_with_its_logs_and_the_gates_report(site: Site, page: Page, tmp_path: Path) -> None:
+    """The tasks of a training, every line of its log, and why a candidate was rejected."""
+    (promoted,), (rejected,) = site.flow_runs("train iris seed 1"), site.flow_runs("train iris seed 2")
+    page.goto(f"{site.prefect}/runs/flow-run/{promoted['id']}")
+    expect(page.get_by_text("version verified").first).to_be_visible()
+    picture(page, "prefect-run", tmp_path)
+    page.goto(f"{site.prefect}/runs/flow-run/{rejected['id']}")
+    expect(page.get_by_text("candidate rejected").first).to_be_visible()
+    page.get_by_text("Artifacts", exact=True).click()
+    page.mouse.move(800, 600)
+    page.mouse.wheel(0, 2000)
+    page.get_by_text("gate-iris", exact=True).click()
+    expect(page.get_by_text("Gate: rejected")).to_be_visible()
+
+
+def test_a_training_is_started_from_the_form_of_its_deployment(site: Site, page: Page, tmp_path: Path) -> None:
+    """Every parameter has its help; what is filled in is what the worker trains with."""
+    page.goto(f"{site.prefect}/deployments/deployment/{site.deployment['id']}/run")
+    expect(page.get_by_text("How often every row is seen; else the recipe decides.")).to_be_visible()
+    picture(page, "prefect-form", tmp_path)
+    page.locator("input[type=number]").nth(1).fill("7")
+    page.get_by_role("button", name="Submit").click()
+    until(lambda: [each["state"]["type"] for each in site.flow_runs("train iris seed 7")] == ["COMPLETED"])
+
+
+def test_the_automations_act_on_what_is_told(site: Site, page: Page) -> None:
+    """
+    Drift runs the model's deployment, and three rejected candidates pause it.
+
+    The command of the page adds both to Prefect.
+    """
+    (command,) = [each for each in commands(HOW_TO[1]) if "automation create" in each.text]
+    done = site.shell(command.text)
+    assert done.returncode == 0, done.stderr
+    page.goto(f"{site.prefect}/automations")
+    expect(page.get_by_text("hotswap trains a model again when its data has drifted")).to_be_visible()
+    expect(page.get_by_text("hotswap stops training a model whose candidates fail")).to_be_visible()
+
+    runs = len(site.runs_of_the_deployment())
+    site.tell(Kind.DRIFTED)
+    until(lambda: len(site.runs_of_the_deployment()) == runs + 1)
+    assert not site.deployment["paused"]
+    site.tell(Kind.REJECTED, times=3)
+    until(lambda: site.deployment["paused"])
+
+
+def test_the_commands_of_the_pages_print_what_they_show(site: Site) -> None:
+    """Those that ask what runs, and the one that sends a first notification."""
+    for command in (each for each in commands(HOW_TO[0]) if each.text.startswith("curl")):
+        done = site.shell(command.text)
+        assert missing_lines(command.output, done.stdout) == [], done.stdout + done.stderr
+    (command,) = [each for each in commands(HOW_TO[1]) if each.text.startswith("apprise")]
+    with listening(HttpSink()) as sink:
+        site.environment["HOTSWAP_NOTIFY"] = sink.address
+        assert site.shell(command.text).returncode == 0
+    assert [each["message"] for each in sink.received] == ["does it arrive?"]
+
+
+@pytest.mark.needs("promtool")
+def test_prometheus_scrapes_both_and_answers_the_dashboard(site: Site, tmp_path: Path) -> None:
+    """With the project's files: both targets are up, the rules are loaded, every panel can be drawn."""
+    (port,) = free_ports(1)
+    config = site.with_ports((MONITORING / "prometheus.yml").read_text()).replace("15s", "1s")
+    (tmp_path / "prometheus.yml").write_text(config)
+    shutil.copy(MONITORING / "alerts.yml", tmp_path)
+    command = ["prometheus", "--config.file=prometheus.yml", f"--web.listen-address=127.0.0.1:{port}"]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen([*command, "--storage.tsdb.path=data"], cwd=tmp_path, stdout=log, stderr=log)
+
+    def ask(path: str, **parameters: str) -> Any:
+        with suppress(requests.ConnectionError):
+            return (
+                requests.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=10).json().get("data")
+            )
+
+    try:
+        until(lambda: len((ask("query", query="up == 1") or {"result": []})["result"]) == 2)
+        assert sum(len(group["rules"]) for group in ask("rules")["groups"]) > 10
+        (champion,) = ask("query", query='hotswap_champion_version{model="iris"}')["result"]
+        assert int(champion["value"][1]) >= 1
+        dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+        for target in (target for panel in dashboard["panels"] for target in panel.get("targets", [])):
+            query = target["expr"].replace("$model", ".*").replace("$__rate_interval", "1m")
+            assert ask("query", query=query) is not None, query
+    finally:
+        running.terminate()
+        running.wait(30)
