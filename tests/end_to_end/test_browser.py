@@ -38,6 +38,7 @@ WINDOW = {"width": 1280, "height": 800}
 COLOURS = 128
 DEFAULT_PORTS = {"REST": 8501, "MLFLOW": 5000, "PREFECT": 4200, "OPERATOR": 8502}
 MILLISECONDS = 20_000.0
+SETTLE_MILLISECONDS = 400.0
 PROJECT = Path(__file__).parents[2]
 MONITORING = PROJECT / "serving" / "monitoring"
 HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in ("monitoring", "notifications")]
@@ -157,10 +158,19 @@ def page(browser: Browser) -> Iterator[Page]:
 def picture(page: Page, name: str, directory: Path) -> None:
     """Keep what the window shows as a PNG of few colours; `make screenshots` keeps it for the README."""
     directory = Path(os.environ.get("HOTSWAP_SCREENSHOTS", directory))
-    shown = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    shown = Image.open(io.BytesIO(drawn(page))).convert("RGB")
     path = directory / f"{name}.png"
     shown.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     assert 10_000 < path.stat().st_size < MAX_BYTES
+
+
+def drawn(page: Page) -> bytes:
+    """What the window shows once nothing moves there any more."""
+    before, shown = b"", page.screenshot(animations="disabled")
+    while shown != before:
+        page.wait_for_timeout(SETTLE_MILLISECONDS)
+        before, shown = shown, page.screenshot(animations="disabled")
+    return shown
 
 
 def without_assistant(page: Page) -> None:
