@@ -21,6 +21,7 @@ from serving.runtime.call import Call
 
 _PREDICT_LOG, _REQUEST, _RESPONSE = 6, 1, 2
 _MAX_CALLS, _MAX_SHAPES = 256, 64
+MAX_QUICK_BYTES = 2**16
 
 _Parts = list[bytes | int]
 """Bytes, and of what differs from record to record the length."""
@@ -48,9 +49,9 @@ class PredictRecords:
         self._rate_of = rate_of
         self._calls: dict[int, _Known] = {}
 
-    def record(self, call: Call, arrays: Sequence[Array], timestamp_seconds: int) -> bytes:
+    def quick_record(self, call: Call, arrays: Sequence[Array], timestamp_seconds: int) -> bytes | None:
         """
-        The ``PredictionLog`` of one exchange.
+        The ``PredictionLog`` of one exchange; None where it is large, or one like it has not been written yet.
 
         Args:
             call: What was asked.
@@ -59,34 +60,42 @@ class PredictRecords:
         """
         known = self._calls.get(id(call))
         if known is None or known.call() is not call:
-            known = self._remember(call)
+            return None
+        pieces = known.pieces.get(tuple([array.shape for array in arrays]))
+        if pieces is None:
+            return None
         if known.timestamp_seconds != timestamp_seconds:
             rate = self._rate_of(call.servable.model)
             known.metadata = metadata(call.servable, call.signature.name, rate, timestamp_seconds)
             known.timestamp_seconds = timestamp_seconds
-        shapes = tuple([array.shape for array in arrays])
-        pieces = known.pieces.get(shapes) or self._pieces(known, call, arrays, shapes)
-        if pieces is None:
-            return known.metadata + self._written(call, arrays)
         joined = [known.metadata, pieces[0]]
         for array, piece in zip(arrays, pieces[1:], strict=True):
             joined += (array.tobytes(), piece)
         return b"".join(joined)
 
-    def _remember(self, call: Call) -> _Known:
-        if len(self._calls) >= _MAX_CALLS:
-            self._calls.clear()
-        known = self._calls[id(call)] = _Known(weakref.ref(call))
-        return known
+    def record(self, call: Call, arrays: Sequence[Array], timestamp_seconds: int) -> bytes:
+        """The same for any exchange; what is around the values is kept for others that differ in these alone."""
+        self._remember(call, arrays)
+        if (record := self.quick_record(call, arrays, timestamp_seconds)) is not None:
+            return record
+        rate = self._rate_of(call.servable.model)
+        return metadata(call.servable, call.signature.name, rate, timestamp_seconds) + self._written(call, arrays)
 
-    def _pieces(self, known: _Known, call: Call, arrays: Sequence[Array], shapes: _Shapes) -> list[bytes] | None:
-        """What is around the values; None where not all of them are numbers of a fixed length, kept as they are."""
-        if self._has_columns or any(array.dtype.kind not in "fiub" for array in arrays):
-            return None
-        if len(known.pieces) >= _MAX_SHAPES:
-            known.pieces.clear()
-        known.pieces[shapes] = _pieces(_predict_log(call, arrays))
-        return known.pieces[shapes]
+    def _remember(self, call: Call, arrays: Sequence[Array]) -> None:
+        """What is around the values, where these are few numbers of a known length that are kept as they are."""
+        known = self._calls.get(id(call))
+        if known is None or known.call() is not call:
+            if len(self._calls) >= _MAX_CALLS:
+                self._calls.clear()
+            known = self._calls[id(call)] = _Known(weakref.ref(call))
+        shapes = tuple([array.shape for array in arrays])
+        is_fixed = None not in call.dtypes and all(array.dtype.kind in "fiub" for array in arrays)
+        if shapes in known.pieces or self._has_columns or not is_fixed:
+            return
+        if sum(array.nbytes for array in arrays) <= MAX_QUICK_BYTES:
+            if len(known.pieces) >= _MAX_SHAPES:
+                known.pieces.clear()
+            known.pieces[shapes] = _pieces(_predict_log(call, arrays))
 
     def _written(self, call: Call, arrays: Sequence[Array]) -> bytes:
         inputs, outputs = arrays[: len(call.aliases)], arrays[len(call.aliases) :]
@@ -96,9 +105,8 @@ class PredictRecords:
         for name, array in self._columns.kept(call.outputs, outputs):
             encode(array, response.outputs[name])
         _fill_specs(call, request, response)
-        exchange = message_field(_REQUEST, request.SerializeToString()) + message_field(
-            _RESPONSE, response.SerializeToString()
-        )
+        parts = ((_REQUEST, request.SerializeToString()), (_RESPONSE, response.SerializeToString()))
+        exchange = b"".join(message_field(number, content) for number, content in parts)
         return message_field(_PREDICT_LOG, exchange)
 
 

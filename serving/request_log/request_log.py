@@ -47,7 +47,9 @@ class RequestLog:
         self._files = files
         self._writing = Writing(columns, rate_of)
         self._count = count
-        self._waiting: deque[tuple[Exchange, int]] = deque()
+        self._max_waiting_bytes = min(MAX_WAITING_BYTES, files.limits.file_bytes)
+        self._waiting: deque[tuple[str, Exchange | bytes, int]] = deque()
+        """model, exchange or what is written of it, and about how much memory it takes"""
         self._noted_bytes = 0
         self._taken_bytes = 0
         self._stopped = threading.Event()
@@ -59,18 +61,25 @@ class RequestLog:
     ) -> None:
         """Answer by `done`, then keep what was asked and answered."""
         done(result)
-        if not isinstance(result, Exception):
+        if isinstance(result, Exception):
+            return
+        record = self._writing.predicts.quick_record(call, [*arrays, *result], int(time.time()))
+        if record is None:
             self.note(PredictExchange(call, arrays, result))
+        else:
+            self._keep(call.servable.model, record, len(record))
 
     def note(self, exchange: Exchange) -> None:
         """Keep this exchange if there is room for it."""
-        size = exchange.size_bytes
+        self._keep(exchange.model, exchange, exchange.size_bytes)
+
+    def _keep(self, model: str, exchange: Exchange | bytes, size: int) -> None:
         waiting_bytes = self._noted_bytes - self._taken_bytes + size
-        if len(self._waiting) >= MAX_WAITING or waiting_bytes > min(MAX_WAITING_BYTES, self._files.limits.file_bytes):
-            self._count(exchange.model, _DROPPED, 1)
+        if len(self._waiting) >= MAX_WAITING or waiting_bytes > self._max_waiting_bytes:
+            self._count(model, _DROPPED, 1)
             return
         self._noted_bytes += size
-        self._waiting.append((exchange, size))
+        self._waiting.append((model, exchange, size))
 
     def close(self) -> None:
         """Write what waits, and end."""
@@ -92,28 +101,30 @@ class RequestLog:
         self._attempt(self._files.close_old)
         return _PAUSE_SECONDS
 
-    def _next_batch(self) -> list[Exchange]:
-        batch: list[Exchange] = []
+    def _next_batch(self) -> list[tuple[str, Exchange | bytes]]:
+        batch: list[tuple[str, Exchange | bytes]] = []
         while self._waiting and len(batch) < _BATCH:
-            exchange, size = self._waiting.popleft()
-            batch.append(exchange)
+            model, exchange, size = self._waiting.popleft()
+            batch.append((model, exchange))
             self._taken_bytes += size
         return batch
 
-    def _write(self, batch: list[Exchange]) -> bool:
+    def _write(self, batch: list[tuple[str, Exchange | bytes]]) -> bool:
         self._writing.timestamp_seconds = int(time.time())
-        records = [(each.model, record) for each in batch if (record := self._record(each)) is not None]
+        records = [(model, record) for model, each in batch if (record := self._record(model, each)) is not None]
         is_written = self._attempt(lambda: self._files.write(record for _, record in records))
         for model, count in Counter(model for model, _ in records).items():
             self._count(model, _OK if is_written else _FAILED, count)
         return is_written
 
-    def _record(self, exchange: Exchange) -> bytes | None:
+    def _record(self, model: str, exchange: Exchange | bytes) -> bytes | None:
+        if isinstance(exchange, bytes):
+            return exchange
         try:
             return exchange.record(self._writing)
         except Exception as exc:  # as of a tensor that cannot be sent; the others are kept
-            log.error("request not logged model=%s: %s: %s", exchange.model, type(exc).__name__, exc)
-            self._count(exchange.model, _FAILED, 1)
+            log.error("request not logged model=%s: %s: %s", model, type(exc).__name__, exc)
+            self._count(model, _FAILED, 1)
             return None
 
     def _attempt(self, write: Callable[[], None]) -> bool:

@@ -21,6 +21,8 @@ WITHOUT, WITH = "no log", "10 % logged"
 LOADS = ((Form.ROWS, 1, 32), (Form.CONTENT, 1, 64), (Form.CONTENT, 1000, 1))
 """form, rows and concurrency"""
 MIN_SHARE = 0.97
+MAX_MEGABYTES = 64
+"""twice what may wait to be written"""
 
 
 def measure() -> list[Measurement]:
@@ -34,7 +36,13 @@ def measure() -> list[Measurement]:
             running.enter_context(_server(directory, title, *flags)) for title, flags in ((WITHOUT, ()), (WITH, log))
         ]
         asked = [each for each in LOADS if load.is_possible(each[0])]
-        return [each for form, rows, at_once in asked for each in _compared(contenders, form, rows, at_once)]
+        measured = [each for form, rows, at_once in asked for each in _compared(contenders, form, rows, at_once)]
+        plain, logged = (each.memory for each in contenders)
+        besides = f"{plain:.0f} MB without"
+        return [
+            *measured,
+            Measurement("resident memory, more with a log", logged - plain, "MB", MAX_MEGABYTES, None, besides),
+        ]
 
 
 @contextmanager

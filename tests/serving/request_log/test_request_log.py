@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import stat
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from serving.request_log.records import Writing
 from serving.request_log.request_log import MAX_WAITING, MAX_WAITING_BYTES, RequestLog
 from serving.runtime.tf_session import read_records
 from serving.startup import StartupError
+from tests import processes
 from tests.conformance.cases import MODELS
 from tests.conftest import ModelServer, TinyModel
 
@@ -114,7 +117,10 @@ def test_a_share_of_the_requests_is_kept(tmp_path: Path, tiny_model: TinyModel, 
     )  # fmt: skip
     ask(server, times=1000)
     server.stop()
-    assert 200 < len(records(tmp_path / "log")) < 400
+    kept = records(tmp_path / "log")
+    assert 200 < len(kept) < 400
+    assert all(decode(each.predict_log.request.inputs["input"]).tolist() == ROW for each in kept)
+    assert all(each.predict_log == kept[0].predict_log for each in kept)  # also those whose like was written before
 
 
 @pytest.mark.parametrize(
@@ -225,6 +231,27 @@ def test_a_record_that_was_cut_off_costs_itself_alone(tmp_path: Path) -> None:
         assert list(whole_records(path)) == [b"one" * 50, b"two" * 50]
     path.write_bytes(content.replace(b"two", b"owt", 1))
     assert list(whole_records(path)) == [b"one" * 50]
+
+
+def write_for_ever(directory: Path) -> None:
+    """Write numbers, as long as the process lives."""
+    files = LogFiles(directory, Limits(2**30, 3600.0, 2**31))
+    for number in itertools.count():
+        files.write([b"%08d" % number * 1000])
+
+
+def test_a_killed_writer_leaves_whole_records(tmp_path: Path) -> None:
+    """Whenever a process is killed, all records that it had written are there, and nothing else."""
+    process = processes.start(write_for_ever, tmp_path)
+    deadline = time.monotonic() + 60
+    while sum(path.stat().st_size for path in log_files(tmp_path)) < 10**6:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    processes.finish(process)
+    found = [int(record[:8]) for path in log_files(tmp_path) for record in whole_records(path)]
+    assert found == list(range(len(found)))
+    assert len(found) > 100
 
 
 class Asked:
