@@ -36,6 +36,8 @@ def verify(deployment: Deployment, version: int) -> str:
             servers.each(lambda server: server.reload(repository))
         else:
             log.info("no server runs at %s: checking on one of our own model=%s", settings.rest_url, model)
+            if settings.fleet:
+                log.warning("HOTSWAP_SERVING_ENDPOINTS names no host: none is waited for version=%d", version)
             servers = Endpoints([stack.enter_context(own_server(settings, repository, model, version))])
         servers.each(lambda server: server.wait_available(model, version))
         seconds = time.perf_counter() - started

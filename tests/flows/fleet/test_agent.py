@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.fleet.agent import Agent, Turn
+from flows.fleet.fetching import fetch
 from flows.promotion.removal import remove
 from flows.promotion.retirement import restore, retire
 from flows.registry.fleet_registry import RegisteredFiles
@@ -18,8 +20,10 @@ from serving.repository.model_config import parse
 from serving.repository.replica import Replica, read_problems
 from serving.repository.saved_model_files import digest
 from serving.repository.signatures import make_key_pair
-from tests.faults.points import at, before
+from serving.repository.store import Repository
+from tests.faults.points import Point, after, at, before, counted, environment, killed_at
 from tests.pipelines import Pipeline
+from tests.processes import finish, hotswap, start
 
 
 @pytest.fixture
@@ -152,3 +156,100 @@ def test_a_directory_has_one_agent(replica: Replica) -> None:
         replica.kept_by_agent(),
     ):
         raise AssertionError
+
+
+def take_turns(repository: str | None, root: Path) -> None:
+    """What the agent of a host does, in a process that may be killed."""
+    Agent(Replica(root), [], 0.1, lambda turn: None, repository).run_once()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        after(Repository.publish),
+        *(
+            pytest.param(point, marks=pytest.mark.soak)
+            for point in (
+                before(RegisteredFiles.download),
+                after(RegisteredFiles.download),
+                after(fetch),
+                before(Repository.publish),
+                before(Repository.write_config),
+                after(Repository.write_config),
+                before(Repository.retire),
+                after(Repository.retire),
+                after(Replica.delete_dropped),
+            )
+        ),
+    ],
+    ids=lambda point: f"{'after' if point.is_after else 'before'} {point.step.__qualname__}",
+)
+def test_an_agent_that_is_killed_goes_on(published: Pipeline, replica: Replica, point: Point) -> None:
+    """Wherever it was killed, what is in its directory is whole, and the next one comes to what the registry says."""
+    model = published.model
+    agent(published, replica).run_once()
+    second = published.promote(2)
+    retire(published.deployment, 1)
+    killed_at(point, take_turns, published.repository.identity(), replica.root)
+    assert replica.versions(model)
+    for version in replica.versions(model):
+        replica.check_files(model, version)
+    assert agent(published, replica).run_once() == Turn(True, frozenset(), {})
+    assert (replica.versions(model), replica.retired(model)) == ([second], [])
+    assert not replica.staged_path(model, second).exists()
+    (entry,) = parse(replica.read_config())
+    assert entry.labels == {"stable": second}
+
+
+def test_what_has_come_is_not_fetched_again(published: Pipeline, replica: Replica) -> None:
+    """An agent that was killed after two files fetches only the others."""
+    files = len([path for path in published.repository.path(published.model, 1).rglob("*") if path.is_file()]) - 1
+    killed_at(after(RegisteredFiles.download, 2), take_turns, published.repository.identity(), replica.root)
+    with counted(RegisteredFiles.download) as fetched:
+        agent(published, replica).run_once()
+    assert len(fetched) == files - 2
+    assert replica.versions(published.model) == [1]
+
+
+def test_once_fetches_what_servers_start_with(published: Pipeline, replica: Replica) -> None:
+    """`hotswap agent --once` ends when all is there; it fails where a version that clients ask for is not."""
+    settings = published.settings.model_copy(update={"models_repo": replica.root, "fleet": False})
+    variables = {**os.environ, **environment(settings)}
+    command = ("agent", "--once", "--repository", str(published.repository.identity()))
+    done = hotswap(variables, *command)
+    assert (done.returncode, replica.versions(published.model)) == (0, [1])
+    wrong = replace(stated(published), versions={1: stated(published).versions[1], 9: "0"}, labels={"stable": 9})
+    published.registry.state(published.model, wrong)
+    done = hotswap(variables, *command)
+    assert done.returncode == 1
+    assert f"Labelled versions are not here: {published.model} 9:" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.soak
+def test_a_large_version_takes_little_memory(published: Pipeline, replica: Replica, tmp_path: Path) -> None:
+    """A file of 300 MB passes through an agent that never holds a tenth of it."""
+    source = published.sources(tmp_path / "large", 3, "saved_model")
+    (source / "assets").mkdir(exist_ok=True)
+    with (source / "assets" / "table").open("wb") as file:
+        for _ in range(300):
+            file.write(os.urandom(1 << 20))
+    published.sources = lambda *_: source
+    version = published.promote(3)
+    peak = tmp_path / "peak"
+    assert finish(start(fetch_measured, published.repository.identity(), replica.root, peak)) == 0
+    assert replica.versions(published.model) == [1, version]
+    assert int(peak.read_text()) < 30_000  # kB
+
+
+def fetch_measured(repository: str | None, root: Path, peak: Path) -> None:
+    """Take turns, and write by how many kilobytes the largest resident memory of this process has grown."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before_it = peak_kilobytes()
+    take_turns(repository, root)
+    peak.write_text(str(peak_kilobytes() - before_it))
+
+
+def peak_kilobytes() -> int:
+    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))
+    return int(line.split()[1])
