@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows.user_code import described
@@ -18,6 +18,7 @@ from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redacted
 
 if TYPE_CHECKING:
+    from prefect import State
     from prefect.client.orchestration import SyncPrefectClient
 
 _REFUSED = (401, 403)
@@ -113,26 +114,49 @@ def is_running(flow_run: str) -> bool:
 
 def end_run(flow_run: str) -> None:
     """
-    Make a flow run whose process has gone a crashed one, unless it has ended already or Prefect does not know it.
+    Make a flow run whose process has gone a crashed one, or a cancelled one where that was asked for.
+
+    One that has ended already, or that Prefect does not know, stays as it is.
 
     Raises:
         PrefectUnavailable: Prefect cannot be reached.
     """
-    from prefect.states import Crashed
+    from prefect.states import Cancelled, Crashed
 
     with connected() as asked:
-        if _is_going(asked, flow_run):
-            asked.set_flow_run_state(UUID(flow_run), Crashed(message="Its process has gone."), force=True)
+        state = _state(asked, flow_run)
+        if state is not None and not state.is_final():
+            ended: State[Any] = Cancelled() if state.is_cancelling() else Crashed(message="Its process has gone.")
+            asked.set_flow_run_state(UUID(flow_run), ended, force=True)
+
+
+def cancel_run(flow_run: str) -> None:
+    """
+    Show a run that was interrupted as cancelled, which Prefect itself shows as crashed.
+
+    Raises:
+        PrefectUnavailable: Prefect cannot be reached.
+    """
+    from prefect.states import Cancelled
+
+    with connected() as asked:
+        state = _state(asked, flow_run)
+        if state is not None and (state.is_crashed() or not state.is_final()):
+            asked.set_flow_run_state(UUID(flow_run), Cancelled(), force=True)
 
 
 def _is_going(asked: SyncPrefectClient, flow_run: str) -> bool:
+    state = _state(asked, flow_run)
+    return state is not None and not state.is_final()
+
+
+def _state(asked: SyncPrefectClient, flow_run: str) -> State[Any] | None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        state = asked.read_flow_run(UUID(flow_run)).state
+        return asked.read_flow_run(UUID(flow_run)).state
     except (ObjectNotFound, ValueError):
-        return False
-    return state is not None and not state.is_final()
+        return None
 
 
 @contextmanager

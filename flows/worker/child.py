@@ -9,15 +9,19 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from flows import cli
+from flows.cli import EXIT_INTERRUPTED
 from flows.console import progress
 from flows.local.delegation import code
 from flows.local.interrupts import defer_sigint
 from flows.machine import handover
 from flows.machine.handover import Handover
 from flows.orchestration import deployments, prefect_access
+from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.settings import apply_environment, load_settings
 
 log = logging.getLogger(__name__)
@@ -85,32 +89,51 @@ def _read_at_import(environment: os._Environ[str] | dict[str, str]) -> dict[str,
     }
 
 
+@dataclass
+class _Course:
+    """How far the command has come."""
+
+    tell: Callable[[str], None]
+    """gets the id of its flow run"""
+    flow_run: str = ""
+    is_over: bool = False
+
+    def begin(self, flow_run: str) -> None:
+        self.flow_run = flow_run
+        self.tell(flow_run)
+
+
 def _carry_out(
     connection: socket.socket, command: Handover, streams: list[int], api_url: str, tell: Callable[[str], None]
 ) -> None:
     _become(command, streams)
     os.environ["PREFECT_API_URL"] = api_url
-    is_over = threading.Event()
-    threading.Thread(target=_pass_interrupts, args=(connection, is_over), daemon=True).start()
-    with defer_sigint(), deployments.serving(tell):
-        exit_code = (
-            _scheduled(command.arguments[1], tell) if command.arguments[0] == SCHEDULED else cli.run(command.arguments)
-        )
+    course = _Course(tell)
+    threading.Thread(target=_pass_interrupts, args=(connection, course), daemon=True).start()
+    with defer_sigint(), deployments.serving(course.begin):
+        exit_code = _exit_code(command.arguments, course)
     prefect_access.flush()
+    if exit_code == EXIT_INTERRUPTED and course.flow_run:
+        with suppress(PrefectUnavailable):
+            prefect_access.cancel_run(course.flow_run)
     sys.stdout.flush()
     sys.stderr.flush()
-    is_over.set()
+    course.is_over = True
     connection.sendall(str(exit_code).encode())
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def _scheduled(flow_run: str, tell: Callable[[str], None]) -> int:
-    tell(flow_run)
-    settings = load_settings()
-    apply_environment(settings)
-    prefect_access.read_settings()
-    with progress.shown(f"flow run {flow_run}", logging.INFO):
-        deployments.run_scheduled(flow_run)
+def _exit_code(arguments: list[str], course: _Course) -> int:
+    if arguments[0] != SCHEDULED:
+        return cli.run(arguments)
+    course.begin(arguments[1])
+    try:
+        apply_environment(load_settings())
+        prefect_access.read_settings()
+        with progress.shown("a scheduled run", logging.INFO):
+            deployments.run_scheduled(arguments[1])
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return 0
 
 
@@ -136,12 +159,10 @@ def _buffering(stream: int) -> int:
     return 1 if stream == 2 or os.isatty(stream) else -1
 
 
-def _pass_interrupts(connection: socket.socket, is_over: threading.Event) -> None:
+def _pass_interrupts(connection: socket.socket, course: _Course) -> None:
     """Interrupt the command when whoever waits for it is interrupted, or has gone."""
-    try:
+    with suppress(OSError):
         while connection.recv(1) == handover.INTERRUPT:
             os.kill(os.getpid(), signal.SIGINT)
-    except OSError:
-        pass
-    if not is_over.is_set():
+    if not course.is_over:
         os.kill(os.getpid(), signal.SIGINT)
