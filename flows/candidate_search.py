@@ -30,7 +30,6 @@ from flows.registry.tags import FLOW_RUN, PARENT_RUN
 from flows.search.asked import space_of
 from flows.search.candidate import Measured, Order
 from flows.search.processes import Cancelled, CandidateFailed, Nursery, at_once
-from flows.search.trials import search
 from flows.tables.options import TableOptions
 from flows.tables.recipe import TableRecipe
 from flows.training import fit
@@ -108,6 +107,8 @@ def _best_of_seeds(run: PromotionRun, dataset: Dataset, seed: int, epochs: int, 
 
 def _tuned(run: PromotionRun, dataset: Dataset, seed: int, epochs: int, parameters: Mapping[str, Any]) -> Tried:
     """The best settings."""
+    from flows.search.trials import search  # Optuna takes a while to import
+
     recipe, trials = run.request.recipe, parameters["tune"]
     with _searching(run, dataset, epochs, parameters, trials) as found:
 
