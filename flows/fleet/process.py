@@ -12,8 +12,8 @@ from flows.fleet.agent import Agent, Turn
 from flows.fleet.host_servers import HostServer
 from flows.fleet.metrics import AgentMetrics
 from flows.settings import Settings
-from serving.protocol.errors import HotswapError, RepositoryError
-from serving.repository.replica import Replica, is_replica
+from serving.protocol.errors import HotswapError
+from serving.repository.replica import Replica
 
 
 class NotFetched(HotswapError):
@@ -57,10 +57,7 @@ def _agent(
     settings: Settings, repository: str | None, told: Callable[[Turn], None], with_servers: bool
 ) -> Iterator[Agent]:
     replica = Replica(settings.models_repo)
-    if replica.identity() is not None and not is_replica(replica.root):
-        raise RepositoryError(
-            f"{replica.root} is a repository of its own: set HOTSWAP_MODELS_REPO to a directory for the agent alone"
-        )
+    replica.claim()
     shown, timeout_seconds = credentials(settings), settings.server_timeout_seconds
     with ExitStack() as stack:
         stack.enter_context(replica.kept_by_agent())

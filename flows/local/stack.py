@@ -35,6 +35,7 @@ from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.repository.files import write_atomically
 from serving.repository.model_config import render
+from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 
 STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
@@ -150,14 +151,15 @@ def _failed(supervisor: Supervisor, failure: HotswapError) -> HotswapError:
 
 def server_flags(settings: Settings) -> list[str]:
     """
-    The flags that serve the models repository; writes ``models.config`` where there is none yet.
+    The flags that serve the models repository; writes ``models.config``, unless an agent does.
 
     A model without a published version is left out, as a server would wait for it before it opens its ports.
     """
     repository = Repository(settings.models_repo.absolute())
-    repository.check_writable()
-    with repository.lock_config():
-        repository.write_config(render(servable_entries(repository)))
+    if not is_replica(repository.root):  # its agent writes there, and nobody else
+        repository.check_writable()
+        with repository.lock_config():
+            repository.write_config(render(servable_entries(repository)))
     monitoring = prepare_home(settings) / "monitoring.config"
     write_atomically(monitoring, "prometheus_config { enable: true }\n")
     files = {name: getattr(settings, name) for name in ("token_file", "admin_token_file", "trusted_keys_file")}

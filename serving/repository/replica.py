@@ -36,6 +36,21 @@ Problems = Mapping[str, Mapping[int, str]]
 class Replica(Repository):
     """A models directory that follows a repository."""
 
+    def claim(self) -> None:
+        """
+        Make this directory a replica, before it is known of which repository.
+
+        Raises:
+            RepositoryError: It is a repository of its own, or cannot be written.
+        """
+        if is_replica(self.root):
+            return
+        if self.identity() is not None:
+            raise RepositoryError(
+                f"{self.root} is a repository of its own: set HOTSWAP_MODELS_REPO to a directory for the agent alone"
+            )
+        self._mark({_FOLLOWS: True})
+
     def follow(self, repository: str) -> None:
         """
         Take over the identity of a repository; the same one may be taken over again.
@@ -52,8 +67,11 @@ class Replica(Repository):
                 f"{self.root} {what}, and MLflow tells of repository {repository}: "
                 "set HOTSWAP_MODELS_REPO to another directory, or correct MLFLOW_TRACKING_URI"
             )
+        self._mark({"id": repository, _FOLLOWS: True})
+
+    def _mark(self, identity: Mapping[str, Any]) -> None:
         with self._writing():
-            write_atomically(self.root / _IDENTITY_FILE, json.dumps({"id": repository, _FOLLOWS: True}) + "\n")
+            write_atomically(self.root / _IDENTITY_FILE, json.dumps(identity) + "\n")
 
     @contextmanager
     def kept_by_agent(self) -> Iterator[None]:

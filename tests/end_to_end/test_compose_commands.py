@@ -148,6 +148,10 @@ def test_mlflow_on_postgresql_and_an_object_store_feeds_an_agent(
     ).list_objects_v2(Bucket="hotswap")
     assert any(entry["Key"].endswith("saved_model/saved_model.pb") for entry in stored["Contents"])
     assert names_in(postgres, "mlflow", "select name from registered_models") == ["tiny"]
+    dump = administered(postgres, "pg_dumpall", "--clean")
+    assert names_in(postgres, "postgres", "drop database mlflow") == ["DATABASE", "DROP"]
+    administered(postgres, "psql", given=dump)
+    assert names_in(postgres, "mlflow", "select name from registered_models") == ["tiny"]
 
 
 @pytest.mark.needs("pg_ctlcluster")
@@ -162,6 +166,13 @@ def test_prefect_on_postgresql_has_the_deployments_and_a_worker(native: Native, 
         assert names_in(postgres, "prefect", "select name from deployment") == ["promote", "train", "train-iris"]
         with ended(native.start("worker")):
             wait_until(lambda: names_in(postgres, "prefect", "select status from worker") == ["ONLINE"], seconds=90)
+
+
+def administered(postgres: tuple[int, Path], program: str, *arguments: str, given: str = "") -> str:
+    """What a program prints that the page on compose backs up and restores the databases by."""
+    port, programs = postgres
+    command = [str(programs / program), "--username=postgres", "--host=127.0.0.1", f"--port={port}", *arguments]
+    return subprocess.run(command, input=given, check=True, capture_output=True, text=True).stdout
 
 
 def names_in(postgres: tuple[int, Path], database: str, query: str) -> list[str]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from flows.fleet.agent import Agent, Turn
 from flows.fleet.fetching import fetch
+from flows.local.stack import server_flags
 from flows.promotion.removal import remove
 from flows.promotion.retirement import restore, retire
 from flows.registry.fleet_registry import RegisteredFiles
 from flows.registry.statement import Statement
+from flows.settings import Settings
 from serving.protocol.errors import RepositoryError
 from serving.repository.model_config import parse
 from serving.repository.replica import Replica, read_problems
@@ -133,8 +138,9 @@ def test_a_host_follows_one_repository(published: Pipeline, replica: Replica) ->
     assert replica.versions(published.model) == [1]
     with pytest.raises(RepositoryError, match=r"follows repository .* MLflow tells of repository another"):
         replica.follow("another")
-    with pytest.raises(RepositoryError, match="is a repository of its own"):
-        Replica(published.repository.root).follow("another")
+    for become in (Replica.claim, partial(Replica.follow, repository="another")):
+        with pytest.raises(RepositoryError, match="is a repository of its own"):
+            become(Replica(published.repository.root))
 
 
 def test_what_no_trusted_key_has_signed_is_not_fetched(offline: Pipeline, replica: Replica, tmp_path: Path) -> None:
@@ -146,6 +152,16 @@ def test_what_no_trusted_key_has_signed_is_not_fetched(offline: Pipeline, replic
     assert "is not signed" in problems[offline.model][1]
     assert replica.versions(offline.model) == []
     assert not replica.staged_path(offline.model, 1).exists()
+
+
+def test_a_server_writes_nothing_into_the_directory_of_an_agent(replica: Replica, tmp_path: Path) -> None:
+    """`hotswap serve` may have it read-only, before and after anything is known of its repository."""
+    replica.claim()
+    replica.write_config("model_config_list {}")
+    before_it = {path: path.stat().st_mtime_ns for path in replica.root.rglob("*")}
+    flags = server_flags(Settings(home=tmp_path / "home", models_repo=replica.root))
+    assert f"--model_config_file={replica.config_path}" in flags
+    assert {path: path.stat().st_mtime_ns for path in replica.root.rglob("*")} == before_it
 
 
 def test_a_directory_has_one_agent(replica: Replica) -> None:
@@ -253,3 +269,26 @@ def fetch_measured(repository: str | None, root: Path, peak: Path) -> None:
 def peak_kilobytes() -> int:
     (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))
     return int(line.split()[1])
+
+
+def test_files_come_from_an_object_store(offline: Pipeline, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where MLflow does not pass them on: then a host asks the store itself."""
+    store = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    store.start()
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://{}:{}".format(*store.get_host_and_port()))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hotswap")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="models")
+    try:
+        offline.settings = offline.settings.model_copy(update={"fleet": True})
+        offline.model = f"{offline.model}_in_s3"
+        location = f"s3://models/{offline.model}"
+        offline.registry._client.create_experiment(offline.model, artifact_location=location)
+        offline.run = offline.registry.start_run(offline.model, "run", {}, {})
+        version = offline.promote(1)
+        assert agent(offline, replica).run_once() == Turn(True, frozenset(), {})
+    finally:
+        store.stop()
+    assert replica.versions(offline.model) == [version]
+    assert digest(replica.path(offline.model, version)) == offline.repository.stamp(offline.model, version).digest
