@@ -78,8 +78,16 @@ def operator_page(pipeline: Pipeline) -> Iterator[str]:
     repair(pipeline.deployment)
     for verdict, seconds in (("passed", 3.5), ("rejected", 70.0)):
         count_run(pipeline.settings, pipeline.model, verdict, {"load": 0.5, "train": seconds}, time.time())
+    (pipeline.settings.home / "drift").mkdir(exist_ok=True)
+    (pipeline.settings.home / "drift" / f"{pipeline.model}.json").write_text(json.dumps(drift_fact(pipeline.model)))
     with answering(pipeline.settings):
         yield requests.get(f"http://127.0.0.1:{pipeline.settings.operator_port}/metrics", timeout=10).text
+
+
+def drift_fact(model: str) -> dict[str, Any]:
+    """What `hotswap drift` keeps."""
+    compared = {"columns": [{"name": "age", "psi": 0.4}], "answers": [], "live": {"name": "accuracy", "value": 0.9}}
+    return {"model": model, "time": "2026-01-01T00:00:00+00:00", "rows": 500, "drifted": ["age"], **compared}
 
 
 def samples(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -125,6 +133,7 @@ def test_the_operator_tells_what_the_pipeline_has_done(operator_page: str, pipel
     assert value(operator_page, "hotswap_reconciles_total", **model, outcome="repaired") == 1
     assert value(operator_page, "hotswap_events_total", kind="rolled-back") >= 1
     assert value(operator_page, "hotswap_events_waiting", channel="notify") >= 5
+    assert value(operator_page, "hotswap_drifted_columns", **model) == 1
 
 
 def test_metrics_follow_the_journal(pipeline: Pipeline) -> None:
