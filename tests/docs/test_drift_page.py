@@ -11,17 +11,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from sklearn.datasets import load_iris
+from tensorflow_serving.apis import prediction_log_pb2
 
 from clients.rest_client import RestClient
 from flows.registry.mlflow_registry import Registry
+from serving.protocol.tensors import decode
+from serving.request_log.files import Limits, LogFiles, log_files, whole_records
 from tests.conftest import at_home
 from tests.docs.pages import DOCS, commands
+from tests.end_to_end.test_reconcile_flow import flow_runs
 from tests.flows.commands.test_train import environment
 from tests.processes import hotswap, running
 
 DRIFT = [shlex.split(each.text)[1:] for each in commands(DOCS / "how-to" / "drift.md") if "hotswap drift" in each.text]
 ASKED = 140
+
+
+def shift(log: Path, later: Path) -> None:
+    """The same log with flowers whose petals are 3 cm longer."""
+    files = LogFiles(later, Limits(2**20, 3600.0, 2**21))
+    for path in log_files(log):
+        for content in whole_records(path):
+            record = prediction_log_pb2.PredictionLog.FromString(content)
+            tensor = record.predict_log.request.inputs["input"]
+            tensor.tensor_content = (decode(tensor) + np.array([0, 0, 3, 0], np.float32)).tobytes()
+            files.write([record.SerializeToString()])
+    files.close()
 
 
 @pytest.mark.slow
@@ -50,6 +67,10 @@ def test_the_page_on_drift(tmp_path: Path, prefect_api: str, furnish: Callable[[
     assert f"iris has not drifted: {ASKED} rows" in " ".join(done[0].stdout.split())
     assert json.loads(done[1].stdout)["verdict"] == "stable"
     assert "Live accuracy" in done[2].stdout
+    shift(home / "requests", tmp_path / "later")
+    assert hotswap(variables, "drift", "iris", "--log", str(tmp_path / "later")).returncode == 8
+    assert ("drift of iris", "Drifted") in flow_runs(prefect_api, "iris")
+    assert requests.get(f"{prefect_api}/artifacts/drift-iris/latest", timeout=10).json()["type"] == "markdown"
     trained = hotswap(variables, "train", "iris", "--seed", "3", "--json")
     replayed = [each for each in json.loads(trained.stdout)["checks"] if each["check"] == "sandbox replay"]
     with at_home(home):
