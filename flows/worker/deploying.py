@@ -12,22 +12,16 @@ from pathlib import Path
 
 from flows.orchestration import deployments, prefect_access
 from flows.settings import Settings
-from serving.protocol.errors import HotswapError
 from serving.repository.files import write_atomically
 
 log = logging.getLogger(__name__)
-
-
-class NotDeployed(HotswapError):
-    """Prefect does not take the deployments of a file."""
 
 
 def deploy(settings: Settings) -> None:
     """
     Make the deployments known; a schedule that was paused or resumed there stays so until the file is changed.
 
-    Raises:
-        NotDeployed: A file cannot be used; the log says why.
+    A file that cannot be used does not keep the others from being served; the log says why.
     """
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["flows.worker.preloaded"])
@@ -37,7 +31,7 @@ def deploy(settings: Settings) -> None:
         process.start()
         process.join()
         if process.exitcode:
-            raise NotDeployed(f"{file} cannot be deployed: the lines above say why; correct it")
+            log.error("%s cannot be deployed: the lines above say why; correct it and start `hotswap up` again", file)
 
 
 def _deploy(environment: dict[str, str], directory: Path, home: Path, file: Path) -> None:

@@ -36,6 +36,8 @@ class Worker:
     def __init__(self, settings: Settings, stop_requested: threading.Event) -> None:
         self._settings = settings
         self._stop_requested = stop_requested
+        self._trouble = ""
+        """why Prefect could not be asked the last time"""
 
     def run(self) -> None:
         """Serve until a stop is requested."""
@@ -79,7 +81,11 @@ class Worker:
             for flow_run in pool.claim_due():
                 threading.Thread(target=self._start, args=(flow_run, pool), daemon=True).start()
         except PrefectUnavailable as exc:
-            log.warning("Prefect not asked: %s", exc)
+            if str(exc) != self._trouble:
+                log.warning("Prefect not asked: %s", exc)
+            self._trouble = str(exc)
+        else:
+            self._trouble = ""
 
     def _start(self, flow_run: str, pool: WorkPool) -> None:
         """Hand a run over as a command of this process, and wait for its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 from flows.journal import Journal
 from serving.repository.model_config import ModelEntry, render
+from tests.docs.pages import DOCS, commands
 from tests.processes import hotswap, running
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
@@ -370,7 +372,9 @@ def test_two_settings_with_one_port_are_reported(environment: dict[str, str], tm
 
 
 def test_detached_it_comes_back_once_everything_runs_until_down(environment: dict[str, str], tmp_path: Path) -> None:
-    """The offset moves every port, commands of the home find them without being told, and `down` ends all of it."""
+    """The page's commands: the offset moves every port, the home's commands find them, and `down` ends all of it."""
+    page = [shlex.split(each.text)[1:] for each in commands(DOCS / "how-to" / "stack.md")]
+    assert page[:4] == [["up", "--detach"], ["status"], ["logs", "worker"], ["down"]]
     moved = {**environment, **ELSEWHERE, **{name: str(int(environment[name]) - 7) for name in PORTS}}
     begun = hotswap(moved, "up", "--detach", "--json", "--port-offset", "7", directory=tmp_path)
     assert begun.returncode == 0, begun.stderr

@@ -265,7 +265,10 @@ def test_what_prefect_schedules_is_run_and_cancelled(warm: Warm) -> None:
 
 
 def test_runs_of_a_killed_worker_crash_and_the_next_is_not_kept_waiting(warm: Warm) -> None:
-    """Also where a deployment allows one run at a time."""
+    """Also where a deployment allows one run at a time; what was resumed on Prefect's page stays so."""
+    with warm.prefect() as client:
+        iris = client.read_deployment_by_name("train-and-promote/train-iris")
+        client.update_deployment_schedule(iris.id, iris.schedules[0].id, active=True)
     waiting = warm.write("waiting.py", WAITING.format(path=str(warm.directory / "killed.pid"), name="killed"))
     run = warm.schedule("train-and-promote/train-iris", recipe=str(waiting))
     warm.begun("killed")
@@ -274,5 +277,7 @@ def test_runs_of_a_killed_worker_crash_and_the_next_is_not_kept_waiting(warm: Wa
     warm.start()
     warm.wait(run, "Crashed")
     assert time.monotonic() - began < 60
+    with warm.prefect() as client:
+        assert [each.active for each in client.read_deployment(iris.id).schedules] == [True]
     own = warm.write("own.py", OWN)
     warm.wait(warm.schedule("train-and-promote/train-iris", recipe=str(own), epochs=1), "Rejected")
