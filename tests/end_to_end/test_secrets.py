@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tests.processes import Piped, run_hotswap, without_settings
 
@@ -165,8 +167,10 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
 
 def statuses(url: str) -> list[int]:
     """The answers to a stranger, to a wrong password, to the right one, and to a browser led here by a foreign name."""
+    asking = requests.Session()
+    asking.mount("http://", HTTPAdapter(max_retries=Retry(connect=10, backoff_factor=0.1)))  # the operator starts last
     return [
-        requests.get(url, auth=auth, headers=headers, timeout=30).status_code
+        asking.get(url, auth=auth, headers=headers, timeout=30).status_code
         for auth, headers in ((None, {}), (("ada", TOKEN), {}), (("ada", SECRET), {}), (None, {"Host": "evil.example"}))
     ]
 
