@@ -21,6 +21,7 @@ from flows.commands import (
     prediction_commands,
     presentation,
     report_commands,
+    schedule_command,
     security_commands,
     stack_commands,
     training_commands,
@@ -119,6 +120,7 @@ def hotswap(
 app.registered_commands += training_commands.app.registered_commands
 
 
+app.registered_commands += schedule_command.app.registered_commands
 app.registered_commands += prediction_commands.app.registered_commands
 app.registered_commands += version_commands.app.registered_commands
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ParamSpec, TypedDict, TypeVar, get_args, get_
 
 import typer
 from annotated_types import Interval
+from pydantic import Field
 
 from serving.protocol.errors import HotswapError
 
@@ -27,6 +28,10 @@ R = TypeVar("R")
 
 class InvalidParameter(HotswapError):
     """A flow cannot run with this parameter."""
+
+
+TaskName = Annotated[str, Field(json_schema_extra={"enum": ["classification", "regression"]})]
+"""one of these, which Prefect's page offers as a choice"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ Reason = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(autocompletion=_recipes, help="iris or digits, or your own: churn.py, or package.module.")
 ]
+ScheduledRecipe = Annotated[str | None, typer.Argument(autocompletion=_recipes, help="As `train` takes it.")]
 JudgingRecipe = Annotated[
     str,
     typer.Argument(
@@ -159,7 +165,8 @@ class EvidenceParameters(TypedDict, total=False):
     ]
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What the model predicts.")]
     task: Annotated[
-        str | None, typer.Option(help="classification or regression; else the target and the answers decide.")
+        TaskName | None,
+        typer.Option(metavar="TASK", help="classification or regression; else the target and the answers decide."),
     ]
     unevaluated: Annotated[
         str | None,
@@ -178,7 +185,10 @@ class TableParameters(TypedDict, total=False):
     name: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model's name; else it is called like the file.")
     ]
-    task: Annotated[str | None, typer.Option(help="classification or regression; else the target's values decide.")]
+    task: Annotated[
+        TaskName | None,
+        typer.Option(metavar="TASK", help="classification or regression; else the target's values decide."),
+    ]
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave this column out; may be repeated.")]
     keep: Annotated[
         list[str] | None,

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     """added to each of these ports and to the next one, so that several homes are up side by side"""
     operator_port: int = Field(default=8502, ge=1, le=65535)
     """port of the operator of `hotswap up`: metrics of the pipeline, webhooks"""
+    webhook_secret_file: Path | None = None
+    """file with the secret that MLflow signs its webhooks with; else `hotswap up` makes one in its home"""
+    data_settle_seconds: float = Field(default=3.0, gt=0)
+    """seconds that data has to stay as it is before it counts as changed"""
     allow_anonymous: bool = False
     """listen on a `HOTSWAP_HOST` that others reach also without token and login"""
     ui_user: str = ""

@@ -11,11 +11,16 @@ import os
 import threading
 import time
 
+import requests
+
 from flows.events.delivery import delivering
+from flows.local import webhooks
+from flows.local.data_watch import watching
 from flows.local.interrupts import stop_on_signals
 from flows.local.operator_http import answering
 from flows.local.reconciler import Reconciler
-from flows.settings import apply_environment, load_settings
+from flows.settings import Settings, apply_environment, load_settings
+from serving.protocol.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +34,23 @@ def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     stop_requested = threading.Event()
     stop_on_signals(stop_requested)
-    with answering(settings), delivering(settings):
-        if settings.reconcile_seconds:
-            Reconciler(settings, _print).run(stop_requested)
+    reconciler = Reconciler(settings, _print) if settings.reconcile_seconds else None
+    wake = None if reconciler is None else reconciler.wake
+    with answering(settings, wake), delivering(settings), watching(settings):
+        if reconciler is not None:
+            _subscribe(settings)
+            reconciler.run(stop_requested)
         stop_requested.wait()
+
+
+def _subscribe(settings: Settings) -> None:
+    """Be told of moved aliases by our own MLflow; without that, the next turn finds them."""
+    if os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
+        return
+    try:
+        webhooks.subscribe(settings)
+    except requests.RequestException as exc:
+        log.warning("MLflow does not tell of moved aliases: %s", redacted(str(exc)))
 
 
 def _print(sentence: str) -> None:

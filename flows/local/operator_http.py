@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -21,14 +21,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flows.local import webhooks
 from flows.local.exposure import check_pages
 from flows.logins import Login
 from flows.monitoring.exposition import Exposition
 from flows.settings import Settings
 
 
-def routes(settings: Settings) -> list[Route]:
-    """What is answered."""
+def routes(settings: Settings, wake: Callable[[str], None] | None = None) -> list[Route]:
+    """What is answered; `wake` gets the name of a model whose alias was moved in MLflow."""
     exposition = Exposition(settings)
 
     def healthz(request: Request) -> Response:
@@ -37,7 +38,8 @@ def routes(settings: Settings) -> list[Route]:
     def metrics(request: Request) -> Response:
         return Response(exposition.page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    return [Route("/healthz", healthz), Route("/metrics", metrics)]
+    hooks = [webhooks.route(settings, wake)] if wake else []
+    return [Route("/healthz", healthz), Route("/metrics", metrics), *hooks]
 
 
 def with_login(app: ASGIApp, login: Login | None) -> ASGIApp:
@@ -55,16 +57,16 @@ def with_login(app: ASGIApp, login: Login | None) -> ASGIApp:
 
 
 @contextmanager
-def answering(settings: Settings) -> Iterator[None]:
+def answering(settings: Settings, wake: Callable[[str], None] | None = None) -> Iterator[None]:
     """
-    Answer during the block, in a thread.
+    Answer during the block, in a thread; without `wake` no webhook.
 
     Raises:
         OSError: It cannot listen on its port.
         InvalidSettings: Strangers would reach it.
     """
     check_pages(settings)
-    app = with_login(Starlette(routes=routes(settings)), settings.login)
+    app = with_login(Starlette(routes=routes(settings, wake)), settings.login)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

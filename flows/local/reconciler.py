@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from flows.orchestration import open_runs, prefect_access
 from flows.orchestration.prefect_server import find_running_prefect
@@ -28,6 +29,7 @@ from serving.protocol.redaction import redacted
 log = logging.getLogger(__name__)
 
 _MAX_PAUSE_SECONDS = 300.0
+_WAKE_SECONDS = 0.1
 
 
 @dataclass
@@ -52,17 +54,27 @@ class Reconciler:
         self._settings = settings
         self._announce = announce
         self._known: dict[str, _Model] = {}
+        self._woken: SimpleQueue[str] = SimpleQueue()
 
     def run(self, stop_requested: threading.Event) -> None:
         """Take turns until a stop is requested."""
-        while not stop_requested.wait(self._settings.reconcile_seconds):
-            self.turn()
+        turn_at = time.monotonic() + self._settings.reconcile_seconds
+        while not stop_requested.wait(min(_WAKE_SECONDS, self._settings.reconcile_seconds)):
+            while not self._woken.empty():
+                self.turn([self._woken.get()])
+            if time.monotonic() >= turn_at:
+                self.turn()
+                turn_at = time.monotonic() + self._settings.reconcile_seconds
 
-    def turn(self) -> list[str]:
-        """Repair every model that needs it; the names of those that were tried."""
+    def wake(self, model: str) -> None:
+        """Take a turn of one model soon; any thread may call this."""
+        self._woken.put(model)
+
+    def turn(self, only: Collection[str] | None = None) -> list[str]:
+        """Repair every model that needs it, or of these `only`; the names of those that were tried."""
         tried = []
         open_runs.end_in_prefect(self._settings)
-        for name in self._models():
+        for name in [name for name in self._models() if only is None or name in only]:
             model = self._known.setdefault(name, _Model())
             try:
                 if self._turn(name, model):

@@ -21,6 +21,7 @@ from typing import Any
 from flows.console import progress
 from flows.endpoints.model_entries import servable_entries
 from flows.events import Event, Kind, tell
+from flows.local import webhooks
 from flows.local.announcement import STOP_HERE, announce, document
 from flows.local.delegation import socket_path
 from flows.local.exposure import check_pages, check_server
@@ -217,7 +218,11 @@ def _mlflow(settings: Settings) -> Iterator[Service]:
     command += ["--host", settings.host, "--port", str(settings.mlflow_port)]
     ports = {"HOTSWAP_MLFLOW_PORT": settings.mlflow_port}
     # It may carry a password, which the list of processes would show.
-    backend = {"MLFLOW_BACKEND_STORE_URI": tracking_uri, **mlflow_environment(settings)}
+    backend = {
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri,
+        **mlflow_environment(settings),
+        **webhooks.mlflow_environment(settings),
+    }
     yield Service("mlflow", lambda: [*command, *mlflow_arguments(settings)], url, f"{url}/health", ports, backend)
 
 

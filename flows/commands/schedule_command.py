@@ -1,0 +1,96 @@
+"""The command that lets trainings start by themselves, `hotswap schedule`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+import typer
+
+from flows.commands.edges import at_work, show
+from flows.commands.options import Json
+from flows.parameters import ScheduledRecipe, TrainParameters, check_bounds, spelled_out
+
+app = typer.Typer()
+
+
+@app.command()
+@spelled_out
+def schedule(
+    recipe: ScheduledRecipe = None,
+    *,
+    cron: Annotated[
+        str | None, typer.Option(metavar="CRON", help="When, in five fields: '0 6 * * 1' is Mondays at six.")
+    ] = None,
+    every: Annotated[float | None, typer.Option(metavar="HOURS", min=0.001, help="How often, in hours.")] = None,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="Of --cron, such as Europe/Berlin.")] = "UTC",
+    when_changed: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="When this file or folder has new content; may be repeated."),
+    ] = None,
+    when_drifted: Annotated[
+        bool, typer.Option("--when-drifted", help="When what comes in no longer looks like the training data.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Start it by itself no longer.")] = False,
+    as_json: Json = False,
+    **parameters: Unpack[TrainParameters],
+) -> None:
+    """
+    Let a training start by itself, with the options of `train`; without a recipe list what does.
+
+    One schedule a model; giving it again replaces it. `hotswap up` runs it.
+    """
+    with at_work("scheduling"):
+        from flows.orchestration import triggers
+
+        _find_prefect()
+        if recipe is None and not parameters["csv"]:
+            rows = triggers.installed()
+            text = "\n".join(f"{each['model']}  {each['when']}" for each in rows) or "No training starts by itself."
+            show({"schedules": rows}, text, as_json)
+            return
+        model, given = _checked(recipe or "iris", parameters)
+        if remove:
+            triggers.remove(model)
+            show({"model": model, "removed": True}, f"{model} is no longer trained by itself.", as_json)
+            return
+        paths = tuple(str(each.absolute()) for each in when_changed or ())
+        trigger = triggers.Trigger(model, cron, every, timezone, paths, when_drifted)
+        if not trigger.described:
+            raise typer.BadParameter("say when: --cron, --every, --when-changed or --when-drifted")
+        deployment = triggers.install(trigger, given)
+    text = f"{model} is trained {trigger.described}: deployment {trigger.name} on Prefect's page."
+    show({"model": model, "when": trigger.described, "deployment": deployment}, text, as_json)
+
+
+def _find_prefect() -> None:
+    """
+    Raises:
+        PrefectUnavailable: None runs.
+    """
+    from flows.orchestration import prefect_access
+    from flows.orchestration.prefect_access import PrefectUnavailable
+    from flows.orchestration.prefect_server import find_running_prefect
+    from flows.settings import load_settings
+
+    if not find_running_prefect(load_settings()):
+        raise PrefectUnavailable("No Prefect server answers, and it keeps the schedules: start it with `hotswap up`")
+    prefect_access.read_settings()
+
+
+def _checked(recipe: str, parameters: TrainParameters) -> tuple[str, dict[str, Any]]:
+    """The model, and the parameters that are given, as any process of this machine understands them."""
+    from flows.search.asked import check_asked
+    from flows.tables.options import recipe_of, titled
+
+    check_bounds(TrainParameters, parameters)
+    found = recipe_of(recipe, parameters)
+    check_asked(found, parameters)
+    named = titled(recipe, parameters)
+    file, colon, attribute = named.partition(":")
+    if file.endswith(".py"):
+        named = f"{Path(file).expanduser().absolute()}{colon}{attribute}"
+    given = {"recipe": named, **{name: value for name, value in parameters.items() if value is not None}}
+    if csv := parameters.get("csv"):
+        given["csv"] = str(Path(csv).absolute())
+    return found.name, given
