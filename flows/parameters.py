@@ -18,7 +18,6 @@ from typing import Annotated, Any, ParamSpec, TypedDict, TypeVar, get_args, get_
 
 import typer
 from annotated_types import Interval
-from pydantic import Field
 
 from serving.protocol.errors import HotswapError
 
@@ -30,7 +29,17 @@ class InvalidParameter(HotswapError):
     """A flow cannot run with this parameter."""
 
 
-TaskName = Annotated[str, Field(json_schema_extra={"enum": ["classification", "regression"]})]
+class Choices:
+    """Words of which a parameter is one; Prefect, which reads them by way of Pydantic, offers them on its page."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self._words)}
+
+
+TaskName = Annotated[str, Choices("classification", "regression")]
 """one of these, which Prefect's page offers as a choice"""
 
 

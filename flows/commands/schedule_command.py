@@ -36,9 +36,10 @@ def schedule(
     **parameters: Unpack[TrainParameters],
 ) -> None:
     """
-    Let a training start by itself, with the options of `train`; without a recipe list what does.
+    Let a training start by itself, or list what does.
 
-    One schedule a model; giving it again replaces it. `hotswap up` runs it.
+    It takes the options of `train`; without a recipe it lists. One schedule a model; giving it again replaces it.
+    `hotswap up` runs it.
     """
     with at_work("scheduling"):
         from flows.orchestration import triggers

@@ -40,7 +40,7 @@ def up(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run model server, MLflow page, Prefect server and worker, until Ctrl-C."""
+    """Run servers, pages, worker and operator, until Ctrl-C."""
     if port_offset is not None:
         os.environ["HOTSWAP_PORT_OFFSET"] = str(port_offset)
     with progress.shown("starting model server, MLflow page and Prefect server", logging.WARNING) as close:
@@ -78,7 +78,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what the processes of `hotswap up` have written into their logs."""
+    """Show the logs of the processes of `hotswap up`."""
     if follow and as_json:
         raise typer.BadParameter("--follow goes on for ever, and --json is one document")
     known = _logs(plain_settings().home)

@@ -76,7 +76,7 @@ def approve(
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Let the version that waits for an approval go live, or reject it."""
+    """Let the version that waits go live, or reject it."""
     with at_work(f"approving {model}") as settings:
         from flows.orchestration import approvals
         from flows.promotion import approval

@@ -82,7 +82,8 @@ def test_a_prefect_that_refuses_us_is_reported_before_anything_is_trained(
     """One sentence names the variable, and no secret."""
     code, out, errors = hotswap({**environment, **credentials}, "train", "iris")
     assert (code, out) == (1, "")
-    assert "does not accept the credentials, status 401: set PREFECT_API_AUTH_STRING" in errors.splitlines()[-1]
+    assert "does not accept the credentials, status 401: set HOTSWAP_UI_USER" in errors.splitlines()[-1]
+    assert "PREFECT_API_AUTH_STRING" in errors.splitlines()[-1]
     assert "training epoch" not in errors
     assert "something-else" not in errors
 
