@@ -7,7 +7,7 @@ from typing import Annotated, Any, Unpack
 
 import typer
 
-from flows.commands.edges import at_work, show
+from flows.commands.edges import at_work, plain_settings, show
 from flows.commands.options import Json
 from flows.parameters import ScheduledRecipe, TrainParameters, check_bounds, spelled_out
 
@@ -60,6 +60,10 @@ def schedule(
         if not trigger.described:
             raise typer.BadParameter("say when: --cron, --every, --when-changed or --when-drifted")
         deployment = triggers.install(trigger, given)
+        if paths:
+            from flows.local.data_watch import start_from
+
+            start_from(plain_settings(), deployment, [Path(each) for each in paths])
     text = f"{model} is trained {trigger.described}: deployment {trigger.name} on Prefect's page."
     show({"model": model, "when": trigger.described, "deployment": deployment}, text, as_json)
 
@@ -72,9 +76,8 @@ def _find_prefect() -> None:
     from flows.orchestration import prefect_access
     from flows.orchestration.prefect_access import PrefectUnavailable
     from flows.orchestration.prefect_server import find_running_prefect
-    from flows.settings import load_settings
 
-    if not find_running_prefect(load_settings()):
+    if not find_running_prefect(plain_settings()):
         raise PrefectUnavailable("No Prefect server answers, and it keeps the schedules: start it with `hotswap up`")
     prefect_access.read_settings()
 

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from watchfiles import watch
 
@@ -101,8 +102,8 @@ class DataWatch:
 
     def _judge(self, watched: Watched, content: str) -> bool:
         """Whether it is done with this content, which is started with unless it is known or the first one."""
-        state = self._settings.home.absolute() / "data" / f"{watched.deployment}.json"
-        known = json.loads(state.read_text("utf-8")) if state.exists() else None
+        state = _state(self._settings, watched.deployment)
+        known = _known(state)
         changes = 0 if known is None else known["changes"] + (content != known["digest"])
         if known is not None and content != known["digest"]:
             try:
@@ -113,6 +114,21 @@ class DataWatch:
             log.info("data changed, training started deployment=%s flow_run=%s", watched.name, run)
         write_atomically(state, json.dumps({"digest": content, "changes": changes}))
         return True
+
+
+def start_from(settings: Settings, deployment: str, paths: Sequence[Path]) -> None:
+    """Take the data as it is now for known: what is new from now on starts `deployment`."""
+    state = _state(settings, deployment)
+    changes = (_known(state) or {"changes": 0})["changes"]
+    write_atomically(state, json.dumps({"digest": digest_of(paths), "changes": changes}))
+
+
+def _state(settings: Settings, deployment: str) -> Path:
+    return settings.home.absolute() / "data" / f"{deployment}.json"
+
+
+def _known(state: Path) -> dict[str, Any] | None:
+    return json.loads(state.read_text("utf-8")) if state.exists() else None
 
 
 @contextmanager

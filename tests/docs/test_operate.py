@@ -98,9 +98,6 @@ def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
     printed: dict[str, str] = {}
     try:
         for command in commands(PAGE):
-            if command.text.startswith(NEW_DATA):
-                # What is there when the operator looks for the first time starts nothing.
-                until(lambda: list((project / ".hotswap" / "data").glob("*.json")), "the data is not watched")
             printed[command.text.partition(" #")[0].strip()] = shell.run(command.text, command.exit_code)
             if command.text.startswith(NEW_DATA):
                 until(lambda: promotions(got) == 2, f"no training by itself: {got}")

@@ -166,6 +166,14 @@ def test_a_schedule_is_in_its_time_zone(up: Up) -> None:
     assert up.hotswap("schedule")["schedules"] == []
 
 
+def test_an_interval_trains_again_and_again(up: Up) -> None:
+    """The runs begin by themselves; they end when the schedule is taken away."""
+    made = up.hotswap("schedule", "searched_recipe.py", "--every", "0.001", "--min-accuracy", "1")["deployment"]
+    assert "auto-scheduled" in up.ended(made)[0]["tags"]
+    up.hotswap("schedule", "searched_recipe.py", "--remove")
+    assert up.runs(made, "SCHEDULED") == []
+
+
 def test_an_interval_is_a_schedule_of_prefect(up: Up) -> None:
     """It is active, and in the pool that the worker serves."""
     up.hotswap("schedule", "searched_recipe.py", "--every", "0.5")
@@ -183,8 +191,7 @@ def test_new_data_and_drift_train_by_themselves(up: Up) -> None:
     (data / "monday.csv").write_text("a,b\n1,2\n")
     options = ("--when-changed", "data", "--when-drifted", "--min-accuracy", "1")
     made = up.hotswap("schedule", "searched_recipe.py", *options)["deployment"]
-    until(lambda: list((up.directory / ".hotswap" / "data").glob(f"{made}.json")))
-    (data / "monday.csv").touch()
+    (data / "monday.csv").touch()  # the operator has not looked at it yet
     (data / "tuesday.csv").write_text("a,b\n3,4\n")
     (by_data,) = up.ended(made)
     assert "data changed" in by_data["tags"]
