@@ -264,7 +264,9 @@ def _login_variables(settings: Settings) -> dict[str, str]:
 
 def sqlite_address(file: Path) -> str:
     """The address of a SQLite file, whatever characters its path has."""
-    return "sqlite:///" + "".join(quote(char) if char in _SPECIAL else char for char in str(file))
+    if _SPECIAL.isdisjoint(str(file)):
+        return f"sqlite:///{file}"
+    return f"sqlite:///file:{quote(str(file))}?uri=true"
 
 
 def apply_environment(settings: Settings) -> None:

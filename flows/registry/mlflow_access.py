@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from flows.machine.garbage import uncollected
 from flows.registry.mlflow_errors import RegistryError, explain, other_schema
 
-_IN_MEMORY = (None, "", ":memory:")
+_IN_MEMORY = ("", ":memory:")
 
 
 def import_mlflow() -> Any:
@@ -106,9 +107,10 @@ def sqlite_file(address: str) -> Path | None:
     from sqlalchemy.engine import make_url
 
     url = make_url(address)
-    if url.get_backend_name() != "sqlite" or url.database in _IN_MEMORY or "uri" in url.query:
+    database = url.database or ""
+    if url.get_backend_name() != "sqlite" or database in _IN_MEMORY or "mode" in url.query:
         return None
-    return Path(str(url.database))
+    return Path(unquote(database.removeprefix("file:")) if "uri" in url.query else database)
 
 
 @contextmanager

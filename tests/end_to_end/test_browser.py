@@ -203,7 +203,7 @@ def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_
     expect(page.get_by_text("accuracy").first).to_be_visible()
     page.goto(run)
     expect(page.get_by_text("test_accuracy", exact=True)).to_be_visible()
-    expect(page.get_by_text("Registered models")).to_be_visible()
+    expect(page.get_by_text("Registered models").first).to_be_visible()
     picture(page, "mlflow-run", tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -118,12 +119,12 @@ def test_prefect_has_the_event(settings: Settings, prefect_api: str, monkeypatch
     flush(settings)
     assert left(settings, Channel.PREFECT) == 0
 
-    def found() -> list[dict[str, object]]:
+    def found() -> list[dict[str, Any]]:
         wanted = {"filter": {"event": {"name": ["hotswap.undone"]}}}
-        events: list[dict[str, object]] = requests.post(f"{prefect_api}/events/filter", json=wanted, timeout=10).json()[
+        events: list[dict[str, Any]] = requests.post(f"{prefect_api}/events/filter", json=wanted, timeout=10).json()[
             "events"
         ]
-        return events
+        return [each for each in events if each["payload"].get("run_id") == "1f2e"]
 
     until(found)
     (event,) = found()

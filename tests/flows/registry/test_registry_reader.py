@@ -256,7 +256,7 @@ def nobody(offline: Pipeline, directory: Path) -> str:
 
 
 def database_without_driver(offline: Pipeline, directory: Path) -> str:
-    return "postgresql://ada:love-lace@127.0.0.1:1/mlflow"
+    return "mysql+pymysql://ada:love-lace@127.0.0.1:1/mlflow"
 
 
 def no_address(offline: Pipeline, directory: Path) -> str:
@@ -273,7 +273,7 @@ def no_address(offline: Pipeline, directory: Path) -> str:
         (older_tables, "run `mlflow db upgrade sqlite://"),
         (newer_tables, "install the release of MLflow that made them"),
         (nobody, "nobody answers there"),
-        (database_without_driver, "`pip install psycopg[binary]`"),
+        (database_without_driver, "`pip install pymysql`"),
         (no_address, "MLFLOW_TRACKING_URI"),
     ],
 )

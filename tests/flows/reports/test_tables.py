@@ -175,7 +175,7 @@ def test_wide_shows_whole_ids_and_reasons_one_line_each(capsys: pytest.CaptureFi
     """With --wide nothing is shortened, in a pipe as on a terminal."""
     assert run(["status", "iris", "--wide"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[4:7]] == ["run", RUN, RUN]
+    assert [line.split()[-1] for line in lines[5:8]] == ["run", RUN, RUN]
     assert run(["history", LONG_NAME, "--wide"]) == 0
     assert capsys.readouterr().out.count(" ".join(REASON.split())) == 2
     assert run(["status", "iris"]) == 0
