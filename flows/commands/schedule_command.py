@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
 from flows.commands.edges import at_work, plain_settings, show
 from flows.commands.options import Json
 from flows.parameters import ScheduledRecipe, TrainParameters, check_bounds, spelled_out
+
+if TYPE_CHECKING:
+    from flows.orchestration.triggers import Trigger
 
 app = typer.Typer()
 
@@ -42,30 +45,46 @@ def schedule(
     `hotswap up` runs it.
     """
     with at_work("scheduling"):
-        from flows.orchestration import triggers
+        from flows.orchestration.triggers import Trigger
 
         _find_prefect()
         if recipe is None and not parameters["csv"]:
-            rows = triggers.installed()
-            text = "\n".join(f"{each['model']}  {each['when']}" for each in rows) or "No training starts by itself."
-            show({"schedules": rows}, text, as_json)
+            _list(as_json)
             return
         model, given = _checked(recipe or "iris", parameters)
         if remove:
-            triggers.remove(model)
-            show({"model": model, "removed": True}, f"{model} is no longer trained by itself.", as_json)
+            _remove(model, as_json)
             return
         paths = tuple(str(each.absolute()) for each in when_changed or ())
-        trigger = triggers.Trigger(model, cron, every, timezone, paths, when_drifted)
-        if not trigger.described:
-            raise typer.BadParameter("say when: --cron, --every, --when-changed or --when-drifted")
-        deployment = triggers.install(trigger, given)
-        if paths:
-            from flows.local.data_watch import start_from
+        _install(Trigger(model, cron, every, timezone, paths, when_drifted), given, as_json)
 
-            start_from(plain_settings(), deployment, [Path(each) for each in paths])
-    text = f"{model} is trained {trigger.described}: deployment {trigger.name} on Prefect's page."
-    show({"model": model, "when": trigger.described, "deployment": deployment}, text, as_json)
+
+def _list(as_json: bool) -> None:
+    from flows.orchestration import triggers
+
+    rows = triggers.installed()
+    text = "\n".join(f"{each['model']}  {each['when']}" for each in rows) or "No training starts by itself."
+    show({"schedules": rows}, text, as_json)
+
+
+def _remove(model: str, as_json: bool) -> None:
+    from flows.orchestration import triggers
+
+    triggers.remove(model)
+    show({"model": model, "removed": True}, f"{model} is no longer trained by itself.", as_json)
+
+
+def _install(trigger: Trigger, parameters: dict[str, Any], as_json: bool) -> None:
+    from flows.local.data_watch import start_from
+    from flows.orchestration import triggers
+
+    if not trigger.described:
+        raise typer.BadParameter("say when: --cron, --every, --when-changed or --when-drifted")
+    deployment = triggers.install(trigger, parameters)
+    if trigger.when_changed:
+        start_from(plain_settings(), deployment, [Path(each) for each in trigger.when_changed])
+    text = f"{trigger.model} is trained {trigger.described}: deployment {trigger.name} on Prefect's page."
+    show({"model": trigger.model, "when": trigger.described, "deployment": deployment}, text, as_json)
 
 
 def _find_prefect() -> None:
