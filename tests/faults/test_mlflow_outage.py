@@ -37,11 +37,11 @@ def way(mlflow_url: str) -> Iterator[Proxy]:
 def remote(pipeline: Pipeline, way: Proxy, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A pipeline whose first version is live, with MLflow in other processes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(way))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     pipeline.registry = Registry(pipeline.settings.home / "artifacts")
     pipeline.begin_anew()
     assert pipeline.promote(1) == 1
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     return pipeline
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_settings_reach_the_recipe_and_its_network() -> None:
     """`learning_rate` is the recipe's, `width` is handed to its build()."""
     recipe = with_settings(RECIPE, {"learning_rate": 0.1, "width": 8})
     assert recipe.learning_rate == 0.1
+    random.seed(1)
     assert recipe.build(np.zeros((5, 3), np.float32)).layers[0].units == 8
 
 

@@ -132,13 +132,16 @@ def test_the_newest_whole_copy_counts(
 def test_the_state_is_copied_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After it was written, and not in the first seconds."""
     copies: list[bool] = []
-    kept = callbacks.Kept(tmp_path / "state", lambda: copies.append((tmp_path / "state").exists()))
+
+    def kept(name: str) -> callbacks.Kept:
+        return callbacks.Kept(tmp_path / name, lambda: copies.append((tmp_path / name).exists()))
+
     recipe = find_recipe("iris")
     dataset = load_dataset(recipe)
-    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept)
+    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept("first"))
     assert copies == []
     monkeypatch.setattr(callbacks, "_FIRST_BACKUP_SECONDS", 0.0)
     monkeypatch.setattr(callbacks, "_FIRST_COPY_SECONDS", 0.0)
     monkeypatch.setattr(callbacks, "_TIME_SHARE", 0)
-    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept)
+    fit.fit(recipe, dataset, 1, 2, lambda epoch, metrics: None, kept("second"))
     assert copies == [True, True]
