@@ -27,10 +27,10 @@ demo: setup ## the main job: train, gate, publish, hot swap, roll back
 	@$(BIN)/python -m flows.local.demo
 
 test: setup ## the whole test suite
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 quick: setup ## the tests that are not slow, for the inner loop
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow"
 
 soak: setup ## the tests of abuse, faults and the gate in their long form, with random fuzz
 	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/flows/gate tests/flows/test_api.py tests/docs/test_tutorial.py tests/flows/local/test_stack.py tests/serving/runtime/test_row_independence_property.py
