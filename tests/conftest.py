@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from serving.runtime.tensorflow_import import set_environment
 from serving.settings import ServerSettings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.pipelines import Pipeline
@@ -159,10 +159,7 @@ def build_tiny_model(target: Path, version: int) -> None:
 
 def wait_available(server: Any, model: str, *versions: int) -> None:
     """Wait until all these versions answer: the ports open as soon as one of them does."""
-    deadline = time.monotonic() + 30
-    while None in [server.data_plane.models.servable(model, version) for version in versions]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: None not in [server.data_plane.models.servable(model, version) for version in versions])
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,14 +70,6 @@ class Host:
         """The versions that answer over both protocols."""
         with RestClient(self.settings.rest_url) as rest, GrpcClient(self.settings.grpc_target) as grpc:
             return {client.predict(model, ROWS, **how).version for client in (rest, grpc)}
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a state that another process comes to."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

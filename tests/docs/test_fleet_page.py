@@ -17,7 +17,7 @@ from clients import RestClient
 from serving.protocol.errors import ServingError
 from tests.docs.pages import DOCS, blocks, isolated_environment
 from tests.faults.restartable import mlflow_server
-from tests.fleet import wait_until
+from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "fleet.md"
 
@@ -67,7 +67,7 @@ def test_the_page_on_hosts_is_what_happens(tmp_path: Path, furnish: Callable[[Pa
             running(script(on_host, place, ("/srv/models", str(host / "models"))), host, environment),
             RestClient(f"http://127.0.0.1:{rest}") as client,
         ):
-            wait_until(lambda: is_up(client), seconds=90)
+            until(lambda: is_up(client), seconds=90)
             done = subprocess.run(
                 ["bash", "-ec", script(on_trainer, place, endpoints)],
                 cwd=trainer,

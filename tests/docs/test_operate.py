@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.docs.pages import DOCS, PROJECT, commands
 from tests.docs.test_tutorial import newcomer
+from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "operate.md"
 DEADLINE_SECONDS = 180.0
@@ -76,13 +76,6 @@ class Shell:
         return done.stdout
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
@@ -100,7 +93,7 @@ def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
         for command in commands(PAGE):
             printed[command.text.partition(" #")[0].strip()] = shell.run(command.text, command.exit_code)
             if command.text.startswith(NEW_DATA):
-                until(lambda: promotions(got) == 2, f"no training by itself: {got}")
+                until(lambda: promotions(got) == 2, DEADLINE_SECONDS)
     finally:
         subprocess.run(
             [".venv/bin/hotswap", "down"], cwd=project, env=environment, capture_output=True, timeout=120, check=False

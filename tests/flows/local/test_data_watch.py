@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import requests
 from flows.local.data_watch import DataWatch, digest_of, watching
 from flows.settings import Settings, prepare_home
 from tests.conftest import at_home
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("data-watch")]
 
@@ -43,10 +43,11 @@ class Data:
 
     def look(self, watch: DataWatch | None = None) -> int:
         """How many runs there are when what is there now has settled and was looked at."""
-        for _ in range(2):
-            (watch or self.watch).look()
-            threading.Event().wait(SETTLE_SECONDS + 0.05)
-        (watch or self.watch).look()
+        watch = watch or self.watch
+        watch.look()
+        seen = watch._seen[self.deployment]
+        until(lambda: time.monotonic() > seen.since + SETTLE_SECONDS)
+        watch.look()
         return self.runs()
 
     def runs(self) -> int:
@@ -157,11 +158,3 @@ def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     before = digest_of([tmp_path])
     (tmp_path / "a").rename(tmp_path / "b")
     assert digest_of([tmp_path]) != before
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Return once that is true."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

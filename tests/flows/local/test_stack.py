@@ -24,6 +24,7 @@ from flows.journal import Journal
 from serving.repository.model_config import ModelEntry, render
 from tests.docs.pages import DOCS, commands
 from tests.processes import hotswap, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
 
@@ -131,13 +132,6 @@ def first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert line, process.communicate()[1]
     addresses: dict[str, Any] = json.loads(line)
     return addresses
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

@@ -22,8 +22,8 @@ from flows.local.ports import check_ports
 from flows.local.supervision import CRASH_LOOP, Service, Supervisor
 from flows.machine.processes import MAX_LOG_BYTES, Process
 from flows.settings import Settings
+from tests.waiting import until
 
-WAIT_SECONDS = 30
 SERVER = """
 import http.server, os, sys
 print("started", flush=True)
@@ -52,13 +52,6 @@ class Supervised:
         until(lambda: self.supervisor.is_ready)
         port = next(iter(self.supervisor.service.ports.values()))
         return next(each for each in psutil.Process().children() if str(port) in each.cmdline())
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from flows.training.predictor import load_predictor
 from serving.repository.stamp import Stamp
 from tests.conformance.cases import MODELS
 from tests.serving.runtime.one_operation import save
+from tests.waiting import until
 
 NAMES = ("ragged_default", "ragged_in", "ragged_other", "sparse", "two_heads", "no_default")
 
@@ -50,10 +50,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         save(root / "2", "TFText>NoSuchThing")
         (root / "2").rename(models / "sparse" / "2")
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
-            deadline = time.monotonic() + 30
-            while "END" not in [each.state.name for each in client.status("sparse")]:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda: "END" in [each.state.name for each in client.status("sparse")])
         yield Settings(home=root / "home", models_repo=models, rest_port=server.rest_port, grpc_port=server.grpc_port)
 
 

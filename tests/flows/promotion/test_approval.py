@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from serving.protocol.errors import InvalidRequest
 from tests.faults.points import environment
 from tests.pipelines import NUMBERS, Pipeline, answered
 from tests.processes import Piped, hotswap, running, without_settings
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("approval")]
 
@@ -55,13 +55,12 @@ class Approvals:
 
     def waits(self, version: int) -> Wait:
         """The wait for this version, once Prefect has paused its run."""
-        deadline = time.monotonic() + 60
-        while True:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-            for wait in approval.waits(self.pipeline.deployment):
-                if wait.version == version and self._is_paused(wait):
-                    return wait
+
+        def found() -> list[Wait]:
+            waits = approval.waits(self.pipeline.deployment)
+            return [wait for wait in waits if wait.version == version and self._is_paused(wait)]
+
+        return until(found)[0]
 
     def answer(self, *arguments: str) -> dict[str, Any]:
         """``hotswap approve``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from serving.protocol.errors import ServingError
 from serving.repository.files import write_atomically
 from serving.repository.model_config import ModelEntry
 from tests.pipelines import Pipeline, examine_without_server
+from tests.waiting import until
 
 
 def partial_directory(pipeline: Pipeline) -> None:
@@ -195,10 +195,7 @@ def test_a_version_that_the_server_cannot_load_is_named_with_the_servers_reason(
     source = pipeline.sources(pipeline.directory / "by-hand", 1, "broken")
     (source / "variables" / "variables.index").write_bytes(b"no index")
     source.rename(pipeline.repository.path(pipeline.model, 50))
-    deadline = time.monotonic() + 30
-    while not (reported := [each for each in examine(pipeline.settings) if "has it as END: " in each.what]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    reported = until(lambda: [each for each in examine(pipeline.settings) if "has it as END: " in each.what])
     assert reported[0].version == 50
     assert "file is too short to be an sstable" in reported[0].what
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from serving.repository.store import Repository
 from tests.conftest import at_home
 from tests.flows.search.searched_recipe import RECIPE as SEARCHED
 from tests.processes import Piped, running, without_settings
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("candidates")]
 
@@ -177,15 +177,14 @@ def in_the_middle(home: Home) -> Iterator[tuple[Piped, str]]:
     """A search that trains and would do so for hours, and the id of its run."""
     before = {run.info.run_id for run in mlflow.search_runs(experiment_names=["searched"], output_format="list")}
     process = home.start("--candidates", "2", "--epochs", "100000", "--seed", "7")
-    deadline = time.monotonic() + 100
-    trained: list[Any] = []
-    while len(trained) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+
+    def both_train() -> list[Any]:
         found = mlflow.search_runs(experiment_names=["searched"], output_format="list")
         new = [run for run in found if run.info.run_id not in before]
         trained = [run for run in new if "train_loss" in run.data.metrics]
-    yield process, trained[0].data.tags["mlflow.parentRunId"]
+        return trained if len(trained) == 2 else []
+
+    yield process, until(both_train)[0].data.tags["mlflow.parentRunId"]
 
 
 def assert_killed(home: Home, run_id: str) -> None:

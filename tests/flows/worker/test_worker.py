@@ -30,6 +30,7 @@ from flows.orchestration.prefect_server import TemporaryPrefect
 from flows.settings import Settings
 from tests.conftest import at_home
 from tests.processes import hotswap, running, without_settings
+from tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.slow]
 
@@ -53,15 +54,6 @@ WAITING = """
 
     RECIPE = replace(iris.RECIPE, name={name!r}, load=load)
     """
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """What it returns, once that is true."""
-    deadline = time.monotonic() + 60
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @dataclass

@@ -26,12 +26,11 @@ from serving.protocol.errors import ServableNotFound
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.version_policy import All
 from tests.conformance.cases import MODELS
-from tests.conformance.launch import wait_until
 from tests.conftest import ModelServer, TinyModel, wait_available
+from tests.waiting import until
 
 ROWS = np.ones((1, 4), np.float32)
 EXAMPLE = {"x": [1.5, 2.5]}
-WAIT_SECONDS = 30.0
 ASKED_AGAIN = 3
 """the first requests of a kind take another way than those after them"""
 
@@ -157,9 +156,9 @@ def test_a_label_whose_version_is_gone_gives_way_to_the_highest(server: Any, ver
     """And takes over again once its version is back; no request in between fails."""
     version = versions / "tiny" / "1"
     version.rename(versions / "away")
-    assert wait_until(lambda: answered_by(server) == {3}, WAIT_SECONDS)
+    until(lambda: answered_by(server) == {3})
     (versions / "away").rename(version)
-    assert wait_until(lambda: answered_by(server) == {1}, WAIT_SECONDS)
+    until(lambda: answered_by(server) == {1})
 
 
 @pytest.fixture

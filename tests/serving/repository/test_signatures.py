@@ -19,7 +19,7 @@ from serving.repository.signatures import check_key, check_signature, check_vers
 from serving.repository.stamp import Stamp
 from serving.repository.version_policy import All
 from serving.startup import StartupError
-from tests.conformance.launch import wait_until
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -142,14 +142,14 @@ def test_a_server_refuses_what_is_not_signed(
         found = {status.version: status for status in models.status(ModelSpec("iris"))}.get(version)
         return found is not None and found.state is State.END and "signed" in found.message
 
-    wait_until(lambda: models.servable("iris", 1) is not None and refused(2), 30)
+    until(lambda: models.servable("iris", 1) is not None and refused(2))
     put_signature(tiny_model(tmp_path, 3), other, 3)
     (tmp_path / "3").rename(signed.parent / "3")
-    wait_until(lambda: refused(3), 30)
+    until(lambda: refused(3))
     keys[1].write_bytes(keys[1].read_bytes() + other_public.read_bytes())
     put_signature(tiny_model(tmp_path, 4), other, 4)
     (tmp_path / "4").rename(signed.parent / "4")
-    wait_until(lambda: models.servable("iris", 4) is not None, 30)
+    until(lambda: models.servable("iris", 4) is not None)
 
 
 def test_a_server_without_keys_to_check_with_does_not_start(model_server: Any, signed: Path, tmp_path: Path) -> None:

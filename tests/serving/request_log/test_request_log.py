@@ -6,7 +6,6 @@ import itertools
 import shutil
 import stat
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from serving.startup import StartupError
 from tests import processes
 from tests.conformance.cases import MODELS
 from tests.conftest import ModelServer, TinyModel
+from tests.waiting import until
 
 ROW = [[1.0, 2.0, 3.0, 4.5]]
 KEY = b"0123456789abcdef"
@@ -243,10 +243,7 @@ def write_for_ever(directory: Path) -> None:
 def test_a_killed_writer_leaves_whole_records(tmp_path: Path) -> None:
     """Whenever a process is killed, all records that it had written are there, and nothing else."""
     process = processes.start(write_for_ever, tmp_path)
-    deadline = time.monotonic() + 60
-    while sum(path.stat().st_size for path in log_files(tmp_path)) < 10**6:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: sum(path.stat().st_size for path in log_files(tmp_path)) >= 10**6, looking_every=0.001)
     process.kill()
     processes.finish(process)
     found = [int(record[:8]) for path in log_files(tmp_path) for record in whole_records(path)]
