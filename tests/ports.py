@@ -6,8 +6,15 @@ import random
 import socket
 from contextlib import suppress
 
+PORTS = tuple(f"HOTSWAP_{name}_PORT" for name in ("REST", "GRPC", "MLFLOW", "PREFECT", "OPERATOR"))
+"""the settings of all ports of `hotswap up`"""
 BELOW_THE_KERNELS_OWN = range(15_000, 32_000)
 """the kernel gives none of these to whoever asks for any, so nobody takes one between its choice and its use"""
+
+
+def stack_ports() -> dict[str, str]:
+    """The settings that give a `hotswap up` ports on which nobody listens."""
+    return dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
 
 
 def free_ports(count: int) -> list[int]:

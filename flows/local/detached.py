@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from flows.console import progress
 from flows.machine.instance import running
@@ -17,7 +16,6 @@ from flows.machine.processes import STOP_SECONDS
 from flows.settings import Settings, prepare_home
 from serving.protocol.errors import HotswapError
 
-_POLL_SECONDS = 0.1
 _STOP_SECONDS = STOP_SECONDS + 25.0  # each of its processes has `STOP_SECONDS` by itself
 
 
@@ -71,11 +69,12 @@ def stop(settings: Settings) -> int | None:
     pid = running(home).get("pid")
     if not isinstance(pid, int):
         return None
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while running(home).get("pid") == pid:
-        if time.monotonic() > deadline:
-            raise NotDown(f"Process {pid} has not ended after {_STOP_SECONDS:.0f} s: see {home / 'logs' / 'up.log'}")
-        time.sleep(_POLL_SECONDS)
+    try:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.terminate()
+            process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired as exc:
+        log = home / "logs" / "up.log"
+        raise NotDown(f"Process {pid} has not ended after {_STOP_SECONDS:.0f} s: see {log}") from exc
     return pid

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.benchmarks.report import Measurement
-from tests.ports import free_ports
+from tests.ports import stack_ports
 
 PROJECT = Path(__file__).parents[2]
 MAX_REPEATS = 2.5
@@ -66,9 +66,7 @@ def run_hotswap(directory: Path) -> tuple[float, dict[str, float]]:
 @contextmanager
 def _stack(directory: Path) -> Iterator[dict[str, str]]:
     """`hotswap up`, whose worker is ready, during the block; the environment of its commands."""
-    names = ("REST", "GRPC", "MLFLOW", "PREFECT", "OPERATOR")
-    ports = {f"HOTSWAP_{name}_PORT": str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
-    environment = _environment(directory) | ports
+    environment = _environment(directory) | stack_ports()
     command = [sys.executable, "-m", "flows.cli"]
     subprocess.run([*command, "up", "--detach"], check=True, cwd=PROJECT, env=environment, capture_output=True)
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.ports import free_ports
+from tests.ports import stack_ports
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
@@ -23,7 +23,6 @@ VARYING = re.compile(
     r"|-?\b\d[\d.,]*(?:e-?\d+,?)?%?"
 )
 """what differs between two runs of the same command"""
-_PORTS = ("REST", "GRPC", "MLFLOW", "PREFECT", "OPERATOR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,5 @@ def isolated_environment(**variables: str) -> dict[str, str]:
     """The environment of a newcomer, whose `.venv` is this one, with ports that are free."""
     foreign = ("HOTSWAP_", "MLFLOW_", "PREFECT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    ports = {f"HOTSWAP_{name}_PORT": str(port) for name, port in zip(_PORTS, free_ports(len(_PORTS)), strict=True)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, **ports, "PATH": path, **variables}
+    return {**kept, **stack_ports(), "PATH": path, **variables}

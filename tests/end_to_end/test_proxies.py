@@ -14,25 +14,16 @@ import pytest
 
 from flows.promotion.labels import Labels
 from serving.repository.store import Repository
-from tests.ports import free_ports
+from tests.ports import stack_ports
 from tests.processes import behind_a_dead_proxy, without_settings
-
-PORTS = (
-    "HOTSWAP_REST_PORT",
-    "HOTSWAP_GRPC_PORT",
-    "HOTSWAP_MLFLOW_PORT",
-    "HOTSWAP_PREFECT_PORT",
-    "HOTSWAP_OPERATOR_PORT",
-)
 
 
 @pytest.fixture
 def behind_a_proxy(furnish: Callable[[Path], None], tmp_path: Path) -> dict[str, str]:
     """An environment with a home and ports of the test's own, and a proxy where nobody listens."""
     furnish(tmp_path / "home")
-    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     paths = {"HOTSWAP_HOME": str(tmp_path / "home"), "HOTSWAP_MODELS_REPO": str(tmp_path / "models")}
-    return behind_a_dead_proxy({**without_settings(), **ports, **paths})
+    return behind_a_dead_proxy({**without_settings(), **stack_ports(), **paths})
 
 
 def hotswap(environment: dict[str, str], *arguments: str) -> Any:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from tests.ports import stack_ports
 from tests.processes import Piped, run_hotswap, without_settings
 
 pytestmark = pytest.mark.xdist_group("secrets")  # one worker sweeps once for all of these
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.xdist_group("secrets")  # one worker sweeps once for al
 SECRET = "hunter-2-of-7"
 TOKEN = "token-9-of-11"
 SECRETS = (SECRET, TOKEN)
-PORTS = (
-    "HOTSWAP_REST_PORT",
-    "HOTSWAP_GRPC_PORT",
-    "HOTSWAP_MLFLOW_PORT",
-    "HOTSWAP_PREFECT_PORT",
-    "HOTSWAP_OPERATOR_PORT",
-)
 PAGES = {
     "MLFLOW": "/api/2.0/mlflow/experiments/search?max_results=1",
     "PREFECT": "/api/admin/version",
@@ -116,6 +108,23 @@ def run_with_recipes(directory: Path, arguments: list[str]) -> None:
     run_hotswap(arguments)
 
 
+def with_secrets(directory: Path) -> dict[str, str]:
+    """An environment that has a secret wherever a setting can have one."""
+    return {
+        **without_settings(),
+        **stack_ports(),
+        "PYTHONPATH": f"{Path.cwd()}:{directory}",
+        "HOTSWAP_HOME": str(directory / "home"),
+        "HOTSWAP_MODELS_REPO": str(directory / "models"),
+        "HOTSWAP_TOKEN_FILE": str(directory / "token"),
+        "HOTSWAP_NOTIFY": f"json://ada:{SECRET}@127.0.0.1:1/{TOKEN}",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_TRACKING_PASSWORD": SECRET,
+        "HOTSWAP_UI_USER": "ada",
+        "HOTSWAP_UI_PASSWORD_FILE": str(directory / "password"),
+    }
+
+
 @pytest.fixture(scope="module")
 def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
@@ -124,21 +133,7 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     (directory / "token").write_text(TOKEN)
     (directory / "password").write_text(f"{SECRET}\n")
     (directory / "leaky_recipe.py").write_text(RECIPE)
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
-    environment = {
-        **without_settings(),
-        **ports,
-        "PYTHONPATH": f"{Path.cwd()}:{directory}",
-        "HOTSWAP_HOME": str(directory / "home"),
-        "HOTSWAP_MODELS_REPO": str(directory / "models"),
-        "HOTSWAP_TOKEN_FILE": str(directory / "token"),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_TRACKING_PASSWORD": SECRET,
-        "HOTSWAP_UI_USER": "ada",
-        "HOTSWAP_UI_PASSWORD_FILE": str(directory / "password"),
-    }
+    environment = with_secrets(directory)
     backend = f"sqlite:///file:{directory}/home/mlflow.db?uri=true&password={SECRET}"
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "up", "--json"],
@@ -155,9 +150,11 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     arguments = "\n".join(" ".join(each.cmdline()) for each in processes)
     beside = {
         **environment,
-        "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{ports['HOTSWAP_MLFLOW_PORT']}",
+        "MLFLOW_TRACKING_URI": f"http://ada:{SECRET}@127.0.0.1:{environment['HOTSWAP_MLFLOW_PORT']}",
     }
-    pages = {name: statuses(f"http://127.0.0.1:{ports[f'HOTSWAP_{name}_PORT']}{path}") for name, path in PAGES.items()}
+    pages = {
+        name: statuses(f"http://127.0.0.1:{environment[f'HOTSWAP_{name}_PORT']}{path}") for name, path in PAGES.items()
+    }
     done = [run_beside({**beside, **down}, directory, words) for down, words in commands(directory / "models")]
     up.send_signal(signal.SIGTERM)
     rest, errors = up.communicate(timeout=60)

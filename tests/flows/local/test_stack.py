@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,11 @@ import pytest
 
 from flows.journal import Journal
 from serving.repository.model_config import ModelEntry, render
-from tests.docs.pages import DOCS, commands
-from tests.processes import hotswap, running
+from tests.ports import PORTS, stack_ports
 from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
 
-PORTS = (
-    "HOTSWAP_REST_PORT",
-    "HOTSWAP_GRPC_PORT",
-    "HOTSWAP_MLFLOW_PORT",
-    "HOTSWAP_PREFECT_PORT",
-    "HOTSWAP_OPERATOR_PORT",
-)
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
@@ -44,16 +35,13 @@ ELSEWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "ht
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A home of the test's own, and ports that were free a moment ago."""
+    """A home of the test's own, and ports on which nobody listens."""
     return environment_in(tmp_path)
 
 
 def environment_in(directory: Path) -> dict[str, str]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        ports = {name: str(each.getsockname()[1]) for name, each in zip(PORTS, sockets, strict=True)}
     paths = {"HOTSWAP_HOME": str(directory / "home"), "HOTSWAP_MODELS_REPO": str(directory / "models")}
-    return {**os.environ, **paths, **ports, "PYTHONPATH": str(Path.cwd())}
+    return {**os.environ, **paths, **stack_ports(), "PYTHONPATH": str(Path.cwd())}
 
 
 @pytest.fixture
@@ -363,56 +351,3 @@ def test_two_settings_with_one_port_are_reported(environment: dict[str, str], tm
     )
     assert done.returncode == 1
     assert "set HOTSWAP_GRPC_PORT to another port" in done.stderr
-
-
-def test_detached_it_comes_back_once_everything_runs_until_down(environment: dict[str, str], tmp_path: Path) -> None:
-    """The page's commands: the offset moves every port, the home's commands find them, and `down` ends all of it."""
-    page = [shlex.split(each.text)[1:] for each in commands(DOCS / "how-to" / "stack.md")]
-    assert page[:4] == [["up", "--detach"], ["status"], ["logs", "worker"], ["down"]]
-    moved = {**environment, **ELSEWHERE, **{name: str(int(environment[name]) - 7) for name in PORTS}}
-    begun = hotswap(moved, "up", "--detach", "--json", "--port-offset", "7", directory=tmp_path)
-    assert begun.returncode == 0, begun.stderr
-    up = json.loads(begun.stdout)
-    assert up["ports"] == {name: int(environment[name]) for name in up["ports"]}
-    try:
-        unset = {name: value for name, value in moved.items() if name not in PORTS}
-        status = json.loads(hotswap(unset, "status", "--json", directory=tmp_path).stdout)
-        assert [(each["rest"], each["problem"]) for each in status["servers"]] == [(up["rest"], "")]
-        states = {each["name"]: (each["state"], each["url"]) for each in status["services"]}
-        assert states["model server"] == ("ready", up["rest"])
-        again = hotswap(moved, "up", "--detach", "--port-offset", "7", directory=tmp_path)
-        assert again.returncode == 6
-        assert "hotswap is up already" in again.stderr
-    finally:
-        ended = hotswap(unset, "down", "--json", directory=tmp_path)
-    assert json.loads(ended.stdout)["stopped"]
-    assert not any(map(psutil.pid_exists, [each["pid"] for each in status["services"]]))
-    assert "Nothing was up" in hotswap(unset, "down", directory=tmp_path).stdout
-    assert "services    none" in hotswap(unset, "status", directory=tmp_path).stdout
-
-
-def test_logs_shows_the_last_lines_of_each_process(shared: Stack) -> None:
-    """Of one alone they are as they were written, of several each has its name; an unknown one is named."""
-    path = Path(shared.addresses["logs"]) / "model-server.log"
-    last = path.read_text().splitlines()[-1]
-    assert hotswap(shared.environment, "logs", "model-server", "-n", "1").stdout == f"{last}\n"
-    assert f"model-server | {last}\n" in hotswap(shared.environment, "logs", "-n", "1").stdout
-    assert json.loads(hotswap(shared.environment, "logs", "model-server", "-n", "1", "--json").stdout) == {
-        "model-server": [last]
-    }
-    unknown = hotswap(shared.environment, "logs", "nobody")
-    assert unknown.returncode == 2
-    assert "there is no log of 'nobody'; there are" in unknown.stderr
-
-
-def test_logs_follows_what_is_added(shared: Stack) -> None:
-    """Until Ctrl-C."""
-    (Path(shared.addresses["logs"]) / "added.log").write_text("first\n")
-    following = running(shared.environment, "logs", "added", "--follow")
-    assert following.stdout.readline() == "first\n"
-    with (Path(shared.addresses["logs"]) / "added.log").open("a") as log:
-        log.write("second\n")
-    assert following.stdout.readline() == "second\n"
-    following.send_signal(signal.SIGINT)
-    following.communicate()
-    assert following.returncode == 130

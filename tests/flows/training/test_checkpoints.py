@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from flows.recipes.finding import find_recipe
 from flows.registry.mlflow_registry import Registry
+from flows.registry.run_checkpoints import RunCheckpoints
 from flows.settings import sqlite_address
 from flows.training import callbacks, fit
 from flows.training.checkpoints import CannotResume, TrainingKey, checkpoint, interrupted
@@ -23,6 +24,14 @@ from tests.processes import hotswap, running, without_settings
 
 KEY = TrainingKey("iris", 42, 30, "abc")
 LONG = 100_000
+
+
+def only_with_its_run(home: Path, run: str) -> RunCheckpoints:
+    """Leave the checkpoint of a run to its artifacts alone, as on another machine."""
+    copies = Registry(home / "artifacts").run(run).checkpoints
+    copies.keep(home / "checkpoints" / run)
+    shutil.rmtree(home / "checkpoints" / run)
+    return copies
 
 
 @pytest.mark.slow
@@ -53,9 +62,7 @@ def test_a_training_goes_on_after_it_was_ended(
     reached = json.loads(states[0].with_suffix("").read_text() or states[0].read_text())["epoch"]
     assert interrupted(home, run, "iris").seed == 5
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(home / "mlflow.db"))
-    copies = Registry(home / "artifacts").run(run).checkpoints
-    copies.keep(kept / run)
-    shutil.rmtree(kept / run)  # as on another machine
+    copies = only_with_its_run(home, run)
     done = hotswap(environment, "train", "iris", "--resume", run, "--epochs", str(reached + 10), "--json")
     assert done.returncode in (0, 3), done.stderr  # so many epochs may be too many for the gate
     client = mlflow.MlflowClient(sqlite_address(home / "mlflow.db"))
