@@ -91,7 +91,10 @@ def connect(path: Path) -> socket.socket | None:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name of `path` that is short enough for an address, which has room for 107 bytes."""
+    """A name of `path` that is short enough for an address, which has room for 107 bytes; Linux has one."""
+    if sys.platform != "linux":
+        yield str(path)
+        return
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"

@@ -28,7 +28,7 @@ class Cancelled(HotswapError):
 
 def at_once() -> int:
     """How many candidates are trained beside each other: one a core."""
-    return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Nursery:

@@ -89,12 +89,12 @@ class Worker:
 
     def _start(self, flow_run: str, pool: WorkPool) -> None:
         """Hand a run over as a command of this process, and wait for its end."""
-        asking = handover.connect(socket_path(self._settings))
-        if asking is None:
-            return
         command = Handover.of_this_process([child.SCHEDULED, flow_run], code())
         command = replace(command, directory=str(deployments.project(self._settings)))
         try:
+            asking = handover.connect(socket_path(self._settings))
+            if asking is None:
+                raise handover.Refused("the worker ends")
             with asking, Path(os.devnull).open() as nothing:
                 handover.hand_over(asking, command, (nothing.fileno(), 1, 2))
                 handover.exit_code(asking)
