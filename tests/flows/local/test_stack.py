@@ -19,7 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.events import Kind
+from flows.events.outbox import Channel, waiting
 from flows.journal import Journal
+from flows.settings import Settings
 from serving.repository.model_config import ModelEntry, render
 from tests.ports import PORTS, stack_ports
 from tests.waiting import until
@@ -226,7 +229,7 @@ def test_a_directory_put_there_by_hand_is_served_and_journaled(shared: Stack, ti
 
 
 def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: Any, tmp_path: Path) -> None:
-    """Also when a model has lost all its versions meanwhile; the operator runs on, and comes back itself."""
+    """Also when a model has lost all its versions meanwhile, and it is told; the operator comes back itself."""
     models, rest = shared.directory / "models", shared.addresses["rest"]
     for name in ("kept", "emptied"):
         tiny_model(models / name, 1)
@@ -237,6 +240,8 @@ def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: 
     until(lambda: "model server was ended by SIGKILL: restarting it" in shared.said())
     until(lambda: answers(f"{rest}/v1/models/kept"))
     assert answers(f"{rest}/readyz")
+    told = [each.event for each in waiting(Settings(home=shared.directory / "home"), Channel.NOTIFY)]
+    assert (Kind.DOWN, "model server") in [(event.kind, event.model) for event in told]
     server = shared.leader("model server")
     operator.kill()
     until(lambda: "operator runs again" in shared.said())

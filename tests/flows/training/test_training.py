@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import requests
 
+from flows.events import Kind
+from flows.events.outbox import Channel, waiting
 from flows.journal import Journal
 from flows.promotion import labelling
 from flows.promotion.deployment import Deployment
@@ -237,6 +239,8 @@ def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
     run = mlflow.MlflowClient().get_run(outcome["run_id"])
     assert run.data.tags["hotswap.sandbox"] == "rejected"
     assert "too slow" in run.data.tags["hotswap.sandbox_reason"]
+    told = [each.event for each in waiting(home.settings, Channel.NOTIFY) if each.event.kind is Kind.REJECTED]
+    assert outcome["reason"] in [event.why for event in told]
     assert _flow_state(home, run) == "Rejected"
 
 
