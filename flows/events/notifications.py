@@ -17,6 +17,8 @@ from flows.events.event import Event, Kind
 from flows.settings import Settings
 from serving.protocol.errors import HotswapError
 
+logging.getLogger("apprise").addHandler(logging.NullHandler())  # a command says itself what was not delivered
+
 _LOOKS = {
     Kind.PROMOTED: apprise.NotifyType.SUCCESS,
     Kind.REJECTED: apprise.NotifyType.WARNING,
@@ -62,10 +64,14 @@ class Address:
 
 def addresses(settings: Settings) -> list[Address]:
     """The addresses of the settings that Apprise understands."""
-    logging.getLogger("apprise").addHandler(logging.NullHandler())  # a command says itself what was not delivered
     known = apprise.Apprise()
     known.add(settings.notify.get_secret_value())
     return [Address(plugin) for plugin in known]
+
+
+def are_understood(settings: Settings) -> bool:
+    """Whether Apprise understands every address of the settings."""
+    return bool(apprise.Apprise().add(settings.notify.get_secret_value()))
 
 
 def title(event: Event) -> str:

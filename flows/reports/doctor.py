@@ -40,6 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
     found = [
         *_disk(settings),
         *_writable_by_all(settings),
+        *_notify(settings),
         *_foreign_files(repository),
         *_leftovers(repository),
         *_config(repository),
@@ -106,6 +107,16 @@ def _writable_by_all(settings: Settings) -> Iterator[Finding]:
     for place in (repository.root, home, *models, *versions, *files):
         if place.exists() and place.stat().st_mode & stat.S_IWOTH:
             yield _by_hand(_EVERYTHING, f"every user of this machine may write to {place}", f"`chmod o-w {place}`")
+
+
+def _notify(settings: Settings) -> Iterator[Finding]:
+    if not settings.notify.get_secret_value():
+        return
+    from flows.events.notifications import are_understood  # Apprise takes a while to import
+
+    if not are_understood(settings):
+        what = "HOTSWAP_NOTIFY has an address that is not understood, so nobody is told there"
+        yield _by_hand(_EVERYTHING, what, "write it as Apprise does, such as slack://…, mailto://… or json://…")
 
 
 def _foreign_files(repository: Repository) -> Iterator[Finding]:

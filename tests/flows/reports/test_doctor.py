@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from clients import GrpcClient
 from flows.promotion.change import Change
@@ -173,6 +174,15 @@ def test_what_everybody_may_write_to_is_reported(offline: Pipeline) -> None:
     assert finding.what == f"every user of this machine may write to {path}"
     subprocess.run(finding.next_step.strip("`").split(), check=True)
     assert examine_without_server(offline.settings) == []
+
+
+def test_an_address_to_notify_that_is_none_is_reported(offline: Pipeline) -> None:
+    """The one that is right is told all the same; neither is shown, as an address holds secrets."""
+    offline.promote(1)
+    notify = SecretStr("json://127.0.0.1:1/token nonsense://127.0.0.1/token")
+    (finding,) = examine_without_server(offline.settings.model_copy(update={"notify": notify}))
+    assert finding.what.startswith("HOTSWAP_NOTIFY has an address that is not understood")
+    assert "token" not in finding.what + finding.next_step
 
 
 def test_nothing_served_is_reported(offline: Pipeline) -> None:
