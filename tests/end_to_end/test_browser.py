@@ -280,14 +280,18 @@ def test_prometheus_scrapes_both_and_answers_the_dashboard(site: Site, tmp_path:
     with (tmp_path / "log").open("w") as log:
         running = subprocess.Popen([*command, "--storage.tsdb.path=data"], cwd=tmp_path, stdout=log, stderr=log)
 
-    def ask(path: str, **parameters: str) -> Any:
+    def is_ready() -> bool:
         with suppress(requests.ConnectionError):
-            return (
-                requests.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=10).json().get("data")
-            )
+            return requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=10).ok
+        return False
+
+    def ask(path: str, **parameters: str) -> Any:
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=10)
+        return answer.json().get("data")
 
     try:
-        until(lambda: len((ask("query", query="up == 1") or {"result": []})["result"]) == 2)
+        until(is_ready)
+        until(lambda: len(ask("query", query="up == 1")["result"]) == 2)
         assert sum(len(group["rules"]) for group in ask("rules")["groups"]) > 10
         (champion,) = ask("query", query='hotswap_champion_version{model="iris"}')["result"]
         assert int(champion["value"][1]) >= 1
