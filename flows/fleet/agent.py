@@ -154,7 +154,7 @@ class Agent:
         for model, text in texts.items():
             try:
                 stated[model] = Statement.decode(text, model)
-            except RegistryError as exc:
+            except HotswapError as exc:
                 self._note(str(exc))
         return stated
 

@@ -11,10 +11,11 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.registry import mlflow_access
+from flows.registry.mlflow_errors import RegistryError
 from flows.registry.pyfunc_arguments import SAVED_MODEL
 from flows.registry.statement import STAMP, STATEMENT
 from serving.repository.stamp import Stamp
@@ -99,10 +100,15 @@ class RegisteredFiles:
         The bytes of every file, by its path in the SavedModel.
 
         Raises:
-            RegistryError: The artifact store cannot be read.
+            RegistryError: The artifact store cannot be read, or names a file that would be outside of its directory.
         """
         with self._translated():
-            return dict(self._listed(None))
+            sizes = dict(self._listed(None))
+        if outside := [
+            path for path in sizes if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+        ]:
+            raise RegistryError(f"MLflow's artifact store has a file called {outside[0]!r}, which no SavedModel has")
+        return sizes
 
     def download(self, path: str, directory: Path) -> None:
         """

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from flows.registry.mlflow_errors import RegistryError
 from flows.registry.tags import NAMESPACE
+from serving.repository.names import validate_model_name
 
 STATEMENT = f"{NAMESPACE}.fleet"
 """the tag of a registered model with its statement"""
@@ -40,11 +41,13 @@ class Statement:
     @classmethod
     def decode(cls, text: str, model: str) -> Self:
         """
-        What `encode` made.
+        What `encode` made; `model` becomes a directory, so it must be a name that can be one.
 
         Raises:
             RegistryError: It is something else.
+            InvalidModelName: No model of ours is called so.
         """
+        validate_model_name(model)
         try:
             record: dict[str, Any] = json.loads(text)
             versions = {int(version): str(digest) for version, digest in record["versions"].items()}

@@ -143,6 +143,15 @@ def test_a_host_follows_one_repository(published: Pipeline, replica: Replica) ->
             become(Replica(published.repository.root))
 
 
+def test_a_model_that_cannot_be_a_directory_holds_up_no_other(published: Pipeline, replica: Replica) -> None:
+    """MLflow takes more names than a repository; a host passes those over that are none, and follows the others."""
+    for name in (".staging", "a model"):
+        published.registry._client.create_registered_model(name)
+        published.registry.state(name, stated(published))
+    assert agent(published, replica).run_once() == Turn(True, frozenset(), {})
+    assert replica.versions(published.model) == [1]
+
+
 def test_what_no_trusted_key_has_signed_is_not_fetched(offline: Pipeline, replica: Replica, tmp_path: Path) -> None:
     """Where there are trusted keys, a version without their signature does not even come into the directory."""
     offline.settings = offline.settings.model_copy(update={"fleet": True})
@@ -288,7 +297,19 @@ def test_files_come_from_an_object_store(offline: Pipeline, replica: Replica, mo
         offline.run = offline.registry.start_run(offline.model, "run", {}, {})
         version = offline.promote(1)
         assert agent(offline, replica).run_once() == Turn(True, frozenset(), {})
+        put_outside(offline, version)
+        outside = agent(offline, Replica(replica.root.parent / "other")).run_once().problems
+        assert "which no SavedModel has" in outside[offline.model][version]
     finally:
         store.stop()
     assert replica.versions(offline.model) == [version]
+    assert not (replica.root.parent / "other" / "stolen").exists()
     assert digest(replica.path(offline.model, version)) == offline.repository.stamp(offline.model, version).digest
+
+
+def put_outside(pipeline: Pipeline, version: int) -> None:
+    """Give the version in the object store a file whose name leads out of every directory that it is copied to."""
+    source = pipeline.registry._client.get_model_version_download_uri(pipeline.model, str(version))
+    bucket, _, prefix = source.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
+    client.put_object(Bucket=bucket, Key=f"{prefix}/artifacts/saved_model/../../../../../../stolen", Body=b"x")
