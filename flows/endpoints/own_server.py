@@ -25,7 +25,7 @@ def own_server(settings: Settings, repository: Repository, model: str, version: 
     with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
         config = Path(directory) / "models.config"
         config.write_text(render([entry]), "utf-8")
-        with Server(ServerSettings(model_config_file=config, max_num_load_retries=0)) as own:
+        with Server(ServerSettings(model_config_file=config, max_num_load_retries=0, native_grpc=False)) as own:
             endpoint = Endpoint(f"http://127.0.0.1:{own.rest_port}", f"127.0.0.1:{own.grpc_port}")
             with connect(endpoint, settings.server_timeout_seconds, Credentials()) as server:
                 yield server
