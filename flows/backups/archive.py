@@ -114,9 +114,10 @@ def writing(file: Path) -> Iterator[Writer]:
         raise BackupError(f"{file} is there already: a backup is never overwritten, name another file")
     partial = file.with_name(f".{file.name}.partial")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch(0o600, exist_ok=False)
         with tarfile.open(partial, "w:gz", compresslevel=1) as tar:
             yield Writer(tar)
-        partial.chmod(0o600)
         fsync(partial)
         partial.rename(file)
         fsync(file.parent)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.backups.archive import BackupError
+from flows.backups.archive import BackupError, writing
 from flows.backups.backup import back_up
 from flows.backups.restore import restore
 from flows.settings import Settings
@@ -42,6 +42,15 @@ def file(settings: Settings, tmp_path: Path) -> Path:
     file = tmp_path / "backup.tar.gz"
     back_up(settings, file)
     return file
+
+
+def test_only_its_owner_can_read_a_backup(file: Path) -> None:
+    """From its first byte on: it has what the registry and Prefect know, and perhaps the logged requests."""
+    with writing(file.with_name("other.tar.gz")) as archive:
+        archive.add(file, "home/file")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in file.parent.glob("*.tar.gz*")}
+        modes |= {path.name: path.stat().st_mode & 0o777 for path in file.parent.glob(".*")}
+    assert modes == {"backup.tar.gz": 0o600, ".other.tar.gz.partial": 0o600}
 
 
 def contents(*directories: Path) -> dict[str, bytes]:
