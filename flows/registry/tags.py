@@ -50,4 +50,4 @@ def _commit_tags(source: Path) -> dict[str, str]:
         commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", source.name)
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"mlflow.source.git.commit": commit, f"{NAMESPACE}.git_dirty": json.dumps(bool(changed))}
+    return {"mlflow.source.git.commit": commit, "git_dirty": json.dumps(bool(changed))}

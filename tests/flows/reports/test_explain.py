@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from flows.promotion.retirement import retire
+from flows.registry.tags import source_tags
 from flows.reports.explain import explain, lines
 from serving.protocol.errors import VersionNotFound
 from tests.pipelines import Pipeline
@@ -24,6 +27,25 @@ def test_a_version_is_followed_back_to_run_data_and_gate(pipeline: Pipeline) -> 
     assert [entry.split()[1] for entry in found.journal] == ["publish", "promote"]
     assert found.problems == ()
     assert ("digest", found.digest) in lines(found)
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_the_commit_of_the_recipe_is_told(is_changed: bool, offline: Pipeline, tmp_path: Path) -> None:
+    """With a word about changes that are in no commit; in MLflow every tag has the prefix once."""
+    recipe = tmp_path / "recipe" / "churn.py"
+    recipe.parent.mkdir()
+    recipe.write_text("RECIPE = None\n")
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    for arguments in (["init", "-q"], ["add", "churn.py"], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(recipe.parent), *arguments], check=True)
+    if is_changed:
+        recipe.write_text("RECIPE = 1\n")
+    offline.run.tag(source_tags(recipe))
+    found = explain(offline.deployment, offline.promote(1))
+    (told,) = (value for name, value in lines(found) if name == "git commit")
+    assert told == f"{found.git_commit}{' (with changes that were not committed)' if is_changed else ''}"
+    tags = offline.registry._client.get_run(offline.run.id).data.tags
+    assert not [name for name in tags if name.count("hotswap.") > 1]
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "variables/new"])
