@@ -92,12 +92,7 @@ def check_writable() -> None:
 
 def is_new(address: str) -> bool:
     """Whether this is a database without any table yet."""
-    if not _is_database(address):
-        return False
-    file = sqlite_file(address)
-    if file is not None and (not file.exists() or not file.stat().st_size):
-        return True
-    return not _tables_and_revision(address)[0]
+    return _is_database(address) and (_is_empty_file(address) or not _tables_and_revision(address)[0])
 
 
 def sqlite_file(address: str) -> Path | None:
@@ -138,8 +133,14 @@ def _is_database(address: str) -> bool:
     return bool(colon) and scheme.partition("+")[0] in DATABASE_ENGINES
 
 
+def _is_empty_file(address: str) -> bool:
+    """Whether this is a SQLite file that is not there or has nothing in it; to connect to it would make it."""
+    file = sqlite_file(address)
+    return file is not None and not (file.exists() and file.stat().st_size)
+
+
 def _check_schema(address: str, what: str) -> None:
-    if not _is_database(address) or is_new(address):
+    if not _is_database(address) or _is_empty_file(address):
         return
     revision = _tables_and_revision(address)[1]
     if revision is not None and revision != _expected_revisions()[0]:

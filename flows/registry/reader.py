@@ -105,7 +105,8 @@ def _answer(address: str, question: Callable[[MlflowClient], T], unknown: T, wha
     if mlflow_access.is_new(address):
         return unknown
     tracking = mlflow_access.tracking_address()
-    client = mlflow_access.connect(what, address if mlflow_access.is_new(tracking) else tracking)
+    is_unused = tracking != address and mlflow_access.is_new(tracking)
+    client = mlflow_access.connect(what, address if is_unused else tracking)
     try:
         return question(client)
     except mlflow_access.import_mlflow().MlflowException as exc:

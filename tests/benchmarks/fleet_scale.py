@@ -7,6 +7,7 @@ The registry, the directory of a host and the repository are as large as that. R
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import statistics
@@ -95,7 +96,8 @@ def _host(repository: Repository, host: Path) -> Iterator[Measurement]:
     looked = _milliseconds(lambda: [replica.versions(model) for model in replica.models()])
     yield Measurement("one look at all base paths", looked, "ms", besides="what a server does at each poll")
     text = replica.read_config()
-    both = _milliseconds(lambda: render(parse(text)))
+    texts = (text + "\n" * number for number in itertools.count())  # as `parse` remembers a text
+    both = _milliseconds(lambda: render(parse(next(texts))))
     yield Measurement("models.config read and written", both, "ms", besides=f"{len(text) / 1000:,.0f} kB")
 
 
