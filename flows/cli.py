@@ -1,8 +1,8 @@
 """
-The command line `hotswap`: its commands in the order of ``--help``, and the exit code of each run.
+The command line `hotswap`: how a command begins and ends, and the exit code of each.
 
 Data go to standard output, logs and errors to standard error. Everything heavy is imported by the command that needs
-it, so that ``--help`` and ``predict`` answer at once.
+it, so that ``--help`` and ``predict`` answer at once; what the worker of `hotswap up` does imports nothing here.
 """
 
 from __future__ import annotations
@@ -11,40 +11,18 @@ import gc
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
-
-from flows.commands import (
-    failures,
-    fleet_commands,
-    prediction_commands,
-    presentation,
-    report_commands,
-    schedule_command,
-    security_commands,
-    stack_commands,
-    training_commands,
-    version_commands,
-)
-from flows.commands.edges import plain_settings
-from flows.commands.options import Json
-from flows.local.delegation import WorkerGone, delegated
+from flows.local.delegation import delegated
 from flows.local.interrupts import defer_sigint
-from serving.protocol.redaction import redact_logs, redacted_output
+from flows.machine.handover import CommandGone
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-
-app = typer.Typer(name="hotswap", rich_markup_mode=None)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(f"hotswap {version('hotswap')}")
-        raise typer.Exit
+_GONE = (
+    "The process that did this was killed; nothing of what was live has changed, and `hotswap reconcile` finishes what "
+    "it had begun"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -69,6 +47,7 @@ def _deliver_events() -> None:
     """Deliver what this command has told, once its result is printed; one that has told nothing imports nothing."""
     if "flows.events.outbox" not in sys.modules:
         return
+    from flows.commands.edges import plain_settings
     from flows.events.delivery import flush
 
     try:
@@ -78,10 +57,14 @@ def _deliver_events() -> None:
 
 
 def _delegated(arguments: Sequence[str]) -> int | None:
+    """The exit code of a command that the worker has carried out."""
     try:
         return delegated(arguments)
-    except WorkerGone as exc:
-        return failures.report(exc)
+    except CommandGone:
+        from flows.commands import failures
+
+        failures.complain(_GONE)
+        return failures.EXIT_ERROR
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -89,12 +72,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]
+    from serving.protocol.redaction import redact_logs, redacted_output
+
     redact_logs()
     with redacted_output():
         return _run(arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
+    import typer
+
+    from flows.commands import failures
+    from flows.commands.application import app
+
     try:
         code = app(args=list(arguments), prog_name="hotswap", standalone_mode=False)
     except typer.TyperException as exc:
@@ -106,45 +96,6 @@ def _run(arguments: Sequence[str]) -> int:
     if code == EXIT_INTERRUPTED:
         failures.complain("interrupted; `hotswap status` shows what is live")
     return code if isinstance(code, int) else 0
-
-
-@app.callback()
-def hotswap(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
-    ] = False,
-) -> None:
-    """From training data to live traffic and back: train, judge, publish, swap, roll back."""
-
-
-app.registered_commands += training_commands.app.registered_commands
-
-
-app.registered_commands += schedule_command.app.registered_commands
-app.registered_commands += prediction_commands.app.registered_commands
-app.registered_commands += version_commands.app.registered_commands
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
-def serve(context: typer.Context, as_json: Json = False) -> int:
-    """Run the model server alone, with its flags (`serve --help`)."""
-    if "--help" in context.args:
-        print(presentation.server_help())
-        return 0
-    from flows.local.exposure import check_flags
-    from flows.local.stack import server_flags
-    from serving.cli import main as serve_models
-
-    settings = plain_settings()
-    check_flags(settings, context.args)
-    flags = [*server_flags(settings), *context.args]
-    return serve_models([*flags, "--ports_file=-"] if as_json else flags)
-
-
-app.registered_commands += stack_commands.app.registered_commands
-app.registered_commands += report_commands.app.registered_commands
-app.registered_commands += security_commands.app.registered_commands
-app.registered_commands += fleet_commands.app.registered_commands
 
 
 if __name__ == "__main__":

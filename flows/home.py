@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
-_MARKERS = (".hotswap", "models_repo")
+HOME = ".hotswap"
+"""the directory of the local state, in that of the project"""
+_MARKERS = (HOME, "models_repo")
 
 
 def find_project(start: Path) -> Path:
@@ -25,6 +28,19 @@ def find_project(start: Path) -> Path:
         if _has_state(directory):
             return directory
     return start
+
+
+def home_named(environment: Mapping[str, str]) -> Path:
+    """
+    The directory of the local state, as the settings have it, which take longer to import than to read.
+
+    Raises:
+        OSError: The current directory has gone.
+    """
+    names = {name.upper(): name for name in environment}
+    if (named := names.get("HOTSWAP_HOME")) is not None:
+        return Path(environment[named])
+    return find_project(Path.cwd()) / HOME
 
 
 def _has_state(directory: Path) -> bool:

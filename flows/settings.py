@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clients.proxies import go_straight_to
-from flows.home import find_project
+from flows.home import HOME, find_project
 from flows.logins import Login, read_login
 from flows.machine.instance import running
 from serving.protocol.errors import HotswapError
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HOTSWAP_", frozen=True, use_attribute_docstrings=True)
 
-    home: Path = Path(".hotswap")
+    home: Path = Path(HOME)
     """directory of the local state: MLflow's and Prefect's databases, artifacts, logs"""
     models_repo: Path = Path("models_repo")
     """directory of the published models, which the model server polls"""

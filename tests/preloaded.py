@@ -27,7 +27,7 @@ with tempfile.TemporaryDirectory() as _home:
     import sqlalchemy.orm
     import tensorflow
 
-    import flows.cli
+    import flows.commands.application
     import flows.commands.report_commands
     import flows.local.launch
     import flows.train_and_promote

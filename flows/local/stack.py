@@ -265,7 +265,7 @@ def _worker(settings: Settings) -> Iterator[Service]:
         yield Service(
             "worker",
             lambda: [sys.executable, "-m", "flows.worker"],
-            ready_file=socket_path(settings),
+            ready_file=socket_path(settings.home),
             ready_seconds=math.inf,  # it waits for Prefect
         )
 

@@ -24,7 +24,7 @@ with without_start_up_notes():
     import sqlalchemy.orm
     import tensorflow
 
-    import flows.cli
+    import flows.commands.application
     import flows.local.launch
     import flows.train_and_promote
     import flows.worker.rehearsal

@@ -42,7 +42,7 @@ class Worker:
     def run(self) -> None:
         """Serve until a stop is requested."""
         prepare_home(self._settings)
-        path = socket_path(self._settings)
+        path = socket_path(self._settings.home)
         path.unlink(missing_ok=True)
         while not find_running_prefect(self._settings):
             if self._stop_requested.wait(_POLL_SECONDS):
@@ -92,7 +92,7 @@ class Worker:
         command = Handover.of_this_process([child.SCHEDULED, flow_run], code())
         command = replace(command, directory=str(deployments.project(self._settings)))
         try:
-            asking = handover.connect(socket_path(self._settings))
+            asking = handover.connect(socket_path(self._settings.home))
             if asking is None:
                 raise handover.Refused("the worker ends")
             with asking, Path(os.devnull).open() as nothing:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from flows import cli
+from flows.commands.application import app
 from flows.monitoring.exposition import Exposition
 from flows.recipes import Recipe, Thresholds
 from flows.settings import Settings
@@ -27,7 +28,7 @@ from serving.inference.process_metrics import ProcessMetrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 DECISIONS = DOCS / "decisions"
-COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands if command.callback]
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 TENSORFLOW_SERVING_FLAGS = {
     *("port", "rest_api_port", "grpc_socket_path", "ssl_config_file", "use_alts_credentials", "model_name", "version"),
     *("model_base_path", "model_config_file", "model_config_file_poll_wait_seconds", "num_load_threads"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import run
+from flows.home import home_named
 from flows.settings import InvalidSettings, load_settings
 from tests.ports import free_ports
 
@@ -29,6 +30,7 @@ def found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     directory.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(directory)
     settings = load_settings()
+    assert home_named(os.environ).absolute() == settings.home.absolute()
     return settings.home.absolute(), settings.models_repo.absolute()
 
 

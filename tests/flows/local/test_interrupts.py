@@ -67,6 +67,7 @@ def test_a_command_is_interrupted_so() -> None:
     program = """
 import signal, threading
 from flows import cli
+from flows.commands.application import app
 
 class Held:
     lock = threading.Lock()
@@ -78,7 +79,7 @@ class Held:
     def __exit__(self, *_):
         self.lock.release()
 
-@cli.app.command()
+@app.command()
 def hold():
     try:
         with Held():
