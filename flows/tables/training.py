@@ -22,6 +22,7 @@ from flows.tables.encoder import Encoded, Encoder
 from flows.tables.linear import fit_linear
 from flows.tables.network import Network, build_network, quantiles
 from flows.tables.settings import DROPOUT, WIDTH
+from flows.training.batches import Batches
 
 _MANY_ROWS = 20_000
 _WEIGHT_DECAY = 0.01
@@ -91,22 +92,27 @@ def train(
     stop = keras.callbacks.EarlyStopping(
         min_delta=_LEAST_GAIN, patience=_patience(len(encoded)), restore_best_weights=True
     )
-    history = network.model.fit(
-        _tensors(encoded.take(fit_on)),
-        targets.values[fit_on],
-        batch_size=how.batch_rows,
-        epochs=how.epochs,
-        validation_data=(rows, truth),
-        validation_batch_size=_PREDICTED_ROWS,
-        callbacks=[stop, *callbacks],
-        verbose=0,
-    )
+    taken = Batches((encoded.take(fit_on).inputs, targets.values[fit_on]), how.batch_rows, seed)
+    history = _fit(network.model, taken, Batches((rows, truth), _PREDICTED_ROWS), how.epochs, [stop, *callbacks])
     gained = before - _row_losses(network, rows, truth, bool(targets.classes))
     has_deep_part = bool(gained.mean() > _STANDARD_ERRORS * gained.std() / np.sqrt(len(gained)))
     if not has_deep_part:
         network.model.set_weights(begun)
     network.set_linear(fit_linear(encoder, encoded, targets.values, targets.classes, seed, straight))
     return Trained(network, history, has_deep_part)
+
+
+def _fit(model: Any, taken: Batches, judged: Batches, epochs: int, callbacks: Sequence[Any]) -> Any:
+    return model.fit(
+        taken.dataset,
+        steps_per_epoch=taken.in_epoch,
+        epochs=epochs,
+        validation_data=judged.dataset,
+        validation_steps=judged.in_epoch,
+        shuffle=False,  # which is done already
+        callbacks=callbacks,
+        verbose=0,
+    )
 
 
 def _parted(targets: Targets, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flows.data.rows import Inputs, Rows, bare
 from flows.recipes import Recipe
+from flows.training.batches import Batches
 from flows.training.dataset import Dataset, UnusableData, load_rows
 
 if TYPE_CHECKING:
@@ -41,16 +42,32 @@ class Training:
     @property
     def arguments(self) -> dict[str, Any]:
         """What ``model.fit(**training.arguments)`` trains with as hotswap itself would."""
-        found: dict[str, Any] = {"epochs": self.epochs, "callbacks": list(self.callbacks), "verbose": 0}
         if self.stream is not None:
-            found |= {"x": self.stream.batches(self.batch_size, self.seed), "shuffle": False}
+            found = {"x": self.stream.batches(self.batch_size, self.seed)}
         else:
-            found |= {"x": fed(self.train.inputs), "y": self.train.targets, "batch_size": self.batch_size}
+            weights = () if self.weights is None else (self.weights,)
+            rows = Batches((self.train.examples, self.train.targets, *weights), self.batch_size, self.seed)
+            found = {"x": rows.dataset, "steps_per_epoch": rows.in_epoch}
+        if self.validation is not None:
+            judged = Batches((self.validation.examples, self.validation.targets), self.batch_size)
+            found |= {"validation_data": judged.dataset, "validation_steps": judged.in_epoch}
+        return {**found, "shuffle": False, **self._common}  # they are shuffled already
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The same for a model whose ``fit`` is its own, which takes ``x``, ``y`` and ``batch_size``."""
+        if self.stream is not None:
+            return self.arguments
+        found = {"x": fed(self.train.inputs), "y": self.train.targets, "batch_size": self.batch_size}
         if self.weights is not None:
             found["sample_weight"] = self.weights
         if self.validation is not None:
             found["validation_data"] = (fed(self.validation.inputs), self.validation.targets)
-        return found
+        return {**found, **self._common}
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "callbacks": list(self.callbacks), "verbose": 0}
 
 
 def training_of(recipe: Recipe, dataset: Dataset, seed: int, epochs: int, callbacks: Sequence[Any]) -> Training:

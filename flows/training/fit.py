@@ -13,7 +13,7 @@ from flows.data.rows import bare, taken
 from flows.recipes import Recipe
 from flows.tasks import Classification, MultiLabel, Regression, Task
 from flows.training.callbacks import Kept, Progress, hotswaps_own
-from flows.training.course import training_of
+from flows.training.course import Training, training_of
 from flows.training.dataset import Dataset
 from flows.user_code import RecipeFailed, of_recipe
 
@@ -62,8 +62,19 @@ def fit(
     with of_recipe(f"The model of {recipe.name!r} cannot be trained"):
         if not model.compiled and not recipe.fit:
             compile_for(dataset, model, recipe)
-        history = recipe.fit(model, training) if recipe.fit else model.fit(**training.arguments)
-        return Fitted(model, _numbers(history))
+        return Fitted(model, _numbers(_history(recipe, model, training)))
+
+
+def _history(recipe: Recipe, model: Any, training: Training) -> Any:
+    """What the training loop of the recipe, of the model or of Keras returns."""
+    if recipe.fit:
+        return recipe.fit(model, training)
+    return model.fit(**(training.arguments if _is_kerass(model) else training.arrays))
+
+
+def _is_kerass(model: Any) -> bool:
+    """Whether it is trained by Keras's own loop."""
+    return type(model).fit is keras.Model.fit
 
 
 def _built(recipe: Recipe, dataset: Dataset) -> Any:
@@ -72,7 +83,7 @@ def _built(recipe: Recipe, dataset: Dataset) -> Any:
         if not isinstance(model, keras.Model):
             given = type(model).__name__
             raise RecipeFailed(f"The build() of {recipe.name!r} returns {given}, and has to return a keras.Model")
-        if not model.built and type(model).fit is keras.Model.fit:
+        if not model.built and _is_kerass(model):
             _answer(model, dataset)  # makes its weights
     return model
 
@@ -104,6 +115,9 @@ def compile_for(dataset: Dataset, model: Any, recipe: Recipe) -> None:
         raise RecipeFailed(f"The task of {recipe.name!r} has no loss of its own: compile the model in build()")
     optimizer = keras.optimizers.Adam(recipe.learning_rate)
     model.compile(optimizer=optimizer, loss=loss, metrics=[metric], jit_compile=False)
+    # Variables that are first made while the training step is traced let TensorFlow trace it twice.
+    optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, dataset.train.targets[:1], _answer(model, dataset))
 
 
 def _loss(task: Task, model: Any, dataset: Dataset) -> tuple[str | None, str]:
