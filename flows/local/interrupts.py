@@ -11,15 +11,16 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref"})
+_MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref", __name__})
+"""This one too: on a busy machine the alarm comes while the handler still runs, above whatever that has interrupted."""
 _AROUND_A_BLOCK = frozenset({"__enter__", "__exit__"})
 _AGAIN_SECONDS = 0.001
-_TIMEOUT_SECONDS = 0.5
+_LOOKS = 500
+"""A busy machine may let half a second pass between two of them, in which the main thread gets nowhere."""
 
 
 @contextmanager
@@ -27,22 +28,20 @@ def defer_sigint() -> Iterator[None]:
     """
     For the block, Ctrl-C is raised where the main thread holds no lock that would stay locked, and in no finalizer.
 
-    A main thread that stays in such code for half a second waits there for something, and is interrupted. Where Ctrl-C
-    is ignored or has another handler, nothing changes.
+    A main thread that is in such code at each of many looks, half a second long, waits there for something, and is
+    interrupted. Where Ctrl-C is ignored or has another handler, nothing changes.
     """
     in_main = threading.current_thread() is threading.main_thread()  # no other can set a handler
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    deadline = 0.0
+    looks = 0
     alarm = signal.getsignal(signal.SIGALRM)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal deadline
-        now = time.monotonic()
-        if number == signal.SIGINT:
-            deadline = now + _TIMEOUT_SECONDS
-        if now < deadline and not _is_safe(frame):
+        nonlocal looks
+        looks = 0 if number == signal.SIGINT else looks + 1
+        if looks < _LOOKS and not _is_safe(frame):
             signal.signal(signal.SIGALRM, interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
         else:
