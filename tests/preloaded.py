@@ -23,6 +23,7 @@ with tempfile.TemporaryDirectory() as _home:
     import keras
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
+    import sklearn.datasets
     import sklearn.linear_model
     import sqlalchemy.orm
     import tensorflow
@@ -31,8 +32,10 @@ with tempfile.TemporaryDirectory() as _home:
     import flows.commands.report_commands
     import flows.local.launch
     import flows.train_and_promote
+    from flows.registry import pyfunc_arguments
 
     sqlalchemy.orm.configure_mappers()
+    pyfunc_arguments.read_installed_packages()
 gc.freeze()
 os.environ.clear()
 os.environ.update(_before)

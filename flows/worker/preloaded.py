@@ -20,6 +20,7 @@ with without_start_up_notes():
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
     import prefect.cli
+    import sklearn.datasets
     import sklearn.linear_model
     import sqlalchemy.orm
     import tensorflow
@@ -28,8 +29,10 @@ with without_start_up_notes():
     import flows.local.launch
     import flows.train_and_promote
     import flows.worker.rehearsal
+    from flows.registry import pyfunc_arguments
 
 sqlalchemy.orm.configure_mappers()
+pyfunc_arguments.read_installed_packages()
 gc.freeze()
 
 __all__ = ["flows", "keras", "mlflow", "prefect", "sklearn", "tensorflow"]
