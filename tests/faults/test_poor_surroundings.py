@@ -19,6 +19,7 @@ from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
 from tests.faults.server_process import PROJECT, ServerProcess, server_process
+from tests.waiting import until
 
 NICE = (
     "/bin/sh",
@@ -29,22 +30,29 @@ NICE = (
 """a low priority, and no right to a higher one"""
 NO_FILES = ("/bin/sh", "-c", 'ulimit -f 0 && exec "$@"', "sh")
 """no file can be written anywhere: no temporary ones, no shared memory, no semaphores"""
-VERSIONS_BEFORE_ANSWER = 200
 
 
 def wait_answered_by(server: ServerProcess, version: int) -> None:
     """Ask until this version answers without being asked for."""
     with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
-        for _ in range(VERSIONS_BEFORE_ANSWER):
+
+        def available() -> bool:
             states = {each.version: (each.state.name, each.message) for each in client.status("tiny")}
             assert states.get(version, ("START", ""))[0] != "END", states
-            if states.get(version, ("", ""))[0] == "AVAILABLE":
-                return
             requests.post(f"{server.url('tiny')}:predict", json=ROW, timeout=30)
-    raise AssertionError(states)
+            return states.get(version, ("", ""))[0] == "AVAILABLE"
+
+        until(available)
 
 
-@pytest.mark.parametrize("wrapper", [NICE, NO_FILES, (*NICE, *NO_FILES)], ids=["nice", "no files", "both"])
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        pytest.param(NICE, marks=pytest.mark.soak, id="nice"),
+        pytest.param(NO_FILES, marks=pytest.mark.soak, id="no files"),
+        pytest.param((*NICE, *NO_FILES), id="both"),
+    ],
+)
 def test_a_server_in_poor_surroundings_swaps_and_reads_huge_requests(
     wrapper: Sequence[str], tiny_model: TinyModel, tmp_path: Path
 ) -> None:
@@ -89,7 +97,12 @@ def serving_tiny(tiny_model: TinyModel, root: Path) -> Sequence[str]:
 
 
 @pytest.mark.parametrize(
-    ("directory", "wrapper"), [("long", ()), ("/proc", ()), ("", NO_FILES)], ids=["long", "read-only", "no files"]
+    ("directory", "wrapper"),
+    [
+        pytest.param("long", (), id="long"),
+        pytest.param("/proc", (), marks=pytest.mark.soak, id="read-only"),
+        pytest.param("", NO_FILES, marks=pytest.mark.soak, id="no files"),
+    ],
 )
 def test_temporary_directory_is_of_no_consequence(
     directory: str, wrapper: Sequence[str], tiny_model: TinyModel, tmp_path: Path
@@ -114,6 +127,8 @@ UNUSABLE = {
     "other names": ("EVENT_CALL = 0", "AttributeError: 'QuickServer' object has no attribute '_front_args'"),
     "other start": ("EVENT_CALL = 0", "TypeError: start() needs a loop"),
 }
+IN_MAKE_TEST = ("missing library", "other start")
+"""what comes at the import, and what comes at the start"""
 STARTED_OTHERWISE = """
 import socket
 
@@ -132,7 +147,10 @@ class Server:
 """
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in IN_MAKE_TEST else pytest.mark.soak) for kind in UNUSABLE],
+)
 def test_grpcio_serves_where_pygrpc_native_does_not_start(kind: str, tiny_model: TinyModel, tmp_path: Path) -> None:
     """Whatever another release or platform makes of it: one line of log says so, and all of gRPC is served."""
     flags = serving_tiny(tiny_model, tmp_path)
