@@ -34,12 +34,21 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.slow]
 
-EPOCHS = ("--epochs", "25")
+EPOCHS = 2
 OWN = """
+    from dataclasses import replace
+    from flows.recipes import iris
+    RECIPE = replace(iris.RECIPE, name="own")
+    """
+FAILING = """
     import os
     from dataclasses import replace
     from flows.recipes import iris
-    RECIPE = replace(iris.RECIPE, name=os.environ.get("OWN_NAME", "own"))
+
+    def load():
+        raise ValueError("loaded by " + os.environ.get("OWN_NAME", "nobody"))
+
+    RECIPE = replace(iris.RECIPE, name="failing", load=load)
     """
 WAITING = """
     import os, signal
@@ -158,13 +167,13 @@ def warm(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], Non
 
 def test_a_training_of_the_command_line_is_a_run_of_the_deployment(warm: Warm) -> None:
     """It prints what it would print by itself, and Prefect has parameters and every line of it."""
-    done = warm.hotswap("train", "iris", "--json", *EPOCHS)
+    done = warm.hotswap("train", "iris", "--json", "--epochs", str(EPOCHS))
     assert done.returncode in (0, 3), done.stderr
     assert json.loads(done.stdout)["model"] == "iris"
     said = [line.partition(" ")[2].rstrip("…") for line in done.stderr.splitlines() if line[2:3] == ":"]
     assert {"loading TensorFlow", "data loaded recipe=iris train=120 test=30"} <= set(said)
     (run,) = warm.runs("train-and-promote/train")
-    assert (run.parameters["recipe"], run.parameters["epochs"]) == ("iris", 25)
+    assert (run.parameters["recipe"], run.parameters["epochs"]) == ("iris", EPOCHS)
     assert run.state is not None
     assert run.state.is_completed()
     kept = warm.lines(run)
@@ -178,12 +187,14 @@ def _short(line: str) -> str:
 
 def test_the_callers_directory_environment_and_code_count(warm: Warm) -> None:
     """A recipe is found where the command is given, sees its variables, and is read anew each time."""
-    first = warm.hotswap("train", "own.py", "--json", "--epochs", "1", OWN_NAME="first")
-    assert (first.returncode, json.loads(first.stdout)["model"]) == (3, "first"), first.stderr
-    warm.write("own.py", OWN.replace('"own"', '"changed"'))
-    below = warm.directory / "below"
-    second = hotswap(warm.environment, "train", "own.py", "--json", "--epochs", "1", directory=below)
-    assert (second.returncode, json.loads(second.stdout)["model"]) == (3, "changed")
+    warm.write("failing.py", FAILING)
+    first = warm.hotswap("train", "failing.py", OWN_NAME="the caller")
+    assert first.returncode == 1
+    assert "loaded by the caller" in " ".join(first.stderr.split())
+    warm.write("failing.py", FAILING.replace("nobody", "what was changed"))
+    second = warm.hotswap("train", "failing.py")
+    assert second.returncode == 1
+    assert "loaded by what was changed" in " ".join(second.stderr.split())
     assert "done here" not in first.stderr + second.stderr
 
 
@@ -239,7 +250,8 @@ def test_a_killed_process_is_told_and_the_next_command_runs(warm: Warm) -> None:
     assert "hotswap: The process that did this was killed" in errors
     run = warm.runs("train-and-promote/train")[0]
     warm.wait(run.id, "Crashed")
-    assert warm.hotswap("train", "own.py", "--epochs", "1").returncode == 3
+    warm.write("failing.py", FAILING)
+    assert "loaded by the next" in " ".join(warm.hotswap("train", "failing.py", OWN_NAME="the next").stderr.split())
 
 
 def test_what_prefect_schedules_is_run_and_cancelled(warm: Warm) -> None:
@@ -271,5 +283,5 @@ def test_runs_of_a_killed_worker_crash_and_the_next_is_not_kept_waiting(warm: Wa
     assert time.monotonic() - began < 60
     with warm.prefect() as client:
         assert [each.active for each in client.read_deployment(iris.id).schedules] == [True]
-    own = warm.write("own.py", OWN)
-    warm.wait(warm.schedule("train-and-promote/train-iris", recipe=str(own), epochs=1), "Rejected")
+    failing = warm.write("failing.py", FAILING)
+    warm.wait(warm.schedule("train-and-promote/train-iris", recipe=str(failing)), "Failed")
