@@ -46,7 +46,7 @@ def running(commands: str, directory: Path, environment: dict[str, str]) -> Iter
 
 
 @pytest.mark.soak
-@pytest.mark.xdist_group("mlflow")
+@pytest.mark.xdist_group("mlflow-server")
 def test_the_page_on_hosts_is_what_happens(tmp_path: Path, furnish: Callable[[Path], None], prefect_api: str) -> None:
     """What its commands train is live on the host, which has only MLflow's address."""
     host, trainer, home = (tmp_path / name for name in ("host", "trainer", "mlflow"))

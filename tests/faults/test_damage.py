@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,18 +51,16 @@ def test_nothing_goes_back_to_a_version_whose_files_have_changed(name: str, serv
         assert answered(pipeline) == answered(pipeline, label="stable") == {2}
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda pipeline: pipeline.promote(3),
-        lambda pipeline: rollback(pipeline.deployment),
-        lambda pipeline: history(pipeline.deployment),
-        lambda pipeline: live_at(pipeline.deployment, "2100-01-01"),
-        lambda pipeline: explain(pipeline.deployment, 2),
-    ],
-    ids=["promote", "rollback", "history", "history --at", "explain"],
+NEED_THE_JOURNAL: tuple[Callable[[Pipeline], object], ...] = (
+    lambda pipeline: pipeline.promote(3),
+    lambda pipeline: rollback(pipeline.deployment),
+    lambda pipeline: history(pipeline.deployment),
+    lambda pipeline: live_at(pipeline.deployment, "2100-01-01"),
+    lambda pipeline: explain(pipeline.deployment, 2),
 )
-def test_nothing_is_done_on_a_journal_that_was_changed(action: Callable[[Pipeline], Any], pipeline: Pipeline) -> None:
+
+
+def test_nothing_is_done_on_a_journal_that_was_changed(pipeline: Pipeline) -> None:
     """Whatever needs it names the line, and what is live stays as it is; the way on is in the message."""
     for kind in (1, 2):
         pipeline.promote(kind)
@@ -71,9 +68,10 @@ def test_nothing_is_done_on_a_journal_that_was_changed(action: Callable[[Pipelin
     lines = pipeline.journal.path.read_text("utf-8").splitlines(keepends=True)
     lines[1] = lines[1].replace('"who": "', '"who": "not-')
     pipeline.journal.path.write_text("".join(lines), "utf-8")
-    with pytest.raises(BrokenJournal, match=r"Line 2 of .*: put a copy of the file back, or move it away"):
-        action(pipeline)
-    assert pipeline.live()[1:] == before
+    for action in NEED_THE_JOURNAL:
+        with pytest.raises(BrokenJournal, match=r"Line 2 of .*: put a copy of the file back, or move it away"):
+            action(pipeline)
+        assert pipeline.live()[1:] == before
     assert answered(pipeline) == answered(pipeline, label="stable") == {2}
 
 

@@ -20,7 +20,7 @@ from tests.fleet import Host, hosts
 from tests.pipelines import Pipeline
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("mlflow")
+pytestmark = pytest.mark.xdist_group("mlflow-server")  # one worker starts the MLflow server
 __all__ = ["small_disk"]
 
 

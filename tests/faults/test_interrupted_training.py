@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,11 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
     """A home in which one version of Iris is live; MLflow in this process looks there too."""
     before = dict(os.environ)
     home = Home(tmp_path_factory.mktemp("interrupted"), prefect_api)
+    furnish(home.settings.home)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         os.environ.pop(name, None)
     apply_environment(home.settings)

@@ -66,7 +66,7 @@ def test_a_killed_canary_promotion_never_touches_what_is_stable(point: Point, ke
         pytest.param(after(Labels.write), True, id="config written"),
         pytest.param(after(labelling.move), True, marks=SOAK, id="label moved"),
         pytest.param(after(Registry.set_alias), True, marks=SOAK, id="champion set"),
-        pytest.param(after(Registry.set_alias, 2), True, id="challenger removed"),
+        pytest.param(after(Registry.set_alias, 2), True, marks=SOAK, id="challenger removed"),
         pytest.param(after(Journal.append, 2), True, marks=SOAK, id="journaled"),
     ],
 )

@@ -67,7 +67,7 @@ def assert_next_promotion_works(pipeline: Pipeline, kind: int, above: int) -> No
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param(before(shutil.copyfile), 1, 1, id="half-staged"),
+        pytest.param(before(shutil.copyfile), 1, 1, marks=SOAK, id="half-staged"),
         pytest.param(after(Repository.stage), 1, 1, marks=SOAK, id="staged"),
         pytest.param(before(Repository.publish), 1, 1, marks=SOAK, id="announced"),
         pytest.param(after(Repository.publish), 1, 1, id="published"),
@@ -190,7 +190,7 @@ def test_a_killed_retire_or_restore_was_done_or_not(
 @pytest.mark.parametrize(
     ("point", "live", "kept"),
     [
-        pytest.param(after(Labels.write), 3, 3, id="config written"),
+        pytest.param(after(Labels.write), 3, 3, marks=SOAK, id="config written"),
         pytest.param(after(labelling.move), 1, 3, id="label moved"),
         pytest.param(after(Registry.set_alias), 1, 1, id="alias set"),
         pytest.param(after(Journal.append), 1, 1, marks=SOAK, id="journaled"),

@@ -23,6 +23,7 @@ from tests.faults.proxy import Proxy, proxied
 from tests.pipelines import Pipeline, answered
 from tests.processes import hotswap
 
+SOAK = pytest.mark.soak
 pytestmark = pytest.mark.xdist_group("mlflow-server")  # one worker starts the server
 
 
@@ -41,6 +42,8 @@ def remote(pipeline: Pipeline, way: Proxy, monkeypatch: pytest.MonkeyPatch) -> P
     pipeline.begin_anew()
     assert pipeline.promote(1) == 1
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     return pipeline
 
@@ -52,10 +55,10 @@ def address(way: Proxy) -> str:
 @pytest.mark.parametrize(
     ("point", "code", "retired"),
     [
-        pytest.param(before(Deployment.highest_version_seen), 1, [], id="before registering"),
+        pytest.param(before(Deployment.highest_version_seen), 1, [], marks=SOAK, id="before registering"),
         pytest.param(after(Registry.register), 1, [], id="after registering"),
-        pytest.param(after(promotion.publish), 5, [2], id="published"),
-        pytest.param(before(Registry.set_alias), 5, [2], id="before the alias"),
+        pytest.param(after(promotion.publish), 5, [2], marks=SOAK, id="published"),
+        pytest.param(before(Registry.set_alias), 5, [2], marks=SOAK, id="before the alias"),
         pytest.param(after(Registry.set_alias), 5, [2], id="after the alias"),
     ],
 )

@@ -35,12 +35,13 @@ WHO = ("ada", "hunter-2-of-7")
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
+def prefect(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]) -> Iterator[Restartable]:
     """A Prefect server that lets in who says `WHO`."""
-    directory = tmp_path_factory.mktemp("prefect")
+    directory = tmp_path_factory.mktemp("home")
+    furnish(directory)
     (port,) = free_ports(1)
     variables = {
-        "PREFECT_HOME": str(directory),
+        "PREFECT_HOME": str(directory / "prefect"),
         "PREFECT_SERVER_API_AUTH_STRING": ":".join(WHO),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_ENABLED": "0",
@@ -75,7 +76,13 @@ def hotswap(environment: dict[str, str], *arguments: str) -> tuple[int, str, str
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("credentials", [{}, {"PREFECT_API_AUTH_STRING": "ada:something-else"}])
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        pytest.param({}, marks=pytest.mark.soak, id="none"),
+        pytest.param({"PREFECT_API_AUTH_STRING": "ada:something-else"}, id="others"),
+    ],
+)
 def test_a_prefect_that_refuses_us_is_reported_before_anything_is_trained(
     credentials: dict[str, str], environment: dict[str, str]
 ) -> None:
@@ -126,11 +133,12 @@ def test_a_killed_training_that_prefect_calls_running_is_named_and_ended(
 
 
 def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A training does not fail for it; the address stays, and the log keeps what the first one said."""
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
+    furnish(tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     others = psutil.Process().children()
     server = TemporaryPrefect(Settings(home=tmp_path / "home"))

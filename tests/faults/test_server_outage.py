@@ -22,6 +22,7 @@ from tests.pipelines import Pipeline, answered
 from tests.ports import free_ports
 
 SLOW_SECONDS = 1.5
+SOAK = pytest.mark.soak
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def assert_first_is_live(pipeline: Pipeline) -> None:
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", [before(LiveServer.wait_available), before(labelling.move)])
+@pytest.mark.parametrize("point", [pytest.param(before(LiveServer.wait_available), marks=SOAK), before(labelling.move)])
 def test_a_slow_server_is_waited_for(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """One that says nothing for a while, but less than HOTSWAP_SERVER_TIMEOUT_SECONDS, only makes it take longer."""
     pipeline, server = served
@@ -71,7 +72,7 @@ def test_a_slow_server_is_waited_for(point: Point, served: tuple[Pipeline, Resta
     assert examine(pipeline.settings) == []
 
 
-@pytest.mark.parametrize("point", [before(verify), after(Labels.write, 2)])
+@pytest.mark.parametrize("point", [pytest.param(before(verify), marks=SOAK), after(Labels.write, 2)])
 def test_a_server_that_stays_silent_undoes_a_promotion(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """After HOTSWAP_SERVER_TIMEOUT_SECONDS the version goes; once the server speaks, the one before is live."""
     pipeline, server = served
@@ -88,7 +89,7 @@ def test_a_server_that_stays_silent_undoes_a_promotion(point: Point, served: tup
     assert_first_is_live(pipeline)
 
 
-@pytest.mark.parametrize("point", [before(LiveServer.wait_available), after(Labels.write, 2)])
+@pytest.mark.parametrize("point", [before(LiveServer.wait_available), pytest.param(after(Labels.write, 2), marks=SOAK)])
 def test_a_server_that_goes_away_undoes_a_promotion(point: Point, served: tuple[Pipeline, Restartable]) -> None:
     """Its next start finds the version before, with its label."""
     pipeline, server = served

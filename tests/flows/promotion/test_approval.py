@@ -122,25 +122,29 @@ def labels(pipeline: Pipeline) -> dict[str, int]:
 
 
 def test_what_is_approved_goes_live(approvals: Approvals) -> None:
-    """Until then it answers as pending, what is stable stays so, and nobody is kept from changing the model."""
+    """Until then it answers as pending, in the place of an older one; what is stable stays, and nobody is kept out."""
     pipeline = approvals.pipeline
     pipeline.promote(1)
-    process = approvals.begin(2)
-    wait = approvals.waits(2)
-    assert labels(pipeline) == {"stable": 1, "pending": 2}
-    assert (answered(pipeline), answered(pipeline, label="pending")) == ({1}, {2})
+    older = approvals.begin(2)
+    approvals.waits(2)
+    newer = approvals.begin(3)
+    wait = approvals.waits(3)
+    assert outcome(older, EXIT_NOT_APPROVED)["reason"].startswith("another version waits")
+    assert pipeline.repository.versions(pipeline.model) == [1, 3]
+    assert labels(pipeline) == {"stable": 1, "pending": 3}
+    assert (answered(pipeline), answered(pipeline, label="pending")) == ({1}, {3})
     with pipeline.repository.lock(pipeline.model, timeout_seconds=0):
         pass
     assert find(pipeline.deployment) == []
     assert approvals.answer("--reason", "looks good")["by"] == user()
-    assert outcome(process, 0)["previous"] == 1
-    assert labels(pipeline) == {"stable": 2}
-    assert pipeline.registry.aliases(pipeline.model) == {"champion": 2}
+    assert outcome(newer, 0)["previous"] == 1
+    assert labels(pipeline) == {"stable": 3}
+    assert pipeline.registry.aliases(pipeline.model) == {"champion": 3}
     last = pipeline.journal.read()[-1]
-    assert (last.action, last.version, last.facts["approved_by"]) == ("promote", 2, user())
+    assert (last.action, last.version, last.facts["approved_by"]) == ("promote", 3, user())
     assert "looks good" in last.facts["why"]
     assert approvals.state_of(wait) == "Completed"
-    assert (answered(pipeline), find(pipeline.deployment)) == ({2}, [])
+    assert (answered(pipeline), find(pipeline.deployment)) == ({3}, [])
 
 
 def test_the_button_of_prefects_page_approves(approvals: Approvals) -> None:
@@ -202,20 +206,6 @@ def test_what_went_live_meanwhile_is_what_it_is_judged_against(approvals: Approv
     assert rollback(pipeline.deployment).version == 1
 
 
-def test_a_newer_version_takes_the_place_of_one_that_waits(approvals: Approvals) -> None:
-    """The older one is taken out again."""
-    pipeline = approvals.pipeline
-    pipeline.promote(1)
-    older = approvals.begin(2)
-    approvals.waits(2)
-    newer = approvals.begin(3)
-    approvals.waits(3)
-    assert outcome(older, EXIT_NOT_APPROVED)["reason"].startswith("another version waits")
-    approvals.answer()
-    outcome(newer, 0)
-    assert (labels(pipeline), pipeline.repository.versions(pipeline.model)) == ({"stable": 3}, [1, 3])
-
-
 def test_a_killed_wait_leaves_the_old_state(approvals: Approvals) -> None:
     """Nothing can approve it any more, and a reconcile turn takes the version out again."""
     pipeline = approvals.pipeline
@@ -256,6 +246,7 @@ def test_a_run_that_is_cancelled_in_prefect_is_not_approved(approvals: Approvals
     assert (labels(pipeline), pipeline.repository.versions(pipeline.model)) == ({"stable": 1}, [1])
 
 
+@pytest.mark.soak
 def test_ctrl_c_takes_out_what_waits(approvals: Approvals) -> None:
     """As anything else that ends the wait."""
     import signal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -9,10 +11,17 @@ import mlflow
 from tests.pipelines import Pipeline
 
 
+@functools.cache
+def _new_database() -> bytes:
+    """What MLflow makes at its first use, which takes seconds."""
+    with tempfile.TemporaryDirectory() as directory:
+        mlflow.MlflowClient(f"sqlite:///{directory}/new.db").search_experiments()
+        return (Path(directory) / "new.db").read_bytes()
+
+
 def another_database_with_tables(offline: Pipeline, directory: Path) -> str:
-    address = f"sqlite:///{directory}/another.db"
-    mlflow.MlflowClient(address).search_experiments()
-    return address
+    (directory / "another.db").write_bytes(_new_database())
+    return f"sqlite:///{directory}/another.db"
 
 
 def another_database_with_such_a_model(offline: Pipeline, directory: Path) -> str:

@@ -52,36 +52,37 @@ def labelled(offline: Pipeline) -> Pipeline:
     return offline
 
 
-@pytest.mark.parametrize("command", [move_a_label, take_a_label_away, begin_a_training])
+LABELS_AND_TRAININGS: tuple[Commands, ...] = (move_a_label, take_a_label_away, begin_a_training)
+
+
 def test_an_mlflow_that_does_not_know_the_model_ends_the_command(
-    command: Commands, labelled: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence asks for the address and says how to go on on purpose; nothing changes, and no database appears."""
     before, journal = labelled.live(), labelled.journal.path.read_bytes()
     here = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/another.db")
-    with pytest.raises(
-        RegistryError, match=r"does not know the model .* is MLFLOW_TRACKING_URI the right one\?.*create"
-    ):
-        command(labelled)
+    for command in LABELS_AND_TRAININGS:
+        with pytest.raises(
+            RegistryError, match=r"does not know the model .* is MLFLOW_TRACKING_URI the right one\?.*create"
+        ):
+            command(labelled)
     assert not (tmp_path / "another.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
     assert (labelled.live(), labelled.journal.path.read_bytes()) == (before, journal)
 
 
-@pytest.mark.parametrize(
-    "command", [move_a_label, take_a_label_away, begin_a_training, retire_what_is_labelled, remove_the_model]
-)
 def test_an_mlflow_with_another_model_of_that_name_ends_the_command(
-    command: Commands, labelled: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing changes, neither here nor there."""
     before, journal = labelled.live(), labelled.journal.path.read_bytes()
     here = os.environ["MLFLOW_TRACKING_URI"]
     there = another_database_with_such_a_model(labelled, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
-    with pytest.raises(RegistryError, match=r"has another version 1 .* is MLFLOW_TRACKING_URI the right one\?"):
-        command(labelled)
+    for command in (*LABELS_AND_TRAININGS, retire_what_is_labelled, remove_the_model):
+        with pytest.raises(RegistryError, match=r"has another version 1 .* is MLFLOW_TRACKING_URI the right one\?"):
+            command(labelled)
     assert _aliases(there, labelled.model) == {"champion": 1}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
     assert (labelled.live(), labelled.journal.path.read_bytes()) == (before, journal)

@@ -236,16 +236,15 @@ def damaged_file(offline: Pipeline, directory: Path) -> str:
 
 
 def older_tables(offline: Pipeline, directory: Path) -> str:
-    return _with_revision(directory, "a8c4a736bde6")
+    return _with_revision(offline, directory, "a8c4a736bde6")
 
 
 def newer_tables(offline: Pipeline, directory: Path) -> str:
-    return _with_revision(directory, "ffffffffffff")
+    return _with_revision(offline, directory, "ffffffffffff")
 
 
-def _with_revision(directory: Path, revision: str) -> str:
-    address = f"sqlite:///{directory}/another.db"
-    mlflow.MlflowClient(address).search_experiments()
+def _with_revision(offline: Pipeline, directory: Path, revision: str) -> str:
+    address = another_database_with_tables(offline, directory)
     with closing(sqlite3.connect(directory / "another.db")) as file, file:
         file.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     return address
@@ -263,42 +262,45 @@ def no_address(offline: Pipeline, directory: Path) -> str:
     return "postgresql:/what"
 
 
-@pytest.mark.parametrize(
-    ("elsewhere", "told"),
-    [
-        (another_database, "does not know the model"),
-        (another_database_with_tables, "does not know the model"),
-        (another_database_with_such_a_model, "is MLFLOW_TRACKING_URI the right one"),
-        (damaged_file, "the file is damaged, or no database"),
-        (older_tables, "run `mlflow db upgrade sqlite://"),
-        (newer_tables, "install the release of MLflow that made them"),
-        (nobody, "nobody answers there"),
-        (database_without_driver, "`pip install pymysql`"),
-        (no_address, "MLFLOW_TRACKING_URI"),
-    ],
+ELSEWHERE: tuple[tuple[Callable[[Pipeline, Path], str], str], ...] = (
+    (another_database, "does not know the model"),
+    (another_database_with_tables, "does not know the model"),
+    (another_database_with_such_a_model, "is MLFLOW_TRACKING_URI the right one"),
+    (damaged_file, "the file is damaged, or no database"),
+    (older_tables, "run `mlflow db upgrade sqlite://"),
+    (newer_tables, "install the release of MLflow that made them"),
+    (nobody, "nobody answers there"),
+    (database_without_driver, "`pip install pymysql`"),
+    (no_address, "MLFLOW_TRACKING_URI"),
 )
+
+
 def test_what_is_read_elsewhere_or_not_at_all_is_not_taken_for_lost(
-    elsewhere: Callable[[Pipeline, Path], str],
-    told: str,
-    offline: Pipeline,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    offline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One finding asks for the address; nothing is advised that takes a version away, and no label moves."""
     offline.promote(1)
     offline.promote(2)
     before, journal = offline.live(), offline.journal.path.read_bytes()
     here = os.environ["MLFLOW_TRACKING_URI"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere(offline, tmp_path))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for elsewhere, told in ELSEWHERE:
+        directory = tmp_path / elsewhere.__name__
+        directory.mkdir()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere(offline, directory))
+        assert_not_taken_for_lost(offline, told)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
+        assert (offline.live(), offline.journal.path.read_bytes()) == (before, journal)
+
+
+def assert_not_taken_for_lost(offline: Pipeline, told: str) -> None:
+    """A look at the registry of now finds one thing, and a repair changes nothing."""
     (finding,) = find(offline.deployment)
     assert told in finding.what
     assert "love-lace" not in finding.what
     assert "retire" not in finding.what + finding.next_step
     assert repair(offline.deployment).repaired == ()
     assert all("retire" not in each.next_step for each in examine(offline.settings))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
-    assert (offline.live(), offline.journal.path.read_bytes()) == (before, journal)
 
 
 def test_a_look_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,12 @@ KINDS = {
     "texts": ["note"],
     "unique texts": ["tag"],
 }
+IN_MAKE_TEST = ("numbers", "texts")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in IN_MAKE_TEST else pytest.mark.soak) for kind in KINDS]
+)
 def test_a_table_may_have_columns_of_one_kind_only(tmp_path: Path, kind: str) -> None:
     """Nothing but numbers, or none at all; the exported model answers."""
     frame = customers(120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -63,11 +63,12 @@ def _ended(process: Piped) -> tuple[int | None, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
     """A home of its own; the environment points to it meanwhile."""
     before = dict(os.environ)
     directory = tmp_path_factory.mktemp("training")
     settings = Settings(home=directory / "home", models_repo=directory / "models")
+    furnish(settings.home)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         os.environ.pop(name, None)
     apply_environment(settings)
@@ -306,23 +307,25 @@ def elsewhere(home: Home, iris: dict[str, Any], directory: Path) -> Path:
     return directory
 
 
-def test_a_model_from_elsewhere_is_promoted_with_its_very_files(
-    home: Home, iris: dict[str, Any], tmp_path: Path
-) -> None:
-    """A directory is copied, judged, registered and published."""
-    source = elsewhere(home, iris, tmp_path / "model")
-    code, outcome = home.promote("iris", "--saved-model", str(source))
-    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", digest(source))
-    assert digest(home.repository.path("iris", outcome["version"])) == outcome["digest"]
-
-
-def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, iris: dict[str, Any], tmp_path: Path) -> None:
-    """It is judged beside what is stable, gets no new number, and is the stable version then."""
+@pytest.fixture(scope="module")
+def canary(home: Home, iris: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of the promotion of a directory, as a canary."""
+    source = elsewhere(home, iris, tmp_path_factory.mktemp("elsewhere") / "model")
     stable = Labels(home.repository, "iris").read()["stable"]
-    source = str(elsewhere(home, iris, tmp_path / "model"))
-    code, canary = home.promote("iris", "--saved-model", source, "--label", "canary")
-    assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
-    assert Labels(home.repository, "iris").read() == {"stable": stable, "canary": canary["version"]}
+    code, outcome = home.promote("iris", "--saved-model", str(source), "--label", "canary")
+    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", digest(source))
+    assert Labels(home.repository, "iris").read() == {"stable": stable, "canary": outcome["version"]}
+    return outcome
+
+
+def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, canary: dict[str, Any]) -> None:
+    """A directory is copied, judged, registered and published."""
+    assert digest(home.repository.path("iris", canary["version"])) == canary["digest"]
+
+
+def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, canary: dict[str, Any]) -> None:
+    """It is judged beside what is stable, gets no new number, and is the stable version then."""
+    assert canary["label"] == "canary"
     code, outcome = home.promote("iris", "--version", str(canary["version"]))
     assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
     assert (outcome["version"], outcome["digest"]) == (canary["version"], canary["digest"])
