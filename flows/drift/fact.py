@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from flows.drift.report import DriftReport
 from serving.repository.files import write_atomically
+
+if TYPE_CHECKING:
+    from flows.drift.report import DriftReport
 
 
 def keep_fact(home: Path, report: DriftReport, run_id: str) -> None:

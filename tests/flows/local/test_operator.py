@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,3 +31,14 @@ def test_the_operator_exports_metrics_of_its_process(url: str) -> None:
     answer = requests.get(f"{url}/metrics", timeout=10)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "# TYPE process_resident_memory_bytes gauge" in answer.text
+
+
+def test_the_operator_starts_without_what_is_large() -> None:
+    """It runs all the time, so what a repair, a drift or a training needs is imported when one comes."""
+    program = (
+        "import sys, flows.local.operator; "
+        "large = {'keras', 'mlflow', 'pandas', 'prefect', 'scipy', 'sklearn', 'tensorflow'}; "
+        "sys.exit(' '.join(large & {*sys.modules}) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
