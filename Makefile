@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: setup ## the main job: train, gate, publish, hot swap, roll back
-	@$(BIN)/python -m flows.local.demo
+	@$(BIN)/python -m flows.demo
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest -n 3 --dist loadgroup

@@ -8,18 +8,19 @@ asking while versions are swapped. Each step prints what it has proved; the firs
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ MODEL = "iris"
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 _START_SECONDS = 60.0
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["flows.worker.preloaded"])  # so that three trainings import everything once
 EXIT_INTERRUPTED = 130
 
 
@@ -128,10 +131,35 @@ def _train(*options: str, expected: int = 0) -> dict[str, Any]:
     """Train as a user does, with the progress shown; the outcome."""
     arguments = ["train", MODEL, *options, "--json"]
     print(f"\n$ hotswap {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], stdout=subprocess.PIPE, check=False)
-    _prove(done.returncode == expected, f"the training ended with exit code {done.returncode}, not {expected}")
-    outcome: dict[str, Any] = json.loads(done.stdout)
+    output, printed = _FORKS.Pipe(duplex=False)
+    command = _FORKS.Process(target=_run_command, args=(arguments, dict(os.environ), printed), daemon=True)
+    command.start()
+    printed.close()
+    with open(output.fileno(), encoding="utf-8", closefd=False) as text:
+        document = text.read()
+    output.close()
+    command.join()
+    _prove(command.exitcode == expected, f"the training ended with exit code {command.exitcode}, not {expected}")
+    outcome: dict[str, Any] = json.loads(document)
     return outcome
+
+
+def _run_command(arguments: list[str], environment: dict[str, str], printed: Connection) -> None:
+    """``hotswap …`` in a process that was forked for it."""
+    from flows.cli import main as hotswap
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(environment)
+    os.dup2(printed.fileno(), 1)
+    printed.close()
+    hotswap(arguments)
+
+
+def _import_everything() -> None:
+    """Let the first training begin at once: what it is forked from is started, and imports, now."""
+    first = _FORKS.Process(target=int)
+    first.start()
+    first.join()
 
 
 def _check_published(settings: Settings, outcome: dict[str, Any]) -> None:
@@ -259,7 +287,9 @@ def _servers(settings: Settings) -> Iterator[Settings]:
         )
         server = Process("demo model server", [sys.executable, "-m", "serving", *flags], logs)
         try:
-            if (prefect := find_prefect(settings)) is not None:
+            prefect = find_prefect(settings)
+            _import_everything()
+            if prefect is not None:
                 prefect.wait()
             ports = _ports(server, ports_file)
             os.environ["HOTSWAP_REST_PORT"] = str(ports["rest_port"])

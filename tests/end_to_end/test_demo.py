@@ -24,7 +24,7 @@ def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run it in a directory of its own, where neither Prefect nor MLflow runs yet."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HOTSWAP_", "MLFLOW_", "PREFECT_"))}
     return subprocess.run(
-        [sys.executable, "-m", "flows.local.demo"],
+        [sys.executable, "-m", "flows.demo"],
         env={**kept, "PYTHONPATH": str(Path.cwd()), "HOTSWAP_PREFECT_PORT": "1", **settings},
         cwd=directory,
         capture_output=True,
@@ -91,7 +91,12 @@ def check_the_runs_can_be_looked_at(printed: list[str]) -> None:
     users = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_"))}
     running = subprocess.Popen(
         ["/bin/sh", "-c", f"{go} && exec {start} --json"],
-        env={**users, **dict(zip(names, ports, strict=True)), "HOTSWAP_HOME": "/proc/nowhere"},
+        env={
+            **users,
+            **dict(zip(names, ports, strict=True)),
+            "HOTSWAP_HOME": "/proc/nowhere",
+            "HOTSWAP_WORKER": "false",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
