@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import DOCS, PROJECT, commands
+from tests.docs.pages import DOCS, commands
+from tests.docs.shell import Shell
 from tests.docs.test_tutorial import newcomer
+from tests.processes import hotswap
 from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "operate.md"
 DEADLINE_SECONDS = 180.0
 NEW_DATA = ".venv/bin/python customers.py 3000"
-DEFAULT_PORTS = {"8501": "REST", "8502": "OPERATOR"}
 
 
 @pytest.fixture
@@ -42,40 +42,6 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.shutdown()
 
 
-class Shell:
-    """The one terminal of the user, which keeps what is exported."""
-
-    def __init__(self, directory: Path, environment: dict[str, str], receiver: str) -> None:
-        self.environment = environment
-        self._directory = directory
-        self._ports = {number: environment[f"HOTSWAP_{name}_PORT"] for number, name in DEFAULT_PORTS.items()}
-        self._receiver = receiver
-
-    def run(self, text: str, exit_code: int) -> str:
-        """One command as the page has it, at the ports and the receiver of the test; what it prints."""
-        text = text.replace("127.0.0.1:9000", self._receiver)
-        for number, port in self._ports.items():
-            text = text.replace(f":{number}", f":{port}")
-        directory = self._directory
-        if text.startswith("make "):
-            text, directory = text.replace("make", "make --dry-run"), PROJECT
-        if text.startswith("export "):
-            name, _, value = text.removeprefix("export ").partition(" #")[0].strip().partition("=")
-            self.environment[name] = value.strip('"')
-            return ""
-        done = subprocess.run(
-            ["bash", "-c", text],
-            cwd=directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
-        assert done.returncode == exit_code, f"{text}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
@@ -85,19 +51,16 @@ def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
     receiver, got = told
     project = tmp_path / "project"
     project.mkdir()
-    environment = newcomer(project)
     furnish(project / ".hotswap")
-    shell = Shell(project, environment, receiver)
+    shell = Shell(project, newcomer(project), {"127.0.0.1:9000": receiver})
     printed: dict[str, str] = {}
     try:
         for command in commands(PAGE):
-            printed[command.text.partition(" #")[0].strip()] = shell.run(command.text, command.exit_code)
+            printed[command.text.partition(" #")[0].strip()] = shell.run(command)
             if command.text.startswith(NEW_DATA):
                 until(lambda: promotions(got) == 2, DEADLINE_SECONDS)
     finally:
-        subprocess.run(
-            [".venv/bin/hotswap", "down"], cwd=project, env=environment, capture_output=True, timeout=120, check=False
-        )
+        hotswap(shell.environment, "down", directory=project)
     assert "churn version 1" in printed[".venv/bin/hotswap predict churn age=42 plan=basic spend=30.5"]
     assert "churn" in printed[".venv/bin/hotswap schedule"]
     assert 'hotswap_gate_verdicts_total{model="churn",verdict="passed"} 2.0' in printed_by_url(printed, "8502")
