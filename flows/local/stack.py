@@ -31,6 +31,7 @@ from flows.local.ports import check_ports
 from flows.local.supervision import Ended, Service, Supervisor
 from flows.machine.instance import keep_services, only_instance
 from flows.machine.processes import STOP_SECONDS
+from flows.orchestration.prefect_server import REASONS
 from flows.promotion.labels import STABLE
 from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
@@ -213,7 +214,7 @@ def _mlflow(settings: Settings) -> Iterator[Service]:
     if tracking_uri.startswith("http"):
         return
     url = f"http://{settings.url_host}:{settings.mlflow_port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command = [sys.executable, "-m", "flows.registry.mlflow_page", "--workers", "1"]
     command += ["--default-artifact-root", str(settings.home.absolute() / "artifacts")]
     command += ["--host", settings.host, "--port", str(settings.mlflow_port)]
     ports = {"HOTSWAP_MLFLOW_PORT": settings.mlflow_port}
@@ -234,7 +235,7 @@ def _prefect(settings: Settings) -> Iterator[Service]:
     command += ["--host", settings.host, "--port", str(settings.prefect_port)]
     ports = {"HOTSWAP_PREFECT_PORT": settings.prefect_port}
     variables = {**_prefect_page(), **prefect_environment(settings, url)}
-    yield Service("prefect", lambda: command, url, f"{url}/api/health", ports, variables)
+    yield Service("prefect", lambda: command, url, f"{url}/api/health", ports, variables, reasons=REASONS)
 
 
 def _prefect_page() -> dict[str, str]:

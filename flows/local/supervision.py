@@ -9,6 +9,7 @@ keep running.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import urllib.error
@@ -64,6 +65,10 @@ class Service:
     """so long without an answer means that it hangs"""
     redact_log: bool = True
     """whether secrets are removed from its log here; a process that removes them itself need not wait for this one"""
+    ends_its_own: bool = False
+    """whether SIGTERM is for the process alone, which ends what it has started in good order"""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """by what its log says when it has ended, the sentence with the next step"""
     ready_file: Path | None = None
     """what is there while a process that does not listen is ready; None for one that always is"""
 
@@ -145,9 +150,11 @@ class Supervisor:
                 service.name, service.command(), self._logs, service.environment, service.output, service.redact_log
             )
             try:
-                self._watch(self.process)
+                how = self._watch(self.process)
             finally:
                 self._end(self.process)
+            if how:
+                raise Ended(f"{how}{self._reason(self.process)}")
         except HotswapError as exc:
             if self.service.must_start and not self.settled.is_set():
                 self.failure = exc
@@ -158,13 +165,13 @@ class Supervisor:
             log.warning("%s %s: restarting it, its log is %s", self.service.name, exc, self.log_path)
             self._announce_end(self.service.name, str(exc))
 
-    def _watch(self, process: Process) -> None:
-        """Return when a stop is requested; raise `Ended` when the process ends, hangs, or is never ready."""
+    def _watch(self, process: Process) -> str:
+        """Wait until the process ends, hangs, or is not ready in time, and return how; empty for a stop requested."""
         started = heard = time.monotonic()
         probe_at = 0.0
         while not self._stop_requested.wait(_POLL_SECONDS):
             if process.ended:
-                raise Ended(process.how_it_ended)
+                return process.how_it_ended
             process.limit_log()
             now = time.monotonic()
             if now < probe_at:
@@ -173,10 +180,18 @@ class Supervisor:
                 heard = now
                 self._note_ready(now - started)
             elif not self.is_ready and now - started > self.service.ready_seconds:
-                raise Ended(f"was not ready after {self.service.ready_seconds:g} s")
+                return f"was not ready after {self.service.ready_seconds:g} s"
             elif self.is_ready and now - heard > self.service.max_silence_seconds:
-                raise Ended(f"did not answer for {self.service.max_silence_seconds:g} s")
+                return f"did not answer for {self.service.max_silence_seconds:g} s"
             probe_at = now + (min(_PROBE_SECONDS, self.service.max_silence_seconds) if self.is_ready else 0.0)
+        return ""
+
+    def _reason(self, process: Process) -> str:
+        """The sentence for why it ended, where one is known."""
+        lines = process.last_lines
+        own = re.findall(r"^hotswap: (.+)$", lines, re.MULTILINE)
+        known = [reason for text, reason in self.service.reasons.items() if text in lines]
+        return "".join(f" ({reason})" for reason in [*own, *known][-1:])
 
     def _answers(self, process: Process) -> bool:
         """Once it was ready, any answer is one: a model server with a broken model has work to do."""

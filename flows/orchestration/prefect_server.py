@@ -21,6 +21,11 @@ import requests
 from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.settings import Settings, prepare_home
 
+REASONS = {
+    "Can't locate revision": "its database is of a newer release of Prefect: install that release, or move "
+    "prefect/prefect.db out of HOTSWAP_HOME, which has the records of flow runs and the schedules"
+}
+"""why a server of ours ended, by what its log says"""
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _MAX_RESTARTS = 1
@@ -95,13 +100,20 @@ class TemporaryPrefect:
         restarts = _MAX_RESTARTS
         while not _answers(self.api_url):
             has_ended = self._process.poll() is not None
-            if (has_ended and not restarts) or time.monotonic() > deadline:
-                raise PrefectUnavailable(f"The temporary Prefect server did not start: see {self.log_path}")
+            reason = self._reason() if has_ended else ""
+            if (has_ended and not restarts) or reason or time.monotonic() > deadline:
+                why = f", as {reason}" if reason else f": see {self.log_path}"
+                raise PrefectUnavailable(f"The temporary Prefect server did not start{why}")
             if has_ended:
                 restarts -= 1
                 self._process.communicate()
                 self._process = self._start()
             time.sleep(0.05)
+
+    def _reason(self) -> str:
+        """Why it ended, where its log says it; empty where it may be worth another try."""
+        said = self.log_path.read_text("utf-8", "replace")
+        return next((reason for text, reason in REASONS.items() if text in said), "")
 
     def dismiss(self) -> None:
         """Tell it to end, without waiting while it writes its last records."""

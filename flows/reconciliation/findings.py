@@ -162,7 +162,7 @@ def _step_where_not_served(snapshot: Snapshot, version: int, missing: list[Model
 def _registry_findings(snapshot: Snapshot, journaled: set[int]) -> Iterator[Finding]:
     model = snapshot.model
     if snapshot.registry is None:
-        step = "check MLFLOW_TRACKING_URI, and that it runs"
+        step = "put that right, then `hotswap doctor` again"
         yield Finding(model, None, snapshot.registry_error, step, repairable=False, subject="registry")
         return
     for version in snapshot.lost:

@@ -64,7 +64,7 @@ def connect(what: str = "used", tracking: str | None = None) -> Any:
     tracking = tracking or tracking_address()
     for address in dict.fromkeys((tracking, registry_address())):
         with translated(address, what):
-            _check_schema(address, what)
+            check_schema(address, what)
     with translated(tracking, what):
         return mlflow.MlflowClient(tracking, registry_address())
 
@@ -139,7 +139,11 @@ def _is_empty_file(address: str) -> bool:
     return file is not None and not (file.exists() and file.stat().st_size)
 
 
-def _check_schema(address: str, what: str) -> None:
+def check_schema(address: str, what: str) -> None:
+    """
+    Raises:
+        RegistryError: A database has the tables of another release of MLflow.
+    """
     if not _is_database(address) or _is_empty_file(address):
         return
     revision = _tables_and_revision(address)[1]

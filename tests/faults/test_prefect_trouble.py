@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from flows.endpoints.servers import Servers
+from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.orchestration.prefect_server import TemporaryPrefect
 from flows.promotion.rollback import rollback
 from flows.reconcile import reconcile
@@ -148,6 +150,22 @@ def test_a_temporary_server_that_ends_while_it_starts_is_started_again(
         assert httpx.get(f"{server.api_url}/health").status_code == 200
     finally:
         server.stop()
+
+
+def test_a_database_of_a_newer_prefect_is_told_with_the_next_step(
+    tmp_path: Path, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training does not begin, and what is in the database stays."""
+    furnish(tmp_path / "home")
+    database = tmp_path / "home" / "prefect" / "prefect.db"
+    with closing(sqlite3.connect(database)) as file, file:
+        file.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(database.parent))
+    server = TemporaryPrefect(Settings(home=tmp_path / "home"))
+    with pytest.raises(PrefectUnavailable, match="its database is of a newer release of Prefect: install that release"):
+        server.wait()
 
 
 def _started_beside(others: list[psutil.Process]) -> psutil.Process:

@@ -88,7 +88,8 @@ class Stack:
 
     def leader(self, name: str) -> psutil.Process:
         """The process of one service, once it is there."""
-        word = {"model server": "serving", "operator": "flows.local.operator"}.get(name, name)
+        words = {"model server": "serving", "mlflow": "flows.registry.mlflow_page", "operator": "flows.local.operator"}
+        word = words.get(name, name)
 
         def found() -> list[psutil.Process]:
             with suppress(psutil.NoSuchProcess):

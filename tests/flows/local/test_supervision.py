@@ -139,6 +139,19 @@ def test_a_crash_loop_is_reported_once_with_the_last_lines(
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize(
+    ("said_by_it", "reason"),
+    [("hotswap: its tables are old", "its tables are old"), ("RevisionError: ffff", "its tables are newer")],
+)
+def test_why_a_process_ended_is_told_at_once(
+    said_by_it: str, reason: str, supervise: Callable[..., Supervised], said: Callable[[], list[str]]
+) -> None:
+    """Its own sentence, or that for what its log says: nobody has to look there."""
+    supervise(f"raise SystemExit({said_by_it!r})", reasons={"RevisionError": "its tables are newer"})
+    until(said)
+    assert said()[0].startswith(f"page ended with exit code 1 ({reason}): restarting it in 0.25 s, its log is ")
+
+
 def test_a_port_that_was_taken_meanwhile_is_named_and_waited_for(
     supervise: Callable[..., Supervised], said: Callable[[], list[str]], port: int
 ) -> None:
