@@ -8,17 +8,19 @@ these without naming them ("inferred").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.orchestration.prefect_server import find_running_prefect
+from flows.orchestration.triggers import DRIFT_TAG, DRIFTED, Trigger
 from flows.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
 
 _TRAINING = "train-and-promote"
 
@@ -47,24 +49,35 @@ def record_event(
             "id": id,
             "event": name,
             "resource": dict(resource),
-            "related": _deployments(asked, resource["prefect.resource.name"]),
+            "related": _related(name, _deployments(asked, resource["prefect.resource.name"])),
             "occurred": occurred,
             "payload": dict(payload),
         }
         asked.request("POST", "/events", json=[event]).raise_for_status()
 
 
-def _deployments(asked: SyncPrefectClient, model: str) -> list[dict[str, str]]:
-    """The deployments that train a model: by their recipe, the file that it is in, or a tag with the model's name."""
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-
-    found = asked.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[_TRAINING])))
+def _related(event: str, deployments: Sequence[DeploymentResponse]) -> list[dict[str, str]]:
+    """What an automation may run or pause: nothing on drift that starts a training of the model anyway."""
+    if event == DRIFTED and any(DRIFT_TAG in each.tags for each in deployments):
+        return []
     return [
         {
             "prefect.resource.id": f"prefect.deployment.{each.id}",
             "prefect.resource.name": each.name,
             "prefect.resource.role": "deployment",
         }
+        for each in deployments
+    ]
+
+
+def _deployments(asked: SyncPrefectClient, model: str) -> list[DeploymentResponse]:
+    """The deployments that train a model: its schedule, and those with its name as recipe, as file of it, or as tag."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    found = asked.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[_TRAINING])))
+    names = {model, Trigger(model).name}
+    return [
+        each
         for each in found
-        if model in each.tags or model == PurePath(str(each.parameters.get("recipe", ""))).stem
+        if not names.isdisjoint((each.name, *each.tags, PurePath(str(each.parameters.get("recipe", ""))).stem))
     ]

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 _TEMPLATE = "train-and-promote/train"
+DRIFTED = "hotswap.drifted"
+"""the event that `hotswap drift` tells Prefect"""
 _TAG = "scheduled by hotswap"
 _DATA = "when changed: "
-_DRIFT = "when drifted"
+DRIFT_TAG = "when drifted"
+"""of a deployment that an automation of its own runs when its model has drifted"""
 
 
 class InvalidTrigger(HotswapError):
@@ -89,7 +92,7 @@ def install(trigger: Trigger, parameters: Mapping[str, Any]) -> str:
             tags=[
                 _TAG,
                 *(f"{_DATA}{path}" for path in trigger.when_changed),
-                *([_DRIFT] if trigger.when_drifted else []),
+                *([DRIFT_TAG] if trigger.when_drifted else []),
             ],
             concurrency_limit=1,
             work_pool_name=template.work_pool_name,
@@ -217,7 +220,7 @@ def _automate(client: SyncPrefectClient, trigger: Trigger, deployment: UUID) -> 
         automation = AutomationCore(
             name=trigger.name,
             description=f"Trains {trigger.model} again when its data has drifted.",
-            trigger=EventTrigger(expect={"hotswap.drifted"}, match=resource, threshold=1),
+            trigger=EventTrigger(expect={DRIFTED}, match=resource, threshold=1),
             actions=[RunDeployment(source="selected", deployment_id=deployment, parameters=None, job_variables=None)],
         )
         client.create_automation(automation)

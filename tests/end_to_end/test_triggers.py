@@ -18,6 +18,7 @@ import requests
 
 from flows.events import Event, Kind, tell
 from flows.promotion.deployment import Deployment
+import yaml
 from flows.promotion.labels import PENDING
 from flows.settings import Settings
 from serving.repository.store import Repository
@@ -31,6 +32,7 @@ RECIPE = Path(__file__).parents[1] / "flows" / "search" / "searched_recipe.py"
 MODEL = "searched"
 
 
+AUTOMATIONS = Path(__file__).parents[2] / "serving" / "monitoring" / "automations.yaml"
 @dataclass
 class Up:
     """`hotswap up` of a directory, whose reconcile turns come too late for any test."""
@@ -84,6 +86,12 @@ class Up:
 def up(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]) -> Iterator[Up]:
     directory = tmp_path_factory.mktemp("triggers")
     furnish(directory / ".hotswap")
+    def failures(self) -> list[str]:
+        """Why automations could not do what they are for."""
+        asked = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+        found = requests.post(f"{self.prefect}/events/filter", json=asked, timeout=10).json()["events"]
+        return [each["payload"]["reason"] for each in found]
+
     shutil.copyfile(RECIPE, directory / "searched_recipe.py")
     environment = isolated_environment(
         HOTSWAP_HOME=str(directory / ".hotswap"),
@@ -199,6 +207,18 @@ def test_the_pages_say_what_works(up: Up, page: str) -> None:
         up.hotswap(*shlex.split(command.text)[1:])
     for each in up.hotswap("schedule")["schedules"]:
         table = ("--csv", "churn.csv", "--target", "churned") if each["model"] == "churn" else (each["model"],)
+def test_one_event_of_drift_starts_one_training(up: Up) -> None:
+    """The automation for all models that ships finds no deployment for one that has a trigger of its own."""
+    (for_all,) = [each for each in yaml.safe_load(AUTOMATIONS.read_text())["automations"] if "drifted" in each["name"]]
+    requests.post(f"{up.prefect}/automations/", json=for_all, timeout=10).raise_for_status()
+    made = up.hotswap("schedule", "searched_recipe.py", "--when-drifted", "--min-accuracy", "1")["deployment"]
+    tell(up.settings, Event(Kind.DRIFTED, MODEL, 1, "a test"))
+    (run,) = up.ended(made)
+    until(lambda: up.failures() == ["No deployment could be inferred"])
+    assert up.runs(made, "SCHEDULED", "PENDING", "RUNNING", "COMPLETED") == [run]
+    up.hotswap("schedule", "searched_recipe.py", "--remove")
+
+
         up.hotswap("schedule", *table, "--remove")
     assert up.hotswap("schedule")["schedules"] == []
 
