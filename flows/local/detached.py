@@ -16,7 +16,7 @@ from flows.machine.processes import STOP_SECONDS
 from flows.settings import Settings, prepare_home
 from serving.protocol.errors import HotswapError
 
-_STOP_SECONDS = STOP_SECONDS + 25.0  # each of its processes has `STOP_SECONDS` by itself
+_STOP_SECONDS = 2 * STOP_SECONDS + 25.0  # those that follow others end before them, each within `STOP_SECONDS`
 
 
 class NotUp(HotswapError):

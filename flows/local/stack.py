@@ -79,22 +79,21 @@ def up(settings: Settings, as_json: bool = False, on_ready: Callable[[], None] =
         check_ports(settings, {each.name: each.ports for each in every}, STOP_SECONDS if was_killed else 0)
         stop_requested = threading.Event()
         stop_on_signals(stop_requested)
-        with _running(settings, services, home / "logs", stop_requested) as supervisors:
+        with _running(settings, services, home / "logs") as supervisors:
             _wait_until_settled(supervisors, stop_requested)
             if not stop_requested.is_set():
                 on_ready()
                 late = [each.service.name for each in supervisors if not each.is_ready]
                 told = document(addresses, str(home / "logs"), ports, late)
                 announce(told, as_json, STOP_HERE)
-                with _running(settings, followers, home / "logs", stop_requested) as following:
+                with _running(settings, followers, home / "logs") as following:
                     _keep_running(home, [*supervisors, *following], stop_requested)
 
 
 @contextmanager
-def _running(
-    settings: Settings, services: Sequence[Service], logs: Path, stop_requested: threading.Event
-) -> Iterator[list[Supervisor]]:
-    """Run these services during the block; its end sets `stop_requested`, which stops everything."""
+def _running(settings: Settings, services: Sequence[Service], logs: Path) -> Iterator[list[Supervisor]]:
+    """Run these services during the block; those that follow others end before them, who are told how it went."""
+    stop_requested = threading.Event()
 
     def ports_are_free(service: Service) -> None:
         check_ports(settings, {service.name: service.ports})
@@ -267,6 +266,7 @@ def _worker(settings: Settings) -> Iterator[Service]:
             "worker",
             lambda: [sys.executable, "-m", "flows.worker"],
             ready_file=socket_path(settings.home),
+            ends_its_own=True,  # its runs are cancelled
             ready_seconds=math.inf,  # it waits for Prefect
         )
 

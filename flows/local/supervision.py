@@ -211,7 +211,7 @@ class Supervisor:
     def _end(self, process: Process) -> None:
         self.is_ready = False
         if self._stop_requested.is_set():
-            process.terminate()
+            process.terminate(self.service.ends_its_own)
             process.end(time.monotonic() + STOP_SECONDS)
         else:
             process.end(time.monotonic())

@@ -140,10 +140,13 @@ class Process:
             os.truncate(self.log_path, 0)
             self._log_begins = 0
 
-    def terminate(self) -> None:
-        """Ask the whole session to end."""
+    def terminate(self, alone: bool = False) -> None:
+        """Ask the whole session to end, or the process `alone`, which then ends what it has started."""
         self._signal(signal.SIGCONT)
-        self._signal(signal.SIGTERM)
+        if alone:
+            self._leader.terminate()
+        else:
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the whole session at once."""

@@ -26,6 +26,8 @@ from flows.machine.processes import this_process
 from flows.orchestration import prefect_access
 
 _HEARTBEAT_SECONDS = 30.0
+_CLOCK_SECONDS = 60.0
+"""by how much the times of Prefect and of this machine may differ"""
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
@@ -102,7 +104,7 @@ class WorkPool:
         here = f"{socket.gethostname()}:"
         for each in self._runs(_OPEN):
             where = each.infrastructure_pid or ""
-            if where.startswith(here) and not psutil.pid_exists(int(where.removeprefix(here))):
+            if where.startswith(here) and _has_gone(int(where.removeprefix(here)), each.start_time):
                 self.end(str(each.id))
 
     def _runs(self, states: list[StateType]) -> list[FlowRun]:
@@ -111,3 +113,11 @@ class WorkPool:
                 flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name])),
             )
+
+
+def _has_gone(pid: int, began: datetime | None) -> bool:
+    """Whether the process of a run has ended; one of the same number that began later is another."""
+    try:
+        return began is not None and psutil.Process(pid).create_time() > began.timestamp() + _CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True

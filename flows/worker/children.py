@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,6 +96,19 @@ class Children:
             each.process.join()
             self._all.remove(each)
         return ended
+
+    def end(self, seconds: float) -> list[Child]:
+        """Interrupt those that work, and return them once all have ended or time is up."""
+        deadline = time.monotonic() + seconds
+        for each in self._all:
+            each.listen()
+        begun = [each for each in self._all if each.has_begun]
+        for each in begun:
+            each.interrupt()
+        for each in begun:
+            each.process.join(max(0.0, deadline - time.monotonic()))
+            each.listen()
+        return begun
 
     def _start(self) -> None:
         told, telling = _FORKS.Pipe()

@@ -23,11 +23,12 @@ from flows.orchestration.prefect_server import find_running_prefect
 from flows.orchestration.work_pool import WorkPool
 from flows.settings import Settings, prepare_home
 from flows.worker import child, deploying
-from flows.worker.children import Children
+from flows.worker.children import Child, Children
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
+_STOP_SECONDS = 20.0
 
 
 class Worker:
@@ -52,10 +53,13 @@ class Worker:
             pool.end_gone()
             deploying.deploy(self._settings)
             with handover.listen(path) as listening:
+                children = Children(listening, os.environ["PREFECT_API_URL"])
                 try:
-                    self._serve(pool, Children(listening, os.environ["PREFECT_API_URL"]))
+                    self._serve(pool, children)
                 finally:
                     path.unlink(missing_ok=True)
+                for each in children.end(_STOP_SECONDS):
+                    self._end(pool, each)
 
     def _serve(self, pool: WorkPool, children: Children) -> None:
         log.info("the worker serves %s", os.environ["PREFECT_API_URL"])
@@ -64,12 +68,18 @@ class Worker:
             children.keep_one_waiting()
             children.wait(min(_POLL_SECONDS, max(0.0, ask_at - time.monotonic())))
             for ended in children.ended():
-                if ended.flow_run and ended.process.exitcode:
-                    with suppress(PrefectUnavailable):
-                        pool.end(ended.flow_run)
+                if ended.process.exitcode:
+                    self._end(pool, ended)
             if time.monotonic() >= ask_at:
                 self._ask(pool, children)
                 ask_at = time.monotonic() + _POLL_SECONDS
+
+    @staticmethod
+    def _end(pool: WorkPool, child: Child) -> None:
+        """See that Prefect does not show as running what has ended."""
+        if child.flow_run:
+            with suppress(PrefectUnavailable):
+                pool.end(child.flow_run)
 
     def _ask(self, pool: WorkPool, children: Children) -> None:
         try:

@@ -6,39 +6,49 @@ import json
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from flows.events import Event, Kind, tell
 from flows.promotion.deployment import Deployment
-import yaml
 from flows.promotion.labels import PENDING
 from flows.settings import Settings
 from serving.repository.store import Repository
 from tests.docs.pages import DOCS, commands, isolated_environment
+from tests.flows.worker.test_worker import WAITING
 from tests.processes import hotswap, running
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triggers")]
 
+AUTOMATIONS = Path(__file__).parents[2] / "serving" / "monitoring" / "automations.yaml"
 RECIPE = Path(__file__).parents[1] / "flows" / "search" / "searched_recipe.py"
 MODEL = "searched"
 
 
-AUTOMATIONS = Path(__file__).parents[2] / "serving" / "monitoring" / "automations.yaml"
 @dataclass
 class Up:
     """`hotswap up` of a directory, whose reconcile turns come too late for any test."""
 
     directory: Path
     environment: dict[str, str]
+    process: subprocess.Popen[str]
+
+    def end(self) -> None:
+        """What `hotswap down` and Ctrl-C do; a second time it does nothing."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=60)
 
     def hotswap(self, *arguments: str) -> dict[str, Any]:
         """The document of a command."""
@@ -76,6 +86,12 @@ class Up:
         found: list[dict[str, Any]] = requests.post(f"{self.prefect}/flow_runs/filter", json=asked, timeout=10).json()
         return found
 
+    def failures(self) -> list[str]:
+        """Why automations could not do what they are for."""
+        asked = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+        found = requests.post(f"{self.prefect}/events/filter", json=asked, timeout=10).json()["events"]
+        return [each["payload"]["reason"] for each in found]
+
     def ended(self, deployment: str, count: int = 1) -> list[dict[str, Any]]:
         """The runs of a deployment, once so many have completed."""
         until(lambda: len(self.runs(deployment, "COMPLETED")) >= count)
@@ -86,12 +102,6 @@ class Up:
 def up(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]) -> Iterator[Up]:
     directory = tmp_path_factory.mktemp("triggers")
     furnish(directory / ".hotswap")
-    def failures(self) -> list[str]:
-        """Why automations could not do what they are for."""
-        asked = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
-        found = requests.post(f"{self.prefect}/events/filter", json=asked, timeout=10).json()["events"]
-        return [each["payload"]["reason"] for each in found]
-
     shutil.copyfile(RECIPE, directory / "searched_recipe.py")
     environment = isolated_environment(
         HOTSWAP_HOME=str(directory / ".hotswap"),
@@ -100,17 +110,16 @@ def up(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]
         HOTSWAP_DATA_SETTLE_SECONDS="0.5",
     )
     command = [sys.executable, "-m", "flows.cli", "up"]
-    running = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
+    found = Up(directory, environment, process)
     try:
-        assert running.stdout is not None
-        assert any("Ctrl-C" in line for line in running.stdout)
-        found = Up(directory, environment)
+        assert process.stdout is not None
+        assert any("Ctrl-C" in line for line in process.stdout)
         until(lambda: requests.get(f"{found.prefect}/deployments/name/train-and-promote/train", timeout=10).ok)
         until(lambda: requests.get(f"{found.mlflow}/webhooks", timeout=10).json().get("webhooks"))
         yield found
     finally:
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        found.end()
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +207,6 @@ def test_new_data_and_drift_train_by_themselves(up: Up) -> None:
     up.hotswap("schedule", "searched_recipe.py", "--remove")
 
 
-@pytest.mark.parametrize("page", ["schedule.md", "new-data.md"])
-def test_the_pages_say_what_works(up: Up, page: str) -> None:
-    """Every command of them ends with its exit code, and what they scheduled can be taken away again."""
-    rows = "".join(f"{number % 9},{'yes' if number % 5 < 2 else 'no'}\n" for number in range(60))
-    (up.directory / "churn.csv").write_text(f"age,churned\n{rows}")
-    for command in commands(DOCS / "how-to" / page):
-        up.hotswap(*shlex.split(command.text)[1:])
-    for each in up.hotswap("schedule")["schedules"]:
-        table = ("--csv", "churn.csv", "--target", "churned") if each["model"] == "churn" else (each["model"],)
 def test_one_event_of_drift_starts_one_training(up: Up) -> None:
     """The automation for all models that ships finds no deployment for one that has a trigger of its own."""
     (for_all,) = [each for each in yaml.safe_load(AUTOMATIONS.read_text())["automations"] if "drifted" in each["name"]]
@@ -219,6 +219,15 @@ def test_one_event_of_drift_starts_one_training(up: Up) -> None:
     up.hotswap("schedule", "searched_recipe.py", "--remove")
 
 
+@pytest.mark.parametrize("page", ["schedule.md", "new-data.md"])
+def test_the_pages_say_what_works(up: Up, page: str) -> None:
+    """Every command of them ends with its exit code, and what they scheduled can be taken away again."""
+    rows = "".join(f"{number % 9},{'yes' if number % 5 < 2 else 'no'}\n" for number in range(60))
+    (up.directory / "churn.csv").write_text(f"age,churned\n{rows}")
+    for command in commands(DOCS / "how-to" / page):
+        up.hotswap(*shlex.split(command.text)[1:])
+    for each in up.hotswap("schedule")["schedules"]:
+        table = ("--csv", "churn.csv", "--target", "churned") if each["model"] == "churn" else (each["model"],)
         up.hotswap("schedule", *table, "--remove")
     assert up.hotswap("schedule")["schedules"] == []
 
@@ -254,3 +263,18 @@ def test_an_alias_that_is_moved_in_mlflow_moves_the_label_at_once(up: Up, first:
 
 def labels(up: Up) -> dict[str, int]:
     return Deployment(up.settings, MODEL).labels.read()
+
+
+def test_what_trains_when_up_ends_is_cancelled(up: Up) -> None:
+    """Prefect shows nothing as running for ever. This ends what the tests above share, so it is the last one."""
+    begun = up.directory / "begun.pid"
+    (up.directory / "waiting.py").write_text(textwrap.dedent(WAITING.format(path=str(begun), name="waiting")))
+    environment = {**up.environment, "PREFECT_API_URL": up.prefect}
+    command = running(environment, "train", "waiting.py", directory=up.directory)
+    until(begun.exists)
+    up.end()
+    _, errors = command.communicate()
+    assert (command.returncode, "interrupted; " in errors) == (130, True)
+    with closing(sqlite3.connect(up.directory / ".hotswap" / "prefect" / "prefect.db")) as database:
+        states = database.execute("SELECT state_type FROM flow_run WHERE parameters LIKE '%waiting.py%'").fetchall()
+    assert states == [("CANCELLED",)]

@@ -93,6 +93,12 @@ class Warm:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def stop(self) -> None:
+        """End the worker in good order."""
+        assert self.process is not None
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
     def write(self, name: str, text: str) -> Path:
         """A recipe of the user's own, in a directory below the project."""
         path = self.directory / "below" / name
@@ -180,6 +186,25 @@ def test_a_training_of_the_command_line_is_a_run_of_the_deployment(warm: Warm) -
     assert [line for line in said if not any(_short(each).startswith(line) for each in kept)] == []
 
 
+def test_a_promotion_of_the_command_line_is_a_run_of_the_deployment(warm: Warm) -> None:
+    """Rejected, passed or wrong: the exit codes are those of the command, and Prefect has its parameters and lines."""
+    trained = json.loads(warm.hotswap("train", "own.py", "--json", "--epochs", "1").stdout)
+    run_id = trained["run_id"]
+    rejected = warm.hotswap("promote", "own.py", "--run", run_id, "--json")
+    assert (rejected.returncode, json.loads(rejected.stdout)["decision"]) == (3, "rejected"), rejected.stderr
+    (run,) = warm.runs("promote/promote")
+    assert (run.parameters["run"], run.state_name) == (run_id, "Rejected")
+    said = [line.partition(" ")[2].rstrip("…") for line in rejected.stderr.splitlines() if line[2:3] == ":"]
+    kept = [_short(each) for each in warm.lines(run)]
+    assert said
+    assert [line for line in said if not any(each.startswith(line) for each in kept)] == []
+    passed = warm.hotswap("promote", "own", "--run", run_id, "--unevaluated", "a test", "--json")
+    assert (passed.returncode, json.loads(passed.stdout)["version"]) == (0, 1), passed.stderr
+    assert warm.runs("promote/promote")[0].state_name == "Completed"
+    assert warm.hotswap("promote", "own", "--run", "nobody", "--unevaluated", "a test").returncode == 1
+    assert "done here" not in rejected.stderr + passed.stderr
+
+
 def _short(line: str) -> str:
     """A line as the command line shows it."""
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24}\b", r"\1", line)
@@ -238,6 +263,24 @@ def test_a_command_that_goes_takes_its_run_along(warm: Warm) -> None:
     command.communicate()
     until(lambda: not psutil.pid_exists(pid))
     warm.wait(warm.runs("train-and-promote/train")[0].id, "Cancelled")
+
+
+def test_a_worker_that_is_stopped_cancels_its_runs(warm: Warm) -> None:
+    """The command says that it was interrupted, and Prefect has the runs as cancelled."""
+    pids = {name: str(warm.directory / f"{name}.pid") for name in ("typed", "scheduled")}
+    scheduled = warm.write("scheduled.py", WAITING.format(path=pids["scheduled"], name="scheduled"))
+    below = warm.write("typed.py", WAITING.format(path=pids["typed"], name="typed")).parent
+    command = running(warm.environment, "train", "typed.py", directory=below)
+    run = warm.schedule("train-and-promote/train", recipe=str(scheduled))
+    begun = [warm.begun(name) for name in pids]
+    warm.stop()
+    _, errors = command.communicate()
+    assert command.returncode == 130
+    assert "interrupted; `hotswap status` shows what is live" in errors
+    assert not any(map(psutil.pid_exists, begun))
+    assert [each.state_name for each in warm.runs("train-and-promote/train")[:2]] == ["Cancelled"] * 2
+    assert warm.run(run).state_name == "Cancelled"
+    warm.start()
 
 
 def test_a_killed_process_is_told_and_the_next_command_runs(warm: Warm) -> None:
