@@ -11,10 +11,10 @@ from flows.fleet.agent import Turn
 
 
 class AgentMetrics:
-    """The metrics of one agent, at ``http://HOST:PORT/metrics``."""
+    """The metrics of one agent."""
 
-    def __init__(self, host: str, port: int) -> None:
-        registry = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._read_at = Gauge(
             "hotswap_agent_registry_read_timestamp_seconds", "When MLflow was last read", registry=registry
@@ -25,7 +25,10 @@ class AgentMetrics:
         self._problems = Gauge(
             "hotswap_agent_not_fetched_versions", "Versions that could not be fetched", registry=registry
         )
-        start_http_server(port, host, registry)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer at ``http://HOST:PORT/metrics`` as long as this process runs."""
+        start_http_server(port, host, self.registry)
 
     def tell(self, turn: Turn) -> None:
         """Note what a turn has come to."""

@@ -32,7 +32,9 @@ def follow(
     with ExitStack() as stack:
         told: Callable[[Turn], None] = _ignore
         if metrics_port is not None:
-            told = AgentMetrics(settings.host, metrics_port).tell
+            metrics = AgentMetrics()
+            metrics.serve(settings.host, metrics_port)
+            told = metrics.tell
         stack.enter_context(_agent(settings, repository, told, with_servers=True)).run(stop_requested)
 
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from flows import cli
 from flows.commands.application import app
+from flows.fleet.metrics import AgentMetrics
 from flows.monitoring.exposition import Exposition
 from flows.recipes import Recipe, Thresholds
 from flows.settings import Settings
@@ -175,6 +176,10 @@ def metrics() -> Iterator[str]:
     yield ""
     nothing = Settings(home=Path("/nonexistent"), models_repo=Path("/nonexistent"))
     yield from families(Exposition(nothing).collect())
+    yield ""
+    yield "And `hotswap agent --metrics-port PORT` has, on `/metrics` of that port, beside those of the process:"
+    yield ""
+    yield from families(each for each in AgentMetrics().registry.collect() if each.name.startswith("hotswap_"))
 
 
 def families(found: Iterable[Any]) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,11 @@ from flows.promotion.undo import PromotionUndone
 from flows.reconciliation.repair import repair
 from flows.tallies import Tally
 from tests.conftest import ModelServer, TinyModel, wait_available
+from tests.faults.points import environment
 from tests.pipelines import ROWS, Pipeline
 from tests.ports import free_ports
+from tests.processes import running
+from tests.waiting import until
 
 MONITORING = Path(__file__).parents[3] / "serving" / "monitoring"
 NAME = re.compile(r"(?<![\w:$])(:tensorflow:serving:[\w:]+|hotswap_\w+|process_\w+)")
@@ -82,6 +88,26 @@ def operator_page(pipeline: Pipeline) -> Iterator[str]:
     (pipeline.settings.home / "drift" / f"{pipeline.model}.json").write_text(json.dumps(drift_fact(pipeline.model)))
     with answering(pipeline.settings):
         yield requests.get(f"http://127.0.0.1:{pipeline.settings.operator_port}/metrics", timeout=10).text
+
+
+@pytest.fixture
+def agent_page(pipeline: Pipeline, tmp_path: Path) -> Iterator[str]:
+    """The page of a publish agent, once it has read the registry."""
+    pipeline.repository.check_writable()
+    (port,) = free_ports(1)
+    settings = pipeline.settings.model_copy(update={"models_repo": tmp_path / "replica"})
+    arguments = ("--repository", str(pipeline.repository.identity()), "--metrics-port", str(port))
+    agent = running({**os.environ, **environment(settings)}, "agent", *arguments)
+
+    def has_read() -> str:
+        with suppress(requests.ConnectionError):
+            page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+            return page if value(page, "hotswap_agent_registry_read_timestamp_seconds") else ""
+        return ""
+
+    yield until(has_read)
+    agent.send_signal(signal.SIGTERM)
+    agent.communicate()
 
 
 def drift_fact(model: str) -> dict[str, Any]:
@@ -158,9 +184,9 @@ def test_many_processes_count_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("promtool")
-def test_the_pages_are_as_prometheus_wants_them(server_page: str, operator_page: str) -> None:
+def test_the_pages_are_as_prometheus_wants_them(server_page: str, operator_page: str, agent_page: str) -> None:
     """promtool has no remark but on the names, which are TensorFlow Serving's."""
-    for page in (server_page, operator_page):
+    for page in (server_page, operator_page, agent_page):
         done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False)
         remarks = (done.stdout + done.stderr).splitlines()
         assert [line for line in remarks if not TENSORFLOW_SERVINGS.match(line) or "help" in line.lower()] == []
@@ -183,12 +209,13 @@ def test_the_files_are_valid_and_the_alerts_fire(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dashboard_and_alerts_use_metrics_that_exist(server_page: str, operator_page: str) -> None:
+def test_dashboard_and_alerts_use_metrics_that_exist(server_page: str, operator_page: str, agent_page: str) -> None:
     """Every name in them is exported after a real load, with every label that it is selected by."""
     exported: dict[str, set[str]] = {}
-    for name, labels in (*samples(server_page), *samples(operator_page)):
+    pages = (server_page, operator_page, agent_page)
+    for name, labels in (sample for page in pages for sample in samples(page)):
         exported.setdefault(name, set()).update(label for label, _ in labels)
-    typed = set(re.findall(r"^# TYPE (\S+)", server_page + operator_page, re.MULTILINE))
+    typed = set(re.findall(r"^# TYPE (\S+)", "".join(pages), re.MULTILINE))
     used = set()
     for expression in expressions():
         for name in NAME.findall(expression):
