@@ -138,7 +138,9 @@ def reconcile(
         from flows.promotion.deployment import Deployment
         from flows.reconciliation.repair import repair
         from flows.reconciliation.state import check_known, known_models
+        from serving.repository.store import Repository
 
+        Repository(settings.models_repo).check_own()
         if not dry_run:
             open_runs.end_in_prefect(settings)
         names = known_models(settings) if model is None else [check_known(settings, model)]

@@ -31,7 +31,6 @@ from serving.protocol.errors import (
 from serving.protocol.redaction import redacted
 from serving.protocol.version_status import State
 from serving.repository.model_config import parse
-from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 
 _NO_MODEL = "no_such_model"
@@ -69,7 +68,7 @@ def check_is_ours(
             f"{redacted(endpoint.rest_url)} and {endpoint.grpc_target} are ports of two different servers: "
             "name the two ports of one"
         )
-    if served is not None and served.is_replica and not is_fleet and not is_replica(repository.root):
+    if served is not None and served.is_replica and not is_fleet and not repository.is_replica:
         raise ForeignServer(
             f"The server at {redacted(endpoint.rest_url)} takes its versions from a publish agent: "
             "set HOTSWAP_FLEET=true"

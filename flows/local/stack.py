@@ -37,7 +37,6 @@ from flows.settings import Settings, apply_environment, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.repository.files import write_atomically
 from serving.repository.model_config import render
-from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 
 STABLE_BY_DEFAULT = f"--default_version_label={STABLE}"
@@ -157,7 +156,7 @@ def server_flags(settings: Settings) -> list[str]:
     A model without a published version is left out, as a server would wait for it before it opens its ports.
     """
     repository = Repository(settings.models_repo.absolute())
-    if not is_replica(repository.root):  # its agent writes there, and nobody else
+    if not repository.is_replica:  # its agent writes there, and nobody else
         repository.check_writable()
         with repository.lock_config():
             repository.write_config(render(servable_entries(repository)))
@@ -266,8 +265,8 @@ def _worker(settings: Settings) -> Iterator[Service]:
             "worker",
             lambda: [sys.executable, "-m", "flows.worker"],
             ready_file=socket_path(settings.home),
-            ends_its_own=True,  # its runs are cancelled
             ready_seconds=math.inf,  # it waits for Prefect
+            ends_its_own=True,  # its runs are cancelled
         )
 
 

@@ -134,8 +134,14 @@ LOADING = ("START", "LOADING", None)
 
 
 def known_models(settings: Settings) -> list[str]:
-    """Every model that the directory, ``models.config``, a journal or an open run knows."""
+    """
+    Every model that the directory, ``models.config``, a journal or an open run knows.
+
+    None of a directory that follows a repository elsewhere, where all of that is compared.
+    """
     repository = Repository(settings.models_repo)
+    if repository.is_replica:
+        return []
     journals = {path.stem for path in (repository.root / ".journal").glob("*.jsonl")}
     configured = (entry.name for entry in parse(repository.read_config()))
     return sorted({*repository.models(), *configured, *journals, *open_runs.orphaned_runs(settings)})

@@ -20,6 +20,7 @@ from flows.settings import Settings
 from serving.protocol.errors import IncompleteSavedModel, InvalidRequest, UntrustedVersion
 from serving.protocol.redaction import redacted
 from serving.repository.model_config import parse
+from serving.repository.replica import read_problems
 from serving.repository.saved_model_files import check_complete, digest
 from serving.repository.signatures import check_version
 from serving.repository.stamp import STAMP_FILE
@@ -47,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
     ]
     if any(finding.model == "models.config" for finding in found):
         return found
+    found += _not_fetched(repository)
     models = known_models(settings)
     found += [*_prefect(settings), *([] if models else _mlflow())]
     with Servers(settings, repository).observed() as servers:
@@ -131,7 +133,16 @@ def _foreign_files(repository: Repository) -> Iterator[Finding]:
                 yield _by_hand(model, f"{path} is not a version", "move it elsewhere")
 
 
+def _not_fetched(repository: Repository) -> Iterator[Finding]:
+    """Of a directory that follows a repository elsewhere, what its agent cannot get."""
+    for model, versions in read_problems(repository.root).items():
+        for version, why in versions.items():
+            yield _by_hand(model, f"version {version} cannot be fetched: {why}", "see the log of `hotswap agent` here")
+
+
 def _leftovers(repository: Repository) -> Iterator[Finding]:
+    if repository.is_replica:
+        return  # its agent goes on with them
     for path in _entries(repository.root / ".staging"):
         model = path.name
         if path.is_dir() and any(path.iterdir()) and not repository.is_locked(model):

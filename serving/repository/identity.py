@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.repository.model_config import ModelEntry
-from serving.repository.replica import is_replica
 from serving.repository.store import Repository
 from serving.settings import ServerSettings
 
@@ -31,7 +30,7 @@ class Identity:
 
 def identity_of(repository: Repository) -> Identity:
     """What a repository's own file says."""
-    return Identity(str(repository.root), repository.identity(), is_replica(repository.root))
+    return Identity(str(repository.root), repository.identity(), repository.is_replica)
 
 
 def served_repository(settings: ServerSettings, entries: Sequence[ModelEntry]) -> Identity | None:

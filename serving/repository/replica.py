@@ -21,10 +21,9 @@ from filelock import FileLock, Timeout
 
 from serving.protocol.errors import RepositoryError
 from serving.repository.files import write_atomically
-from serving.repository.store import Repository
+from serving.repository.store import FOLLOWS, Repository
 
-_IDENTITY_FILE, _PROBLEMS_FILE = ".repository.json", ".problems.json"
-_FOLLOWS = "is_replica"
+_PROBLEMS_FILE = ".problems.json"
 
 _PROBLEMS_BYTES = 4096
 """taken at the start, so that there is room to tell of a full disk"""
@@ -34,7 +33,9 @@ Problems = Mapping[str, Mapping[int, str]]
 
 
 class Replica(Repository):
-    """A models directory that follows a repository."""
+    """A models directory that follows a repository, as its agent changes it."""
+
+    _is_the_agents = True
 
     def claim(self) -> None:
         """
@@ -43,13 +44,13 @@ class Replica(Repository):
         Raises:
             RepositoryError: It is a repository of its own, or cannot be written.
         """
-        if is_replica(self.root):
+        if self.is_replica:
             return
         if self.identity() is not None:
             raise RepositoryError(
                 f"{self.root} is a repository of its own: set HOTSWAP_MODELS_REPO to a directory for the agent alone"
             )
-        self._mark({_FOLLOWS: True})
+        self._mark({FOLLOWS: True})
 
     def follow(self, repository: str) -> None:
         """
@@ -59,19 +60,19 @@ class Replica(Repository):
             RepositoryError: This directory is a repository of its own, or follows another one.
         """
         known = self.identity()
-        if known == repository and is_replica(self.root):
+        if known == repository and self.is_replica:
             return
         if known is not None:
-            what = f"follows repository {known}" if is_replica(self.root) else "is a repository of its own"
+            what = f"follows repository {known}" if self.is_replica else "is a repository of its own"
             raise RepositoryError(
                 f"{self.root} {what}, and MLflow tells of repository {repository}: "
                 "set HOTSWAP_MODELS_REPO to another directory, or correct MLFLOW_TRACKING_URI"
             )
-        self._mark({"id": repository, _FOLLOWS: True})
+        self._mark({"id": repository, FOLLOWS: True})
 
     def _mark(self, identity: Mapping[str, Any]) -> None:
         with self._writing():
-            write_atomically(self.root / _IDENTITY_FILE, json.dumps(identity) + "\n")
+            write_atomically(self._identity_path, json.dumps(identity) + "\n")
 
     @contextmanager
     def kept_by_agent(self) -> Iterator[None]:
@@ -113,11 +114,6 @@ class Replica(Repository):
         with suppress(OSError), path.open("r+" if path.exists() else "w", encoding="utf-8") as file:
             file.write(text)
             file.truncate()
-
-
-def is_replica(root: Path) -> bool:
-    """Whether a directory follows a repository elsewhere."""
-    return _read(root / _IDENTITY_FILE).get(_FOLLOWS) is True
 
 
 def read_problems(root: Path) -> dict[str, dict[str, str]]:

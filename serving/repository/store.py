@@ -29,6 +29,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -48,9 +49,15 @@ from serving.repository.stamp import Stamp
 
 log = logging.getLogger(__name__)
 
+FOLLOWS = "is_replica"
+"""in the file with the identity, of a directory that follows a repository elsewhere"""
+
 
 class Repository:
     """The models below one directory."""
+
+    _is_the_agents = False
+    """whether this may change a directory that follows a repository elsewhere"""
 
     def __init__(self, root: Path, changed: Callable[[], None] | None = None) -> None:
         """`changed` is called after each change of what is published or labelled."""
@@ -110,6 +117,8 @@ class Repository:
 
     def is_locked(self, model: str) -> bool:
         """Whether another process is changing `model`."""
+        if self.is_replica:
+            return False  # the agent takes no lock
         try:
             with self.lock(model, timeout_seconds=0):
                 return False
@@ -126,12 +135,31 @@ class Repository:
 
     def identity(self) -> str | None:
         """The unique name of this repository; None where nothing has been written to it yet."""
+        found = self._identity_content().get("id")
+        return found if isinstance(found, str) else None
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether it follows a repository elsewhere, so that its publish agent alone changes it."""
+        return self._identity_content().get(FOLLOWS) is True
+
+    def _identity_content(self) -> dict[str, Any]:
         try:
             content = json.loads(self._identity_path.read_text("utf-8"))
         except (OSError, ValueError):
-            return None
-        found = content.get("id") if isinstance(content, dict) else None
-        return found if isinstance(found, str) else None
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def check_own(self) -> None:
+        """
+        Raises:
+            RepositoryError: It follows a repository elsewhere.
+        """
+        if self.is_replica and not self._is_the_agents:
+            raise RepositoryError(
+                f"{self.root} follows a repository elsewhere, and only its `hotswap agent` changes it: "
+                "run this command where that repository is, or set HOTSWAP_MODELS_REPO to another directory"
+            )
 
     def identity_file(self) -> tuple[int, int] | None:
         """
@@ -147,6 +175,7 @@ class Repository:
 
     def check_writable(self) -> None:
         """Raise the error that a later publish would meet, before any work is done."""
+        self.check_own()
         with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root) as file:
@@ -284,6 +313,7 @@ class Repository:
 
     @contextmanager
     def _locked(self, name: str, what: str, timeout_seconds: float) -> Iterator[None]:
+        self.check_own()
         with self._writing():
             path = self.root / ".locks" / name
             path.parent.mkdir(parents=True, exist_ok=True)
