@@ -191,7 +191,7 @@ def families(found: Iterable[Any]) -> Iterator[str]:
             (
                 f"`{each.name}{suffixes.get(each.type, '')}`",
                 each.type,
-                ", ".join(map(code, each._labelnames)),
+                ", ".join(map(code, getattr(each, "_labelnames", ()))),
                 each.documentation,
             )
             for each in found
