@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.data.rows import Inputs, count
+from flows.drift.examples import inputs_of
 from serving.protocol.errors import HotswapError
 from serving.protocol.tensors import decode
 from serving.request_log.files import whole_records
 
 log = logging.getLogger(__name__)
 
+_PREDICT = "predict_log"
+_KINDS = (_PREDICT, "classify_log", "regress_log")
 MAX_ROWS = 200_000
 """so many of the newest rows are compared"""
 
@@ -29,7 +32,7 @@ class NoLog(HotswapError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exchange:
-    """One predict."""
+    """One predict, classify or regress."""
 
     version: int | None
     """that answered, where the log says it"""
@@ -38,6 +41,7 @@ class Exchange:
     inputs: Inputs
     """[rows, …] by input; strings are bytes"""
     outputs: Inputs
+    """of a predict"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,33 +94,38 @@ def logged_rows(
     return _together(kept[::-1], version)
 
 
-def exchanges(path: Path) -> Iterator[tuple[str, Exchange]]:
-    """The predicts of one file, each with the name of the model."""
+def exchanges(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Exchange]]:
+    """What one file has, each with the name of the model; of ``tf.Example`` records the features of these `names`."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     for content in whole_records(path):
         record = prediction_log_pb2.PredictionLog.FromString(content)
-        if record.WhichOneof("log_type") != "predict_log":
+        if (kind := record.WhichOneof("log_type")) not in _KINDS:
             continue
-        request, response = record.predict_log.request, record.predict_log.response
+        logged = getattr(record, kind)
+        request, response = logged.request, logged.response
         spec = record.log_metadata.model_spec if record.HasField("log_metadata") else response.model_spec
         try:
-            inputs, outputs = (
-                {name: decode(tensor) for name, tensor in tensors.items()}
-                for tensors in (request.inputs, response.outputs)
-            )
+            if kind == _PREDICT:
+                inputs, outputs = _decoded(request.inputs), _decoded(response.outputs)
+            else:
+                inputs, outputs = inputs_of(request.input, names), {}
         except ValueError:
-            continue  # a tensor that no array can hold
+            continue  # a tensor that no array can hold, or examples that are no rows
         version = spec.version.value if spec.HasField("version") else None
         seconds = float(record.log_metadata.timestamp_secs) or None
         yield spec.name or request.model_spec.name, Exchange(version, seconds, inputs, outputs)
+
+
+def _decoded(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: decode(tensor) for name, tensor in tensors.items()}
 
 
 def _newest(directory: Path, model: str, inputs: Sequence[str], since: datetime | None) -> Iterator[Exchange]:
     """Those of a model from the newest to the oldest."""
     start = None if since is None else since.timestamp()
     for path in _files(directory, start):
-        found = [each for name, each in exchanges(path) if name == model]
+        found = [each for name, each in exchanges(path, inputs) if name == model]
         for exchange in reversed(found):
             is_new = start is None or exchange.time is None or exchange.time >= start
             if is_new and exchange.inputs and exchange.inputs.keys() <= set(inputs) and _rows(exchange) is not None:
@@ -148,11 +157,12 @@ def _is_alike(one: Exchange, other: Exchange) -> bool:
 
 
 def _form(arrays: Inputs) -> Mapping[str, Any]:
-    return {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+    """What can be put together has the same: numbers of any type, one value a row as a vector or as a column."""
+    return {name: (array.dtype == object, array.shape[1:] or (1,)) for name, array in arrays.items()}
 
 
 def _together(kept: Sequence[Exchange], version: int | None) -> Logged:
-    answered_by = [each for each in kept if version is not None and each.version in (version, None)]
+    answered_by = [each for each in kept if version is not None and each.outputs and each.version in (version, None)]
     forms = [_form(each.outputs) for each in answered_by]
     answering = {id(each) for each, form in zip(answered_by, forms, strict=True) if form == forms[-1]}
     rows = [count(each.inputs) for each in kept]
@@ -166,4 +176,8 @@ def _together(kept: Sequence[Exchange], version: int | None) -> Logged:
 
 def _concatenated(parts: Iterable[Inputs]) -> dict[str, NDArray[Any]]:
     listed = list(parts)
-    return {name: np.concatenate([part[name] for part in listed]) for name in (listed[0] if listed else ())}
+    first = listed[0] if listed else {}
+    return {
+        name: np.concatenate([part[name].reshape(-1, *array.shape[1:]) for part in listed])
+        for name, array in first.items()
+    }

@@ -57,6 +57,36 @@ def test_rows_of_a_log_of_tensorflow_serving(tmp_path: Path) -> None:
     assert found.outputs["output"].tolist() == [[0.25, 0.75]]
 
 
+@pytest.mark.parametrize("api", ["classify", "regress"])
+def test_examples_are_rows_too(api: str, tmp_path: Path) -> None:
+    """Features are inputs by their names, a context counts for all, what is missing is NaN, and predicts go along."""
+    record = prediction_log_pb2.PredictionLog()
+    record.log_metadata.model_spec.name, record.log_metadata.model_spec.version.value = "m", 2
+    given = getattr(record, f"{api}_log").request.input.example_list_with_context
+    given.context.features.feature["id"].bytes_list.value.append(b"all")
+    given.examples.add().features.feature["x"].float_list.value.append(0.25)
+    other = given.examples.add().features.feature
+    other["id"].bytes_list.value.append(b"own")
+    other["not an input"].int64_list.value.extend([1, 2, 3])
+    write(tmp_path / "log", record.SerializeToString(), prediction_log(2, 0.5, "c"))
+    found = rows(tmp_path)
+    assert found.inputs["x"].tolist() == pytest.approx([0.25, float("nan"), 0.5], nan_ok=True)
+    assert found.inputs["id"].tolist() == [b"all", b"own", b"c"]
+    assert found.answered.tolist() == [False, False, True]
+    assert found.outputs["output"].tolist() == [[0.5, 0.5]]
+
+
+def test_examples_of_different_lengths_are_no_rows(tmp_path: Path) -> None:
+    """They are passed over, and the rest is read."""
+    record = prediction_log_pb2.PredictionLog()
+    record.classify_log.response.model_spec.name = "m"
+    examples = record.classify_log.request.input.example_list.examples
+    for values in ([0.25], [0.5, 0.75]):
+        examples.add().features.feature["x"].float_list.value.extend(values)
+    write(tmp_path / "log", record.SerializeToString(), prediction_log(2, 0.5, "c"))
+    assert rows(tmp_path).inputs["x"].tolist() == [0.5]
+
+
 def test_older_rows_are_left_out(tmp_path: Path) -> None:
     """With a time to begin with, what was asked before is not read."""
     write(tmp_path / "log", prediction_log(2, 0.25, "a", seconds=1_700_000_000), prediction_log(2, 0.5, "b"))

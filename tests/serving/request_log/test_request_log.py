@@ -17,6 +17,7 @@ import requests
 from tensorflow_serving.apis import inference_pb2, prediction_log_pb2
 
 from clients.grpc_client import GrpcClient
+from flows.drift.logged import logged_rows
 from serving.protocol.tensors import decode
 from serving.request_log.columns import Columns, hash_of
 from serving.request_log.files import FRAME_BYTES, Limits, LogFiles, log_files, whole_records
@@ -195,6 +196,8 @@ def test_examples_are_kept_with_their_answers(tmp_path: Path, model_server: Mode
     for log in kept:
         features = log.request.input.example_list.examples[0].features.feature
         assert {name: list(each.bytes_list.value) for name, each in features.items()} == hashes
+    read = logged_rows(tmp_path / "log", "examples", ["x", "name"]).inputs
+    assert {name: values.tolist() for name, values in read.items()} == {"x": [hashes["x"]] * 2}
 
 
 def test_files_are_rotated_and_bounded(tmp_path: Path) -> None:
