@@ -19,8 +19,8 @@ _MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading",
 """This one too: on a busy machine the alarm comes while the handler still runs, above whatever that has interrupted."""
 _AROUND_A_BLOCK = frozenset({"__enter__", "__exit__"})
 _AGAIN_SECONDS = 0.001
-_LOOKS = 500
-"""A busy machine may let half a second pass between two of them, in which the main thread gets nowhere."""
+_LOOKS = 100
+"""They are counted, not timed: a busy machine lets a second pass in which the main thread gets nowhere."""
 
 
 @contextmanager
@@ -28,8 +28,8 @@ def defer_sigint() -> Iterator[None]:
     """
     For the block, Ctrl-C is raised where the main thread holds no lock that would stay locked, and in no finalizer.
 
-    A main thread that is in such code at each of many looks, half a second long, waits there for something, and is
-    interrupted. Where Ctrl-C is ignored or has another handler, nothing changes.
+    A main thread that is in such code at each of many looks, a tenth of a second long, waits there for something, and
+    is interrupted. Where Ctrl-C is ignored or has another handler, nothing changes.
     """
     in_main = threading.current_thread() is threading.main_thread()  # no other can set a handler
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -40,11 +40,15 @@ def defer_sigint() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal looks
-        looks = 0 if number == signal.SIGINT else looks + 1
+        if number == signal.SIGALRM and not looks:
+            return  # it came while Ctrl-C was being raised
+        looks = 1 if number == signal.SIGINT else looks + 1
         if looks < _LOOKS and not _is_safe(frame):
             signal.signal(signal.SIGALRM, interrupt)
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            # Again and again: one alarm that comes just before the main thread waits for a lock does not wake it up.
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
         else:
+            looks = 0
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise KeyboardInterrupt
 
