@@ -43,10 +43,15 @@ SLOW = (
     "flows/promotion/test_removal.py",
     "flows/promotion/test_unlabelled.py",
     "flows/recipes/test_shipped_recipes.py",
+    "flows/reconciliation/",
     "flows/registry/",
+    "flows/reports/test_doctor.py",
     "flows/reports/test_drift.py",
     "flows/reports/test_tables.py",
     "flows/commands/test_train.py",
+    "flows/tables/test_model.py",
+    "flows/training/test_checkpoints.py",
+    "flows/training/test_given_models.py",
     "flows/training/test_training.py",
     "serving/runtime/test_row_independence_property.py",
 )
@@ -181,9 +186,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return put
 
 
-@pytest.fixture
-def model_server() -> Iterator[ModelServer]:
-    """A factory of running servers; its keyword arguments are those of `ServerSettings`."""
+@contextmanager
+def model_servers() -> Iterator[ModelServer]:
+    """A factory of servers that run during the block; its keyword arguments are those of `ServerSettings`."""
     from serving.server import Server
 
     with ExitStack() as running:
@@ -191,6 +196,13 @@ def model_server() -> Iterator[ModelServer]:
         def start(**settings: Any) -> Server:
             return running.enter_context(Server(server_settings(**settings)))
 
+        yield start
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    """A factory of running servers."""
+    with model_servers() as start:
         yield start
 
 
@@ -285,16 +297,37 @@ def in_mlflow_home(mlflow_home: Path) -> Iterator[Path]:
         yield mlflow_home
 
 
-@pytest.fixture
-def offline(in_mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
+def offline_pipeline(home: Path, tiny_model: Any, directory: Path) -> Pipeline:
     """A model of its own name, with nobody listening on the ports of the settings."""
     from flows.registry.mlflow_registry import Registry
     from flows.settings import Settings
     from tests.pipelines import NUMBERS, Pipeline
 
-    settings = Settings(home=in_mlflow_home, models_repo=tmp_path / "models", rest_port=1, grpc_port=2)
-    registry = Registry(in_mlflow_home / "artifacts")
-    return Pipeline(settings, registry, f"tiny{os.getpid()}_{next(NUMBERS)}", tiny_model, tmp_path)
+    settings = Settings(home=home, models_repo=directory / "models", rest_port=1, grpc_port=2)
+    return Pipeline(settings, Registry(home / "artifacts"), f"tiny{os.getpid()}_{next(NUMBERS)}", tiny_model, directory)
+
+
+def put_online(offline: Pipeline, model_server: ModelServer) -> Pipeline:
+    """Give a pipeline a running server, as that of ``hotswap up``, which begins without any model."""
+    config = offline.directory / "models.config"
+    config.write_text("model_config_list {}")
+    server = model_server(
+        model_config_file=config,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+        default_version_label="stable",
+        native_grpc=False,
+    )
+    offline.settings = offline.settings.model_copy(
+        update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}
+    )
+    return offline
+
+
+@pytest.fixture
+def offline(in_mlflow_home: Path, tiny_model: Any, tmp_path: Path) -> Pipeline:
+    """A model of its own name, with nobody listening on the ports of the settings."""
+    return offline_pipeline(in_mlflow_home, tiny_model, tmp_path)
 
 
 @pytest.fixture
@@ -322,18 +355,6 @@ def replicas(offline: Pipeline, model_server: Any, tmp_path: Path) -> tuple[Pipe
 
 
 @pytest.fixture
-def pipeline(offline: Pipeline, model_server: Any, tmp_path: Path) -> Pipeline:
-    """The same with a running server, as that of ``hotswap up``, which begins without any model."""
-    config = tmp_path / "models.config"
-    config.write_text("model_config_list {}")
-    server = model_server(
-        model_config_file=config,
-        allow_version_labels_for_unavailable_models=True,
-        max_num_load_retries=0,
-        default_version_label="stable",
-        native_grpc=False,
-    )
-    offline.settings = offline.settings.model_copy(
-        update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}
-    )
-    return offline
+def pipeline(offline: Pipeline, model_server: ModelServer) -> Pipeline:
+    """The same with a running server."""
+    return put_online(offline, model_server)

@@ -36,7 +36,7 @@ def test_on_a_terminal_it_says_at_once_what_it_does_and_ends_with_its_result(
     for name, value in environment(HOTSWAP_HOME=tmp_path / "home", HOTSWAP_MODELS_REPO=tmp_path / "models").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    shown = on_a_terminal([*COMMAND, "--epochs", "20"])
+    shown = on_a_terminal([*COMMAND, "--epochs", "2"])
     assert shown.code in (0, 3), shown.text[-2000:]
     assert shown.first_seconds < FIRST_SECONDS
     assert "training iris" in shown.text[:200]

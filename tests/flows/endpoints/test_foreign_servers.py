@@ -35,8 +35,11 @@ from flows.settings import Settings
 from serving.protocol.errors import HotswapError, ServerUnavailable, Unauthenticated
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.store import Repository
+from tests.conftest import TinyModel, at_home, model_servers, offline_pipeline, put_online
 from tests.faults.points import environment
 from tests.pipelines import ROWS, Pipeline, with_endpoints
+
+pytestmark = pytest.mark.xdist_group("foreign-servers")  # one worker has the first repository
 
 LENIENT = {"allow_version_labels_for_unavailable_models": True}
 COMMANDS: dict[str, Callable[[Settings, str], object]] = {
@@ -77,14 +80,26 @@ def new_identity(root: Path) -> Repository:
     return repository
 
 
-@pytest.fixture
-def first(pipeline: Pipeline) -> Pipeline:
-    """A repository with its server: version 2 is stable, 1 is canary, 3 retired."""
+def populated(pipeline: Pipeline) -> Pipeline:
+    """Version 2 is stable, 1 is canary, 3 retired."""
     for kind in (1, 2, 3):
         pipeline.promote(kind)
     rollback(pipeline.deployment)
     set_label(pipeline.deployment, "canary", 1)
     return pipeline
+
+
+@pytest.fixture(scope="module")
+def first(mlflow_home: Path, tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A repository with its server, for all tests that change nothing in it."""
+    with at_home(mlflow_home), model_servers() as start:
+        yield populated(put_online(offline_pipeline(mlflow_home, tiny_model, tmp_path_factory.mktemp("first")), start))
+
+
+@pytest.fixture
+def changing(pipeline: Pipeline) -> Pipeline:
+    """The same, for one test."""
+    return populated(pipeline)
 
 
 @pytest.fixture
@@ -215,34 +230,34 @@ def test_reports_name_a_foreign_server_and_do_not_take_its_versions_for_ours(fir
 
 
 @pytest.mark.parametrize("how", ["symlink", "trailing parts"])
-def test_another_way_to_write_the_path_is_the_same_repository(first: Pipeline, tmp_path: Path, how: str) -> None:
+def test_another_way_to_write_the_path_is_the_same_repository(changing: Pipeline, tmp_path: Path, how: str) -> None:
     """A symbolic link to it, or a path with dots."""
     if how == "symlink":
         path = tmp_path / "link"
-        path.symlink_to(first.repository.root)
+        path.symlink_to(changing.repository.root)
     else:
-        path = first.repository.root / ".." / first.repository.root.name
-    settings = first.settings.model_copy(update={"models_repo": path})
-    Deployment(settings, first.model).servers.ask_first(first.model)
-    set_label(Deployment(settings, first.model), "blue", 1)
-    assert repair(first.deployment).remaining == ()
-    assert find(first.deployment) == []
+        path = changing.repository.root / ".." / changing.repository.root.name
+    settings = changing.settings.model_copy(update={"models_repo": path})
+    Deployment(settings, changing.model).servers.ask_first(changing.model)
+    set_label(Deployment(settings, changing.model), "blue", 1)
+    assert repair(changing.deployment).remaining == ()
+    assert find(changing.deployment) == []
 
 
 def test_a_server_that_sees_the_repository_at_another_place_is_ours(
-    first: Pipeline, model_server: Any, tmp_path: Path
+    changing: Pipeline, model_server: Any, tmp_path: Path
 ) -> None:
     """As on another host: it gets base paths that it can see."""
     elsewhere = tmp_path / "mounted"
-    elsewhere.symlink_to(first.repository.root)
+    elsewhere.symlink_to(changing.repository.root)
     server = model_server(model_config_file=elsewhere / "models.config", **LENIENT)
-    settings = with_endpoints(first.settings, (server.rest_port, server.grpc_port))
-    with Deployment(settings, first.model).servers.running() as servers:
+    settings = with_endpoints(changing.settings, (server.rest_port, server.grpc_port))
+    with Deployment(settings, changing.model).servers.running() as servers:
         assert servers is not None
-        servers.each(lambda each: each.reload(first.repository))
+        servers.each(lambda each: each.reload(changing.repository))
     rows = requests.get(f"http://127.0.0.1:{server.rest_port}/hotswap/models", timeout=10).json()["models"]
     loaded = [row for row in rows if row["path"]]
-    assert {Path(row["path"]).parent.parent for row in loaded} <= {elsewhere, first.repository.root}
+    assert {Path(row["path"]).parent.parent for row in loaded} <= {elsewhere, changing.repository.root}
     assert all(row["in_repository"] for row in loaded)
 
 
@@ -301,12 +316,12 @@ def without_page(settings: Settings, page: Callable[..., int]) -> Settings:
     return settings.model_copy(update={"rest_port": page(upstream=settings.rest_url)})
 
 
-def test_a_server_that_cannot_tell_is_known_by_what_it_serves(first: Pipeline, page: Callable[..., int]) -> None:
+def test_a_server_that_cannot_tell_is_known_by_what_it_serves(changing: Pipeline, page: Callable[..., int]) -> None:
     """One that serves what is live works as ever."""
-    first.settings = without_page(first.settings, page)
-    version = first.promote(4)
-    assert first.row(version).state == "AVAILABLE"
-    assert repair(first.deployment).remaining == ()
+    changing.settings = without_page(changing.settings, page)
+    version = changing.promote(4)
+    assert changing.row(version).state == "AVAILABLE"
+    assert repair(changing.deployment).remaining == ()
 
 
 @pytest.mark.parametrize("difference", ["another version", "other models"])
