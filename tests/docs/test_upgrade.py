@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from flows.registry import mlflow_page
 from flows.registry.mlflow_registry import Registry
-from flows.settings import Settings
+from flows.settings import Settings, sqlite_address
 from serving.repository.store import Repository
 from tests.conftest import at_home
 from tests.docs.pages import DOCS, commands
 from tests.docs.test_tutorial import newcomer
 from tests.earlier import older_mlflow, older_prefect, older_repository
 from tests.pipelines import Pipeline
-from tests.processes import hotswap
+from tests.processes import Piped, hotswap
 
 PAGE = DOCS / "how-to" / "upgrade.md"
 MODEL = "tiny"
@@ -61,13 +62,17 @@ def typed(text: str, directory: Path, environment: Mapping[str, str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_upgrade_keeps_what_is_live(project: Path) -> None:
     """Until the tables are migrated each command says how; after the commands of the page everything goes on."""
     environment = newcomer(project)
     for command in ("status", "doctor", "train iris"):
         done = hotswap(environment, *command.split(), directory=project)
         assert OUT_OF_DATE in " ".join((done.stdout + done.stderr).split())
+    address = {"MLFLOW_BACKEND_STORE_URI": sqlite_address(project / ".hotswap" / "mlflow.db")}
+    page = Piped({**environment, **address}, mlflow_page.main)
+    assert OUT_OF_DATE in page.communicate()[1]
+    assert page.returncode == 1
     try:
         for each in commands(PAGE):
             typed(each.text, project, environment)
