@@ -56,8 +56,9 @@ def confusion_figure(evaluation: Evaluation) -> Any:
 
     assert isinstance(evaluation.task, Classification)
     size = 1.5 + 0.7 * min(len(evaluation.task.class_names), _MAX_LABELS)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = Figure(figsize=(size, size))
     _draw_confusion(figure.subplots(), evaluation)
+    figure.tight_layout()
     return figure
 
 

@@ -60,7 +60,8 @@ def run(flow: Flow[..., Any], deployment: str, parameters: Mapping[str, Any]) ->
     """
     tell = _serving.get()
     if tell is None:
-        return flow(**parameters)
+        with prefect_access.without_heartbeats():
+            return flow(**parameters)
     from prefect.flow_engine import run_flow
     from prefect.states import Pending
 
@@ -72,7 +73,8 @@ def run(flow: Flow[..., Any], deployment: str, parameters: Mapping[str, Any]) ->
         )
         tell(str(made.id))
         client.update_flow_run(made.id, infrastructure_pid=this_process())
-    return run_flow(flow, flow_run=made, parameters=dict(parameters))
+    with prefect_access.without_heartbeats():
+        return run_flow(flow, flow_run=made, parameters=dict(parameters))
 
 
 def run_scheduled(flow_run: str) -> None:
@@ -86,7 +88,8 @@ def run_scheduled(flow_run: str) -> None:
         deployment = client.read_deployment(found.deployment_id)
         client.update_flow_run(found.id, infrastructure_pid=this_process())
     assert deployment.entrypoint is not None
-    run_flow(load_flow_from_entrypoint(deployment.entrypoint), flow_run=found, return_type="state")
+    with prefect_access.without_heartbeats():
+        run_flow(load_flow_from_entrypoint(deployment.entrypoint), flow_run=found, return_type="state")
 
 
 def schedules() -> dict[tuple[Any, ...], bool]:

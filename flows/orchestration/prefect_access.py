@@ -72,6 +72,23 @@ def read_settings() -> None:
         _read = now
 
 
+@contextmanager
+def without_heartbeats() -> Iterator[None]:
+    """
+    Flow runs of the block send none, unless a setting asks for them: their end waits for the thread that does, up to a
+    second. That the process of one has gone is known by its lock (`flows.orchestration.open_runs`).
+    """
+    from prefect.context import SettingsContext, get_settings_context
+
+    now = get_settings_context()
+    if "heartbeat_frequency" in now.settings.flows.model_fields_set:
+        yield
+        return
+    runs = now.settings.flows.model_copy(update={"heartbeat_frequency": None})
+    with SettingsContext(profile=now.profile, settings=now.settings.model_copy(update={"flows": runs})):
+        yield
+
+
 def flush() -> None:
     """Send the logs and events that are on their way."""
     from prefect.events.worker import EventsWorker
@@ -90,6 +107,27 @@ def check() -> None:
     """
     with connected() as asked:
         asked.api_version()
+
+
+def connect_beside() -> None:
+    """
+    As `check`, by each kind of client that a run of a deployment asks the server by.
+
+    Raises:
+        PrefectUnavailable: It does not answer, or not to us.
+    """
+    import asyncio
+
+    from prefect.client.orchestration import get_client
+    from prefect.events.clients import get_events_subscriber
+
+    async def ask() -> None:
+        async with get_client() as asked, get_events_subscriber(reconnection_attempts=0):
+            await asked.api_version()
+
+    check()
+    with translated():
+        asyncio.run(ask())
 
 
 def is_usable() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -106,6 +107,8 @@ class _Course:
 def _carry_out(
     connection: socket.socket, command: Handover, streams: list[int], api_url: str, tell: Callable[[str], None]
 ) -> None:
+    gc.freeze()  # what is there now stays, and no collection has to look at it
+    gc.enable()
     _become(command, streams)
     os.environ["PREFECT_API_URL"] = api_url
     course = _Course(tell)

@@ -19,6 +19,7 @@ with without_start_up_notes():
     import keras
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.system_metrics.system_metrics_monitor
     import prefect.cli
     import sklearn.datasets
     import sklearn.linear_model

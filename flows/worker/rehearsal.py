@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from flows.gate.figures import as_png, evaluation_figure
+from flows.gate.figures import as_png, confusion_figure, evaluation_figure
 from flows.gate.gates import Facts, judge
 from flows.orchestration import prefect_access
 from flows.promotion.deployment import Deployment
@@ -28,6 +28,7 @@ from flows.training.dataset import load_dataset
 from flows.training.export import export
 from flows.training.fit import fit
 from flows.training.inspection import inspect
+from flows.training.summary import model_summary
 from serving.protocol.errors import HotswapError
 from serving.runtime.native_logs import without_start_up_notes
 
@@ -43,7 +44,7 @@ def rehearse(settings: Settings) -> None:
             _train(Path(directory))
         Deployment(settings, _RECIPE.name).open_registry()
         prefect_access.read_settings()
-        prefect_access.check()
+        prefect_access.connect_beside()
     except (HotswapError, OSError) as exc:
         log.warning("not rehearsed: %s", exc)
     finally:
@@ -55,10 +56,11 @@ def rehearse(settings: Settings) -> None:
 def _train(directory: Path) -> None:
     dataset = load_dataset(_RECIPE)
     fitted = fit(_RECIPE, dataset, 0, 1, lambda *_: None)
+    model_summary(fitted.model)
     saved_model = directory / "saved_model"
     export(fitted.model, dataset, _RECIPE.name, saved_model)
     candidate = load_candidate(_RECIPE, dataset, saved_model, inspect(saved_model))
     pyfunc_arguments.save(saved_model, candidate.golden, directory / "pyfunc")
     judge(Facts(candidate.evaluation, candidate.inspection, candidate.slices), _RECIPE.thresholds)
-    if (figure := evaluation_figure(candidate.evaluation, candidate.slices)) is not None:
+    for figure in (confusion_figure(candidate.evaluation), evaluation_figure(candidate.evaluation, candidate.slices)):
         as_png(figure)
