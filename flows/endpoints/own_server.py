@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from clients.client import Credentials
@@ -13,19 +13,23 @@ from flows.settings import Endpoint, Settings
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.store import Repository
 from serving.repository.version_policy import Specific
+from serving.runtime.native_logs import without_start_up_notes
 
 
 @contextmanager
 def own_server(settings: Settings, repository: Repository, model: str, version: int) -> Iterator[LiveServer]:
     """Serve one published version on ports that the kernel chooses."""
-    from serving.server import Server  # with TensorFlow, which takes seconds to import
-    from serving.settings import ServerSettings
-
     entry = ModelEntry(model, str(repository.base_path(model)), Specific((version,)))
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
+    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory, ExitStack() as stack:
         config = Path(directory) / "models.config"
         config.write_text(render([entry]), "utf-8")
-        with Server(ServerSettings(model_config_file=config, max_num_load_retries=0, native_grpc=False)) as own:
-            endpoint = Endpoint(f"http://127.0.0.1:{own.rest_port}", f"127.0.0.1:{own.grpc_port}")
-            with connect(endpoint, settings.server_timeout_seconds, Credentials()) as server:
-                yield server
+        with without_start_up_notes():
+            from serving.server import Server  # with TensorFlow, which takes seconds to import
+            from serving.settings import ServerSettings
+
+            own = stack.enter_context(
+                Server(ServerSettings(model_config_file=config, max_num_load_retries=0, native_grpc=False))
+            )
+        endpoint = Endpoint(f"http://127.0.0.1:{own.rest_port}", f"127.0.0.1:{own.grpc_port}")
+        with connect(endpoint, settings.server_timeout_seconds, Credentials()) as server:
+            yield server
