@@ -22,9 +22,12 @@ import pytest
 from flows.events import Kind
 from flows.events.outbox import Channel, waiting
 from flows.journal import Journal
+from flows.promotion.labels import Labels
 from flows.settings import Settings
 from serving.repository.model_config import ModelEntry, render
+from serving.repository.store import Repository
 from tests.ports import PORTS, stack_ports
+from tests.processes import behind_a_dead_proxy, hotswap
 from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
@@ -138,10 +141,18 @@ def test_up_keeps_everything_running_until_sigterm(
     environment: dict[str, str],
     started: list[subprocess.Popen[str]],
     furnish: Callable[[Path], None],
+    tiny_model: Any,
     tmp_path: Path,
 ) -> None:
-    """Every address answers once the JSON line is there, a killed page comes back alone, and SIGTERM ends all."""
+    """
+    Every address answers once the JSON line is there, a killed page comes back alone, and SIGTERM ends all.
+
+    All this is so where the environment has a proxy that leads nowhere, and the commands ask what runs.
+    """
     furnish(tmp_path / "home")
+    tiny_model(tmp_path / "models" / "tiny", 3)
+    Labels(Repository(tmp_path / "models"), "tiny").write({})
+    environment = behind_a_dead_proxy(environment)
     process = start_up(environment, tmp_path)
     started.append(process)
     stack = Stack(process, first_line(process), environment, tmp_path)
@@ -153,6 +164,7 @@ def test_up_keeps_everything_running_until_sigterm(
     assert addresses["ports"] == {name: int(environment[name]) for name in PORTS}
     with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=10) as answer:
         assert json.load(answer)["api_url"] == "/api"
+    check_commands(environment, addresses)
 
     others = [stack.leader(name) for name in ("model server", "prefect")]
     stack.leader("mlflow").kill()
@@ -169,6 +181,21 @@ def test_up_keeps_everything_running_until_sigterm(
     assert "mlflow was ended by SIGKILL" in errors
     logs = {path.name for path in Path(addresses["logs"]).iterdir()}
     assert logs >= {"model-server.log", "mlflow.log", "prefect.log", "up.log"}
+
+
+def check_commands(environment: dict[str, str], addresses: dict[str, Any]) -> None:
+    """Status and predict reach the model server, over both protocols, and MLflow."""
+
+    def said(*arguments: str) -> Any:
+        done = hotswap({**environment, "MLFLOW_TRACKING_URI": addresses["mlflow"]}, *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    for protocol in ([], ["--grpc"]):
+        assert said("predict", "tiny", "1,2,3,4", *protocol)["outputs"] == {"output": [[13.0, 103.0, 1003.0]]}
+    (row,) = said("status")["versions"]
+    assert (row["version"], row["state"]) == (3, "AVAILABLE")
+    assert not any("MLflow" in what for what in row["drift"])
 
 
 def test_pages_that_cannot_start_do_not_stop_the_model_server(
