@@ -31,6 +31,13 @@ PAGES = {
 }
 DOWN = f"http://ada:{SECRET}@127.0.0.1:1"
 WHY = ["--reason", f"as postgresql://bob:{SECRET}@db says, and {TOKEN}"]
+ASKING = {
+    "MLFLOW_TRACKING_URI": ("train iris", "doctor", "explain iris 1", "rollback iris"),
+    "PREFECT_API_URL": ("train iris",),
+    "HOTSWAP_SERVING_ENDPOINTS": ("status", "reconcile", "label iris canary 1"),
+}
+"""commands that ask what is down, each a different way; in the long form every command asks each"""
+EVERY_COMMAND = tuple(dict.fromkeys(command for asking in ASKING.values() for command in asking))
 RECIPE = f"""
 from dataclasses import replace
 from flows.recipes.iris import RECIPE as iris
@@ -62,7 +69,7 @@ class Swept:
                 yield path, path.read_bytes()
 
 
-def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
+def commands(models: Path, soak: bool) -> Iterator[tuple[dict[str, str], list[str]]]:
     """The life of a model, and then each of the others down on its own."""
     yield {}, ["train", "iris", *WHY]
     yield {}, ["train", "iris", "--epochs", "1", "--min-accuracy", "1", "--verbose", *WHY]
@@ -79,18 +86,10 @@ def commands(models: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
     yield {}, ["restore", "iris", "2", *WHY]
     yield {}, ["retire", "iris", "2", *WHY]
     yield {}, ["predict", "iris", "5.1,3.5,1.4,0.2"]
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "HOTSWAP_SERVING_ENDPOINTS"):
+    for name, asking in ASKING.items():
         down = {name: f"{DOWN} 127.0.0.1:1" if name == "HOTSWAP_SERVING_ENDPOINTS" else DOWN}
-        for command in (
-            ["train", "iris"],
-            ["status"],
-            ["doctor"],
-            ["reconcile"],
-            ["explain", "iris", "1"],
-            ["label", "iris", "canary", "1"],
-            ["rollback", "iris"],
-        ):
-            yield down, command
+        for words in EVERY_COMMAND if soak else asking:
+            yield down, words.split()
     yield {}, ["remove", "iris", "--force", WHY[1]]
     yield {}, ["history", "iris", "--json"]
 
@@ -126,7 +125,7 @@ def with_secrets(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory, soak: bool) -> Swept:
     """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
     directory = tmp_path_factory.mktemp("secrets")
     furnish(directory / "home")
@@ -155,7 +154,7 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     pages = {
         name: statuses(f"http://127.0.0.1:{environment[f'HOTSWAP_{name}_PORT']}{path}") for name, path in PAGES.items()
     }
-    done = [run_beside({**beside, **down}, directory, words) for down, words in commands(directory / "models")]
+    done = [run_beside({**beside, **down}, directory, words) for down, words in commands(directory / "models", soak)]
     up.send_signal(signal.SIGTERM)
     rest, errors = up.communicate(timeout=60)
     printed = "".join(f"## {' '.join(words)}\n{text}" for words, text, _ in done)
