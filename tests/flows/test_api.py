@@ -124,6 +124,7 @@ def notebook(furnish: Callable[[Path], None], prefect_api: str, tmp_path: Path) 
     manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.slow
 def test_the_page_runs_in_a_notebook(notebook: Notebook, tmp_path: Path) -> None:
     """Every cell of the page about Python runs; the first shows one line of progress, which is gone at the end."""
     first, *others = blocks(DOCS / "python.md", "python")

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.docs.pages import DOCS, commands, isolated_environment
 from tests.ports import PORTS, stack_ports
@@ -15,6 +16,7 @@ from tests.processes import hotswap
 OFFSET = 7
 
 
+@pytest.mark.slow
 def test_detached_it_comes_back_once_everything_runs_until_down(tmp_path: Path) -> None:
     """The page's commands: the offset moves every port, the home's commands find them, and `down` ends all of it."""
     page = [shlex.split(each.text)[1:] for each in commands(DOCS / "how-to" / "stack.md")]
