@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -88,10 +89,17 @@ def running(environment: Mapping[str, str], *arguments: str, directory: Path | N
 
 def hotswap(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> CompletedProcess[str]:
     """``hotswap …``, which has ended."""
-    process = running(environment, *arguments, directory=directory)
+    return forked(environment, run_hotswap, arguments, directory=directory)
+
+
+def forked(
+    environment: Mapping[str, str], action: Callable[..., object], *args: Any, directory: Path | None = None
+) -> CompletedProcess[str]:
+    """Something that was done in a process of its own."""
+    process = Piped(environment, action, *args, directory=directory)
     output, errors = process.communicate()
     assert process.returncode is not None
-    return CompletedProcess(["hotswap", *arguments], process.returncode, output, errors)
+    return CompletedProcess(args, process.returncode, output, errors)
 
 
 def run_hotswap(arguments: Sequence[str]) -> None:
@@ -99,6 +107,14 @@ def run_hotswap(arguments: Sequence[str]) -> None:
     from flows.cli import main
 
     main(arguments)
+
+
+def run_prefect(arguments: Sequence[str]) -> None:
+    """``prefect --no-prompt …`` in this process."""
+    from prefect.cli import app
+
+    sys.argv = ["prefect", "--no-prompt", *arguments]
+    app()
 
 
 def behind_a_dead_proxy(environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 import requests
 
 from flows.parameters import DriftParameters, PromoteParameters, TrainParameters, description, types_of
-from tests.processes import without_settings
+from tests.processes import forked, run_prefect, without_settings
 
 pytestmark = pytest.mark.xdist_group("deployment")  # one worker deploys
 
@@ -20,11 +18,8 @@ PROJECT = Path(__file__).parents[2]
 
 
 def prefect(api_url: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
     environment = {**without_settings(), "PREFECT_API_URL": api_url}
-    done = subprocess.run(
-        command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = forked(environment, run_prefect, arguments, directory=PROJECT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
