@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import runpy
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.docs.pages import PROJECT, Command
-from tests.processes import hotswap
+from tests.processes import forked, hotswap
 
 HOTSWAP = ".venv/bin/hotswap "
+_KERAS_PROGRAM = ".venv/bin/python elsewhere.py"
 _STACK = ("up", "down")
 _PORTS = {"8501": "REST", "8502": "OPERATOR"}
 _TIMEOUT_SECONDS = 240.0
 
 
 class Shell:
-    """It keeps what is exported, and runs ``hotswap …`` as a fork, as how that starts is tested elsewhere."""
+    """It keeps what is exported, and runs ``hotswap …`` in a fork, as how that starts is tested elsewhere."""
 
     def __init__(
         self, directory: Path, environment: Mapping[str, str], replaced: Mapping[str, str] | None = None
@@ -37,18 +40,20 @@ class Shell:
             name, _, value = text.removeprefix("export ").partition(" #")[0].strip().partition("=")
             self.environment[name] = value.strip('"')
             return ""
-        done = self._forked(text) if text.startswith(HOTSWAP) else self._executed(text)
+        if text.startswith(HOTSWAP):
+            done = self.hotswap(*shlex.split(text.removeprefix(HOTSWAP), comments=True))
+        elif text == _KERAS_PROGRAM:
+            done = forked(self.environment, run_program, shlex.split(text)[1:], directory=self._directory)
+        else:
+            done = self._executed(text)
         assert done.returncode == command.exit_code, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def _forked(self, text: str) -> subprocess.CompletedProcess[str]:
-        arguments = shlex.split(text.removeprefix(HOTSWAP), comments=True)
-        environment = self.environment
-        if arguments[0] not in _STACK:
-            # Prefect, imported already, has to be given the server of `hotswap up`.
-            api_url = f"http://127.0.0.1:{environment['HOTSWAP_PREFECT_PORT']}/api"
-            environment = {**environment, "PREFECT_API_URL": api_url}
-        return hotswap(environment, *arguments, directory=self._directory)
+    def hotswap(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``hotswap …``, which has ended; Prefect, imported already, has to be given the server of `hotswap up`."""
+        api_url = {"PREFECT_API_URL": f"http://127.0.0.1:{self.environment['HOTSWAP_PREFECT_PORT']}/api"}
+        given = {} if arguments[0] in _STACK else api_url
+        return hotswap({**self.environment, **given}, *arguments, directory=self._directory)
 
     def _executed(self, text: str) -> subprocess.CompletedProcess[str]:
         directory = self._directory
@@ -63,3 +68,9 @@ class Shell:
             timeout=_TIMEOUT_SECONDS,
             check=False,
         )
+
+
+def run_program(arguments: list[str]) -> None:
+    """``python …`` in this process."""
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")

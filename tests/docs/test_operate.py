@@ -14,7 +14,6 @@ import pytest
 from tests.docs.pages import DOCS, commands
 from tests.docs.shell import Shell
 from tests.docs.test_tutorial import newcomer
-from tests.processes import hotswap
 from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "operate.md"
@@ -60,7 +59,7 @@ def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
             if command.text.startswith(NEW_DATA):
                 until(lambda: promotions(got) == 2, DEADLINE_SECONDS)
     finally:
-        hotswap(shell.environment, "down", directory=project)
+        shell.hotswap("down")
     assert "churn version 1" in printed[".venv/bin/hotswap predict churn age=42 plan=basic spend=30.5"]
     assert "churn" in printed[".venv/bin/hotswap schedule"]
     assert 'hotswap_gate_verdicts_total{model="churn",verdict="passed"} 2.0' in printed_by_url(printed, "8502")

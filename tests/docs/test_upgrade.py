@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from flows.settings import Settings, sqlite_address
 from serving.repository.store import Repository
 from tests.conftest import at_home
 from tests.docs.pages import DOCS, commands
+from tests.docs.shell import Shell
 from tests.docs.test_tutorial import newcomer
 from tests.earlier import older_mlflow, older_prefect, older_repository
 from tests.pipelines import Pipeline
@@ -51,37 +51,28 @@ def of_status(directory: Path, environment: Mapping[str, str]) -> dict[int, tupl
     return {row["version"]: (row["state"], row["labels"], row["aliases"]) for row in rows}
 
 
-def typed(text: str, directory: Path, environment: Mapping[str, str]) -> None:
-    """One command of the page, which succeeds; `make` is not run, as `.venv` is that of the tests."""
-    if text.startswith("make "):
-        return
-    done = subprocess.run(
-        ["bash", "-c", text], cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_upgrade_keeps_what_is_live(project: Path) -> None:
     """Until the tables are migrated each command says how; after the commands of the page everything goes on."""
     environment = newcomer(project)
-    for command in ("status", "doctor", "train iris"):
-        done = hotswap(environment, *command.split(), directory=project)
+    shell = Shell(project, environment)
+    for refused in ("status", "doctor", "train iris"):
+        done = hotswap(environment, *refused.split(), directory=project)
         assert OUT_OF_DATE in " ".join((done.stdout + done.stderr).split())
     address = {"MLFLOW_BACKEND_STORE_URI": sqlite_address(project / ".hotswap" / "mlflow.db")}
     page = Piped({**environment, **address}, mlflow_page.main)
     assert OUT_OF_DATE in page.communicate()[1]
     assert page.returncode == 1
     try:
-        for each in commands(PAGE):
-            typed(each.text, project, environment)
+        for command in commands(PAGE):
+            shell.run(command)
         assert of_status(project, environment) == {
             2: ("AVAILABLE", ["stable"], ["champion"]),
             1: ("AVAILABLE", [], []),
         }
-        typed(f".venv/bin/hotswap rollback {MODEL}", project, environment)
+        assert shell.hotswap("rollback", MODEL).returncode == 0
         assert of_status(project, environment)[1] == ("AVAILABLE", ["stable"], ["champion"])
-        typed(".venv/bin/hotswap train iris", project, environment)
+        assert shell.hotswap("train", "iris").returncode == 0
     finally:
-        typed(".venv/bin/hotswap down", project, environment)
+        shell.hotswap("down")
