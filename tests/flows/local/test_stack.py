@@ -204,7 +204,7 @@ def test_pages_that_cannot_start_do_not_stop_the_model_server(
     """MLflow without a place for its database and Prefect with a broken home are reported; all else keeps running."""
     (tmp_path / "file").touch()
     broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/file/mlflow.db", "PREFECT_HOME": str(tmp_path / "file")}
-    process = start_up({**environment, **broken}, tmp_path)
+    process = start_up({**environment, **broken, "HOTSWAP_WORKER": "false"}, tmp_path)
     started.append(process)
     stack = Stack(process, first_line(process), environment, tmp_path)
     assert answers(f"{stack.addresses['rest']}/readyz")
