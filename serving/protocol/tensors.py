@@ -25,7 +25,8 @@ STRING = 7
 BOOL = 10
 MAX_DIMENSIONS = 254
 MAX_NUMPY_DIMENSIONS = 64
-MAX_FILL_BYTES = 256 * 2**20
+MAX_FILL_BYTES = 64 * 2**20
+"""so many may stand for the last value of a tensor: all other requests wait until they are written"""
 _STRING_OVERHEAD_BYTES = 32
 _AT_A_TIME = 2**16
 
