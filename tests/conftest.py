@@ -29,6 +29,7 @@ SLOW = (
     "end_to_end/",
     "conformance/test_lifecycle.py",
     "docs/test_merging_table.py",
+    "flows/commands/test_logs.py",
     "flows/commands/test_secrets.py",
     "flows/endpoints/",
     "flows/fleet/",
@@ -53,7 +54,10 @@ SLOW = (
     "flows/training/test_checkpoints.py",
     "flows/training/test_given_models.py",
     "flows/training/test_training.py",
+    "flows/training/test_recipe_options.py",
+    "serving/request_log/test_request_log.py",
     "serving/runtime/test_row_independence_property.py",
+    "serving/runtime/test_tf_session.py",
 )
 """What the inner loop, ``make quick``, leaves out; other slow tests have the mark themselves."""
 PROGRAMS = ("chromium", "promtool", "pg_ctlcluster", "kubectl")
