@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,6 +66,14 @@ SLOW = (
 """What the inner loop, ``make quick``, leaves out; other slow tests have the mark themselves."""
 PROGRAMS = ("chromium", "promtool", "pg_ctlcluster", "kubectl")
 """Not on PyPI: Debian's packages chromium, prometheus, postgresql and kubernetes-client have them."""
+
+AS_UP: Mapping[str, Any] = {
+    "allow_version_labels_for_unavailable_models": True,
+    "max_num_load_retries": 0,
+    "default_version_label": "stable",
+    "native_grpc": False,
+}
+"""The settings of a server as `hotswap up` starts it; its gRPC is grpcio's, which stops at once."""
 
 
 class TinyModel(Protocol):
@@ -321,10 +329,7 @@ def put_online(offline: Pipeline, model_server: ModelServer) -> Pipeline:
     config.write_text("model_config_list {}")
     server = model_server(
         model_config_file=config,
-        allow_version_labels_for_unavailable_models=True,
-        max_num_load_retries=0,
-        default_version_label="stable",
-        native_grpc=False,
+        **AS_UP,
     )
     offline.settings = offline.settings.model_copy(
         update={"rest_port": server.rest_port, "grpc_port": server.grpc_port, "server_timeout_seconds": 10.0}

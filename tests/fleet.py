@@ -13,7 +13,7 @@ from typing import Any
 from clients import GrpcClient, RestClient
 from flows.settings import Settings
 from serving.repository.store import Repository
-from tests.conftest import ModelServer
+from tests.conftest import AS_UP, ModelServer
 from tests.faults.points import Point, dying_at, environment
 from tests.pipelines import ROWS, Pipeline, with_endpoints
 from tests.processes import Piped, run_hotswap, running
@@ -96,10 +96,7 @@ def _host(pipeline: Pipeline, model_server: ModelServer, directory: Path, reposi
     config.write_text("model_config_list {}")
     server = model_server(
         model_config_file=config,
-        allow_version_labels_for_unavailable_models=True,
-        max_num_load_retries=0,
-        default_version_label="stable",
-        native_grpc=False,
+        **AS_UP,
     )
     settings = pipeline.settings.model_copy(
         update={

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
-from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from flows.registry.pyfunc_schema import input_example, pyfunc_signature
 from serving.repository.stamp import GoldenRows
@@ -33,5 +33,12 @@ def save(saved_model: Path, golden: GoldenRows, directory: Path) -> None:
 
 
 def read_installed_packages() -> None:
-    """Let MLflow look through all that is installed, which takes a second and which it does once in a process."""
-    warn_dependency_requirement_mismatches([*_REQUIREMENTS])
+    """
+    Let MLflow look through all that is installed, which takes a second and which it does once in a process.
+
+    Its function for this is not documented: where it is gone, each process looks for itself.
+    """
+    with suppress(ImportError):
+        from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+        warn_dependency_requirement_mismatches([*_REQUIREMENTS])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serving.server import Server
-from tests.conftest import server_settings
+from tests.conftest import AS_UP, server_settings
 from tests.processes import Piped, without_settings
 
 
@@ -49,10 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Ca
     with Server(
         server_settings(
             model_config_file=config,
-            allow_version_labels_for_unavailable_models=True,
-            max_num_load_retries=0,
-            default_version_label="stable",
-            native_grpc=False,
+            **AS_UP,
         )
     ) as server:
         settings = {
