@@ -91,7 +91,7 @@ def build_encoder(columns: Sequence[Column], inputs: Inputs) -> Encoder:
 def encode(encoder: Any, inputs: Inputs) -> Encoded:
     """Run the preprocessing over rows, by parts, so that memory does not grow with them."""
     parts: list[dict[str, NDArray[Any]]] = []
-    run = tf.function(lambda chunk: encoder(chunk, training=False), reduce_retracing=True)
+    run = tf.function(lambda chunk: encoder(chunk, training=False), autograph=False, reduce_retracing=True)
     for at in range(0, count(inputs), _CHUNK_ROWS):
         chunk = {name: tf.constant(values[at : at + _CHUNK_ROWS]) for name, values in inputs.items()}
         parts.append({name: found.numpy() for name, found in run(chunk).items()})

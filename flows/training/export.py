@@ -54,7 +54,7 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
 
 
 def _answers(model: Any) -> Any:
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def answers(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return _named(model(bare(inputs), training=False))
 
@@ -64,7 +64,7 @@ def _answers(model: Any) -> Any:
 def _likeliest_class(model: Any, task: Classification) -> Any:
     class_names = tf.constant(task.class_names)
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def likeliest(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         output = tf.cast(_named(model(bare(inputs), training=False))[OUTPUT], tf.float32)
         if output.shape[-1] == 1:  # one sigmoid
