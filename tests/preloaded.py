@@ -20,11 +20,16 @@ with tempfile.TemporaryDirectory() as _home:
     set_environment()
     apply_environment(Settings(home=Path(_home), models_repo=Path(_home)))
 
+    import git
     import keras
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
+    import prefect.flow_engine
+    import prefect.task_engine
     import sklearn.datasets
+    import sklearn.impute
     import sklearn.linear_model
+    import sqlalchemy.dialects.sqlite
     import sqlalchemy.orm
     import tensorflow
 
@@ -32,6 +37,7 @@ with tempfile.TemporaryDirectory() as _home:
     import flows.commands.report_commands
     import flows.local.launch
     import flows.train_and_promote
+    import serving.server
     from flows.registry import pyfunc_arguments
 
     sqlalchemy.orm.configure_mappers()
@@ -40,4 +46,4 @@ gc.freeze()
 os.environ.clear()
 os.environ.update(_before)
 
-__all__ = ["flows", "keras", "mlflow", "sklearn", "tensorflow"]
+__all__ = ["flows", "git", "keras", "mlflow", "prefect", "serving", "sklearn", "tensorflow"]
