@@ -219,49 +219,88 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
 
 
 @pytest.fixture(scope="module")
-def slow(home: Home, iris: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
-    """The exit code and outcome of a training that the sandbox finds too slow, after that of `iris`."""
-    return home.train("iris", HOTSWAP_SANDBOX_P95_MS="0.001")
+def held_up(home: Home) -> tuple[int | None, dict[str, Any]]:
+    """The exit code and outcome of a training whose model answers otherwise when its rows are asked together."""
+    return home.train("tests.flows.training.comparing_recipe:UNSAID")
 
 
 def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
-    home: Home, iris: dict[str, Any], slow: tuple[int | None, dict[str, Any]]
+    home: Home, held_up: tuple[int | None, dict[str, Any]]
 ) -> None:
-    """Exit code 4; run and flow run say why, with the server's last lines, and what was live stays live."""
-    code, outcome = slow
+    """Exit code 4; run and flow run say why, with the server's last lines."""
+    code, outcome = held_up
     assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
-    assert "too slow" in outcome["reason"]
+    assert "its answer to a row depends on the rows that are asked with it" in outcome["reason"]
+    assert "rows_independent=False" in outcome["reason"]
+    assert outcome["checks"][-1]["check"] == "sandbox rows apart"
     assert outcome["log"]
-    assert home.repository.versions("iris") == [iris["version"]]
+    assert home.repository.versions("comparing_unsaid") == []
     run = mlflow.MlflowClient().get_run(outcome["run_id"])
     assert run.data.tags["hotswap.sandbox"] == "rejected"
-    assert "too slow" in run.data.tags["hotswap.sandbox_reason"]
+    assert "depends on the rows" in run.data.tags["hotswap.sandbox_reason"]
     told = [each.event for each in waiting(home.settings, Channel.NOTIFY) if each.event.kind is Kind.REJECTED]
     assert outcome["reason"] in [event.why for event in told]
     assert _flow_state(home, run) == "Rejected"
 
 
-def test_rows_that_depend_on_one_another_are_let_through_where_the_recipe_says_so(home: Home) -> None:
-    """Its golden rows are asked together as they were judged; without the recipe's word the sandbox rejects it."""
-    code, meant = home.train("tests.flows.training.comparing_recipe", "--bake", "1")
-    assert (code, meant["decision"]) == (0, "passed"), meant
-    assert home.repository.versions("comparing") == [meant["version"]]
-    code, outcome = home.promote("tests.flows.training.comparing_recipe:UNSAID", "--run", meant["run_id"])
-    assert (code, outcome["decision"], outcome["version"]) == (4, "sandbox rejected", None)
-    assert "its answer to a row depends on the rows that are asked with it" in outcome["reason"]
-    assert "rows_independent=False" in outcome["reason"]
-    assert outcome["checks"][-1]["check"] == "sandbox rows apart"
+def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, held_up: tuple[int | None, dict[str, Any]]) -> None:
+    """
+    Its run keeps it; it is judged again as if it had just been trained, in a run of its own.
 
-
-def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, slow: tuple[int | None, dict[str, Any]]) -> None:
-    """Its run keeps it; it is judged again as if it had just been trained, in a run of its own."""
-    _, held_up = slow
-    code, outcome = home.promote("iris", "--run", held_up["run_id"])
-    assert (code, outcome["decision"]) == (0, "passed")
-    assert outcome["metrics"] == held_up["metrics"]
-    assert Labels(home.repository, "iris").read()["stable"] == outcome["version"]
+    Where the recipe says that rows depend on one another, they are asked together as they were judged.
+    """
+    _, before = held_up
+    code, outcome = home.promote("tests.flows.training.comparing_recipe", "--run", before["run_id"])
+    assert (code, outcome["decision"]) == (0, "passed"), outcome
+    assert outcome["metrics"] == before["metrics"]
+    assert Labels(home.repository, "comparing").read()["stable"] == outcome["version"]
     run = mlflow.MlflowClient().get_run(outcome["run_id"])
-    assert run.data.params["candidate"] == f"run {held_up['run_id']}"
+    assert run.data.params["candidate"] == f"run {before['run_id']}"
+
+
+def elsewhere(home: Home, iris: dict[str, Any], directory: Path) -> Path:
+    """The model of Iris with one more file, so that it is another one."""
+    shutil.copytree(home.repository.path("iris", iris["version"]), directory)
+    (directory / "assets.extra" / "place").write_text(str(directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def canary(home: Home, iris: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of the promotion of a directory, as a canary."""
+    source = elsewhere(home, iris, tmp_path_factory.mktemp("elsewhere") / "model")
+    code, outcome = home.promote("iris", "--saved-model", str(source), "--label", "canary")
+    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", digest(source))
+    assert Labels(home.repository, "iris").read() == {"stable": iris["version"], "canary": outcome["version"]}
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def made_stable(home: Home, canary: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of the promotion of that canary."""
+    code, outcome = home.promote("iris", "--version", str(canary["version"]))
+    assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
+    assert Labels(home.repository, "iris").read() == {"stable": canary["version"]}
+    process = home.running("promote", "iris", "--version", str(canary["version"]))
+    _, stderr = process.communicate()
+    assert (process.returncode, "is the stable one already" in stderr) == (1, True)
+    return outcome
+
+
+def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, canary: dict[str, Any]) -> None:
+    """A directory is copied, judged, registered and published."""
+    assert digest(home.repository.path("iris", canary["version"])) == canary["digest"]
+
+
+def test_a_canary_is_made_stable_later_by_the_same_checks(
+    home: Home, canary: dict[str, Any], made_stable: dict[str, Any]
+) -> None:
+    """It is judged beside what is stable, gets no new number, and is the stable version then."""
+    assert canary["label"] == "canary"
+    assert (made_stable["version"], made_stable["digest"]) == (canary["version"], canary["digest"])
+    assert [check["check"] for check in made_stable["checks"]] == [check["check"] for check in canary["checks"]]
+    run = mlflow.MlflowClient().get_run(made_stable["run_id"])
+    assert run.data.params["candidate"] == f"version {canary['version']}"
 
 
 @dataclass(frozen=True)
@@ -277,9 +316,10 @@ class Overtaken:
 
 
 @pytest.fixture(scope="module")
-def overtaken(home: Home, iris: dict[str, Any]) -> Overtaken:
-    """Another seed, while the label goes back to the version of `iris`."""
+def overtaken(home: Home, iris: dict[str, Any], made_stable: dict[str, Any]) -> Overtaken:
+    """Another seed, while the label goes back from the second version to that of `iris`."""
     live = Labels(home.repository, "iris").read()["stable"]
+    assert live == made_stable["version"]
     with home.repository.lock("iris"):
         process = home.running("train", "iris", "--seed", "2")
         told = list(takewhile(lambda line: "gate decided" not in line, process.stderr))
@@ -314,45 +354,6 @@ def test_who_is_overtaken_is_compared_again(iris: dict[str, Any], overtaken: Ove
     assert f"champion evaluated version={iris['version']} " in overtaken.told_after
     checks = {each["check"]: each for each in overtaken.outcome["checks"]}
     assert checks["champion"]["measured"].startswith(f"version {iris['version']},")
-
-
-def elsewhere(home: Home, iris: dict[str, Any], directory: Path) -> Path:
-    """The model of Iris with one more file, so that it is another one."""
-    shutil.copytree(home.repository.path("iris", iris["version"]), directory)
-    (directory / "assets.extra" / "place").write_text(str(directory))
-    return directory
-
-
-@pytest.fixture(scope="module")
-def canary(home: Home, iris: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The outcome of the promotion of a directory, as a canary."""
-    source = elsewhere(home, iris, tmp_path_factory.mktemp("elsewhere") / "model")
-    stable = Labels(home.repository, "iris").read()["stable"]
-    code, outcome = home.promote("iris", "--saved-model", str(source), "--label", "canary")
-    assert (code, outcome["decision"], outcome["digest"]) == (0, "passed", digest(source))
-    assert Labels(home.repository, "iris").read() == {"stable": stable, "canary": outcome["version"]}
-    return outcome
-
-
-def test_a_model_from_elsewhere_is_promoted_with_its_very_files(home: Home, canary: dict[str, Any]) -> None:
-    """A directory is copied, judged, registered and published."""
-    assert digest(home.repository.path("iris", canary["version"])) == canary["digest"]
-
-
-def test_a_canary_is_made_stable_later_by_the_same_checks(home: Home, canary: dict[str, Any]) -> None:
-    """It is judged beside what is stable, gets no new number, and is the stable version then."""
-    assert canary["label"] == "canary"
-    code, outcome = home.promote("iris", "--version", str(canary["version"]))
-    assert (code, outcome["decision"], outcome["label"]) == (0, "passed", "stable")
-    assert (outcome["version"], outcome["digest"]) == (canary["version"], canary["digest"])
-    assert [check["check"] for check in outcome["checks"]] == [check["check"] for check in canary["checks"]]
-    assert Labels(home.repository, "iris").read() == {"stable": canary["version"]}
-    assert home.repository.versions("iris")[-1] == canary["version"]
-    run = mlflow.MlflowClient().get_run(outcome["run_id"])
-    assert run.data.params["candidate"] == f"version {canary['version']}"
-    process = home.running("promote", "iris", "--version", str(canary["version"]))
-    _, stderr = process.communicate()
-    assert (process.returncode, "is the stable one already" in stderr) == (1, True)
 
 
 def test_a_model_with_unsafe_ops_is_rejected_without_being_run(
@@ -391,19 +392,31 @@ def test_a_run_without_a_model_is_reported(home: Home, iris: dict[str, Any]) -> 
     assert home.repository.versions("iris") == versions
 
 
-def test_a_champion_that_broke_holds_the_next_one_up(home: Home, iris: dict[str, Any], tmp_path: Path) -> None:
-    """Nothing can be compared with, so nothing is published: exit code 3, until the way out that is named is taken."""
-    live = home.repository.versions("iris")
-    source = str(elsewhere(home, iris, tmp_path / "model"))
-    for version in live:
+@pytest.fixture(scope="module")
+def spoiled(home: Home, iris: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a candidate; the files of all versions of `iris` are spoiled once it is copied."""
+    source = elsewhere(home, iris, tmp_path_factory.mktemp("next") / "model")
+    for version in home.repository.versions("iris"):
         (home.repository.path("iris", version) / "variables" / "variables.index").write_bytes(b"spoiled")
-    code, outcome = home.promote("iris", "--saved-model", source)
+    return source
+
+
+def test_a_champion_that_broke_holds_the_next_one_up(home: Home, spoiled: Path) -> None:
+    """Nothing can be compared with, so nothing is published: exit code 3, and the way out is named."""
+    live = home.repository.versions("iris")
+    code, outcome = home.promote("iris", "--saved-model", str(spoiled))
     assert (code, outcome["decision"], outcome["version"]) == (3, "inconclusive", None)
     assert "is live and it cannot be evaluated" in outcome["reason"]
     assert "--allow-breaking" in outcome["reason"]
     assert home.repository.versions("iris") == live
     assert _flow_state(home, mlflow.MlflowClient().get_run(outcome["run_id"])) == "Inconclusive"
-    code, outcome = home.promote("iris", "--saved-model", source, "--allow-breaking", HOTSWAP_KEEP_VERSIONS="10")
+
+
+@pytest.mark.soak
+def test_the_way_out_of_a_broken_champion_is_taken(home: Home, spoiled: Path) -> None:
+    """The next one is published beside it."""
+    live = home.repository.versions("iris")
+    code, outcome = home.promote("iris", "--saved-model", str(spoiled), "--allow-breaking", HOTSWAP_KEEP_VERSIONS="10")
     assert (code, outcome["decision"]) == (0, "passed")
     assert home.repository.versions("iris") == [*live, outcome["version"]]
 
