@@ -32,6 +32,8 @@ from serving.repository.store import Repository
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 BROKEN = -1
 NUMBERS = itertools.count(1)
+_KEPT: dict[tuple[str, Any, int], str] = {}
+"""Addresses of models in MLflow, which takes a while to keep one: any number of versions may be of the same."""
 
 
 def go_live(deployment: Deployment, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:
@@ -61,6 +63,7 @@ class Pipeline:
     sources: Any
     directory: Path
     run: Run = field(init=False)
+    kept: dict[tuple[str, Any, int], str] = field(default_factory=lambda: _KEPT)
 
     def __post_init__(self) -> None:
         self.run = self.registry.start_run(self.model, "run", {}, {})
@@ -89,15 +92,21 @@ class Pipeline:
 
     def register(self, kind: int) -> Registered:
         """Register the tiny model of this kind; `BROKEN` has a graph and variables that do not fit together."""
+        key = (self.registry.uri, self.sources, kind)
+        if key not in self.kept:
+            self.kept[key] = self._keep(kind)
+        above = self.deployment.highest_version_seen()
+        return self.registry.register(
+            self.run.id, self.model, self.kept[key], above, self.directory / f"registered-{next(NUMBERS)}"
+        )
+
+    def _keep(self, kind: int) -> str:
+        """The address of the model in MLflow."""
         directory = self.directory / f"source-{next(NUMBERS)}"
         source = self.sources(directory, 1 if kind == BROKEN else kind, "saved_model")
         if kind == BROKEN:
             (source / "variables" / "variables.index").write_bytes(b"no index")
-        uri = self.run.log_model(source, self.golden(kind))
-        above = self.deployment.highest_version_seen()
-        return self.registry.register(
-            self.run.id, self.model, uri, above, self.directory / f"registered-{next(NUMBERS)}"
-        )
+        return self.run.log_model(source, self.golden(kind))
 
     def golden(self, kind: int) -> GoldenRows:
         return GoldenRows({"input": ROWS}, {"output": self.answers(kind)})
@@ -113,18 +122,20 @@ class Pipeline:
 
     def promote(self, kind: int = 1, expected_kind: int | None = None, label: str = STABLE) -> int:
         """Register, publish, verify and label; the golden rows are those of `expected_kind`."""
-        with self.repository.lock(self.model):
-            recover(self.deployment)
+        deployment = self.deployment
+        with deployment.lock():
+            recover(deployment)
             registered = self.register(kind)
             stamp = self.stamp(registered, kind if expected_kind is None else expected_kind)
-            go_live(self.deployment, registered, stamp, label)
+            go_live(deployment, registered, stamp, label)
         return registered.version
 
     def make_stable(self, version: int) -> None:
         """What ``hotswap promote --version`` does once the gate has passed."""
-        with self.repository.lock(self.model):
-            recover(self.deployment)
-            make_stable(self.deployment, version)
+        deployment = self.deployment
+        with deployment.lock():
+            recover(deployment)
+            make_stable(deployment, version)
 
     def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""

@@ -211,6 +211,7 @@ def test_a_deleted_experiment_is_reported_with_the_command_that_restores_it(offl
 def test_artifacts_that_cannot_be_written_are_reported_with_their_place(offline: Pipeline) -> None:
     """A file stands where the experiment's directory should be."""
     offline.begin_anew()
+    offline.kept = {}
     place = Path(offline.settings.home) / "artifacts" / offline.model
     place.parent.mkdir(exist_ok=True)
     place.write_text("in the way")

@@ -295,6 +295,7 @@ def test_files_come_from_an_object_store(offline: Pipeline, replica: Replica, mo
         location = f"s3://models/{offline.model}"
         offline.registry._client.create_experiment(offline.model, artifact_location=location)
         offline.run = offline.registry.start_run(offline.model, "run", {}, {})
+        offline.kept = {}
         version = offline.promote(1)
         assert agent(offline, replica).run_once() == Turn(True, frozenset(), {})
         put_outside(offline, version)

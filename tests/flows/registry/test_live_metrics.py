@@ -92,7 +92,8 @@ def test_runs_artifacts_and_versions_may_be_in_three_places(
     """Runs at a tracking server, files through its proxy, versions in a registry of another address."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{mlflow_home}/mlflow.db")
-    far = Pipeline(offline.settings, Registry(tmp_path / "artifacts"), f"far{os.getpid()}", offline.sources, tmp_path)
+    registry, name = Registry(tmp_path / "artifacts"), f"far{os.getpid()}"
+    far = Pipeline(offline.settings, registry, name, offline.sources, tmp_path, kept={})
     registered = far.register(1)
     assert digest(registered.saved_model) == registered.digest
     far.registry.describe(far.model, registered.version, "accuracy 0.5 on 7 held-out rows")
