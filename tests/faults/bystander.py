@@ -6,13 +6,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 import requests
 
 from tests.pipelines import Pipeline
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
+_BODY = json.dumps(ROW).encode()
+_PAUSE_SECONDS = 0.01
 
 
 class Bystander(threading.Thread):
@@ -27,10 +31,11 @@ class Bystander(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        with requests.Session() as session:
-            while not self._stopped.wait(0.005):
+        address = urlsplit(self._url)
+        with closing(HTTPConnection(address.netloc, timeout=30)) as connection:
+            while not self._stopped.wait(_PAUSE_SECONDS):
                 started = time.perf_counter()
-                self.answers.add(self._ask(session))
+                self.answers.add(self._ask(connection, address.path))
                 self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - started)
                 self.answered.set()
 
@@ -38,12 +43,13 @@ class Bystander(threading.Thread):
         self._stopped.set()
         self.join()
 
-    def _ask(self, session: requests.Session) -> tuple[int, str]:
+    def _ask(self, connection: HTTPConnection, path: str) -> tuple[int, str]:
         try:
-            answer = session.post(self._url, json=ROW, timeout=30)
-        except requests.RequestException as exc:
-            return 0, str(exc)
-        return answer.status_code, answer.text
+            connection.request("POST", path, _BODY)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (HTTPException, OSError) as exc:
+            return 0, repr(exc)
 
 
 @contextmanager

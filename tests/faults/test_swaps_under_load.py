@@ -26,10 +26,10 @@ from tests.faults.spells import Request, Spell
 
 pytestmark = pytest.mark.xdist_group("swaps-under-load")
 
-SWAPS = 8
+SWAPS = 4
 SOAK_SWAPS = 200
 SWAPS_PER_REMOVAL = 4
-REQUESTS_PER_SWAP = 600
+REQUESTS_PER_SWAP = 400
 TIMEOUT_SECONDS = 30.0
 LOG_TICK_SECONDS = 0.001
 EVENT = re.compile(
