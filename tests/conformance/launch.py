@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +18,13 @@ import grpc
 import orjson
 from tensorflow_serving.apis import get_model_status_pb2
 
+from serving.cli import main
 from serving.flags import parse_flags, settings_of
 from serving.server import Server
 from tests.conformance.cases import MODELS
 from tests.conformance.client import GrpcAnswer, RestAnswer, ask_grpc, ask_rest, open_channel
+from tests.processes import finish, start_with
 
-PROJECT = Path(__file__).parents[2]
 ENVIRONMENT = dict(os.environ)
 """For processes that a thread starts: pytest changes the environment meanwhile, and the kernel would read that."""
 START_SECONDS = 120.0
@@ -140,27 +140,20 @@ class InThisProcess:
 
 
 class InItsOwnProcess:
-    """``python -m serving``."""
+    """What ``python -m serving`` does."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "serving", *arguments],
-                cwd=PROJECT,
-                env=ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        log.touch()
+        self._process = start_with(ENVIRONMENT, _serve, arguments, log)
 
     def wait_ready(self) -> None:
-        wait_until(lambda: self._serves() or self._process.poll() is not None, START_SECONDS)
+        wait_until(lambda: self._serves() or self._process.exitcode is not None, START_SECONDS)
         assert self._serves(), self.output()
 
-    def wait_exit(self) -> int:
+    def wait_exit(self) -> int | None:
         """The exit code."""
-        return self._process.wait(START_SECONDS)
+        return finish(self._process)
 
     def output(self) -> str:
         """All that it has printed and logged."""
@@ -168,10 +161,22 @@ class InItsOwnProcess:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.join()
 
     def _serves(self) -> bool:
         return "serving grpc_port" in self.output()
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """``python -m serving`` in this process."""
+    sys.exit(main(arguments))
+
+
+def _serve(arguments: Sequence[str], log: Path) -> None:
+    with log.open("wb") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    serve(arguments)
 
 
 class Client:

@@ -6,8 +6,6 @@ A scenario is a list of steps. Each does something, or sees something, which has
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +23,6 @@ from tests.conformance.client import RestAnswer
 from tests.conformance.compare import in_legal_order, response_value, step_difference
 from tests.conformance.launch import (
     ENVIRONMENT,
-    PROJECT,
     START_SECONDS,
     Client,
     InItsOwnProcess,
@@ -35,8 +32,10 @@ from tests.conformance.launch import (
     arguments_for,
     listens,
     reserved_ports,
+    serve,
     wait_until,
 )
+from tests.processes import forked
 
 ANSWER_SECONDS = 20.0
 PATIENCE = 3.0
@@ -130,16 +129,7 @@ class Scenario:
         return {"missing": _missing(step["contains"], self._server.output())}
 
     def _cli(self, step: Step) -> dict[str, Any]:
-        command = [sys.executable, "-m", "serving", *step["args"]]
-        ended = subprocess.run(
-            command,
-            cwd=PROJECT,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
+        ended = forked(ENVIRONMENT, serve, step["args"])
         return {"exit": ended.returncode, "missing": _missing(step["contains"], ended.stdout + ended.stderr)}
 
     def _sleep(self, step: Step) -> None:

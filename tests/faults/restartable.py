@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
@@ -16,41 +18,50 @@ from flows.settings import Settings
 from tests.faults.points import environment
 from tests.faults.server_process import PROJECT
 from tests.ports import free_ports
+from tests.processes import run_hotswap, start_with
+
+
+class Running(Protocol):
+    """A process that leads a group of its own."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs."""
+
+    def join(self, timeout: float | None = None) -> None: ...
 
 
 class Restartable:
     """A server that keeps its ports when it is started again."""
 
-    def __init__(self, command: Sequence[str], url: str, ready: str, log: Path, **variables: str) -> None:
+    def __init__(self, begin: Callable[[], Running], url: str, ready: str, log: Path) -> None:
         """`ready` is the path below `url` that answers when the server has started."""
         self.url = url
-        self._command = [sys.executable, "-m", *command]
+        self._begin = begin
         self._ready = url + ready
         self._log = log
-        self._environment = {**os.environ, **variables}
         self.start()
         self.wait()
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=PROJECT, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self._process = self._begin()
 
     def wait(self) -> None:
         """Return when it answers."""
         deadline = time.monotonic() + 120
         while not self._answers():
-            assert self._process.poll() is None, self._log.read_text("utf-8", "replace")
+            assert self._process.exitcode is None, self._log.read_text("utf-8", "replace")
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
     def kill(self) -> None:
         """It is gone at once, with its children, if it was there."""
-        if self._process.poll() is not None:
-            return
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(30)
+        if self._process.exitcode is None:
+            self._signal(signal.SIGKILL)
+            self._process.join(30)
 
     def restart(self) -> None:
         """It is gone at once, and starts again without anybody waiting for it."""
@@ -59,10 +70,14 @@ class Restartable:
 
     def pause(self) -> None:
         """It takes connections and answers none, until `go_on`."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        os.killpg(self._process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.killpg(self._process.pid, number)
 
     def _answers(self) -> bool:
         try:
@@ -71,16 +86,49 @@ class Restartable:
             return False
 
 
+class Program:
+    """``python -m …``"""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=PROJECT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._process.wait(timeout)
+
+
 def mlflow_server(directory: Path) -> Restartable:
     """``mlflow server`` with database and artifacts below `directory`."""
     (port,) = free_ports(1)
     command = ["mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
     command += ["--artifacts-destination", str(directory / "artifacts")]
-    return Restartable(command, f"http://127.0.0.1:{port}", "/health", directory / "mlflow.log")
+    log = directory / "mlflow.log"
+    return Restartable(partial(Program, command, log, dict(os.environ)), f"http://127.0.0.1:{port}", "/health", log)
 
 
 def model_server(settings: Settings, directory: Path) -> Restartable:
     """``hotswap serve``"""
     log = directory / "serve.log"
-    return Restartable(["flows.cli", "serve"], settings.rest_url, "/readyz", log, **environment(settings))
+    begin = partial(start_with, {**os.environ, **environment(settings)}, _serve, log)
+    return Restartable(begin, settings.rest_url, "/readyz", log)
+
+
+def _serve(log: Path) -> None:
+    os.setsid()
+    with log.open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    run_hotswap(["serve"])

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from serving.cli import main
 from tests.conformance.cases import MODELS, read_setups
+from tests.processes import Piped
 
 PROJECT = Path(__file__).parents[2]
+_PORTS = ("--ephemeral_ports", "--ports_file=-")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
     """``python -m serving``; it is ready."""
 
-    process: psutil.Popen
+    process: psutil.Process
     grpc_port: int
     rest_port: int
     log: Path
@@ -40,12 +44,35 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(
+def server_process(root: Path, *flags: str, first: Callable[[], object] | None = None) -> Iterator[ServerProcess]:
+    """A server, whose process begins with `first`; the block ends it, and it must not have ended before."""
+    log = root / "server.log"
+    process = Piped(os.environ, _serve, log, [*_PORTS, *flags], first)
+    try:
+        ports = json.loads(process.stdout.readline() or "{}")
+        assert ports, log.read_text()
+        yield ServerProcess(psutil.Process(process.pid), ports["grpc_port"], ports["rest_port"], log)
+        assert process.returncode is None, log.read_text()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _serve(log: Path, flags: Sequence[str], first: Callable[[], object] | None) -> None:
+    with log.open("wb") as errors:
+        os.dup2(errors.fileno(), sys.stderr.fileno())
+    if first is not None:
+        first()
+    sys.exit(main(flags))
+
+
+@contextmanager
+def server_program(
     root: Path, *flags: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> Iterator[ServerProcess]:
-    """A server, started by the command `wrapper`, that is killed when the block ends; it must not have ended before."""
+    """The same as a program of its own, started by the command `wrapper`."""
     log = root / "server.log"
-    command = [*wrapper, sys.executable, "-m", "serving", "--ephemeral_ports", "--ports_file=-", *flags]
+    command = [*wrapper, sys.executable, "-m", "serving", *_PORTS, *flags]
     with log.open("wb") as errors:
         process = psutil.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=errors, env=environment)
     try:

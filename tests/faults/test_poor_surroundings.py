@@ -18,7 +18,7 @@ from clients.grpc_client import GrpcClient
 from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
-from tests.faults.server_process import PROJECT, ServerProcess, server_process
+from tests.faults.server_process import PROJECT, ServerProcess, server_program
 from tests.waiting import until
 
 NICE = (
@@ -60,7 +60,7 @@ def test_a_server_in_poor_surroundings_swaps_and_reads_huge_requests(
     base_path = tmp_path / "tiny"
     tiny_model(base_path, 1)
     flags = ["--model_name=tiny", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
-    with server_process(tmp_path, *flags, "--file_system_poll_wait_seconds=1", wrapper=wrapper) as server:
+    with server_program(tmp_path, *flags, "--file_system_poll_wait_seconds=1", wrapper=wrapper) as server:
         for version in (2, 3):
             tiny_model(base_path, version)
             wait_answered_by(server, version)
@@ -113,7 +113,7 @@ def test_temporary_directory_is_of_no_consequence(
     long = tmp_path / ("x" * 200)
     long.mkdir()
     environment = os.environ | {"TMPDIR": str(long) if directory == "long" else directory}
-    with server_process(tmp_path, *flags, environment=environment, wrapper=wrapper) as server:
+    with server_program(tmp_path, *flags, environment=environment, wrapper=wrapper) as server:
         wait_answered_by(server, 1)
         assert "tensorflow.serving.PredictionService" in services(server)
         assert not server.complaints()
@@ -162,7 +162,7 @@ def test_grpcio_serves_where_pygrpc_native_does_not_start(kind: str, tiny_model:
         STARTED_OTHERWISE if kind == "other start" else "class Server:\n    def __init__(self, options): ..."
     )
     environment = os.environ | {"PYTHONPATH": str(package.parent)}
-    with server_process(tmp_path, *flags, environment=environment) as server:
+    with server_program(tmp_path, *flags, environment=environment) as server:
         wait_answered_by(server, 1)
         assert "tensorflow.serving.PredictionService" in services(server)
         (line,) = [line for line in server.log.read_text().splitlines() if "pygrpc-native" in line]

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from flows.train_and_promote import train_and_promote
 from tests import processes
 from tests.faults.points import Point, at, before
 from tests.faults.proxy import Proxy, cut, proxied
-from tests.faults.restartable import Restartable
+from tests.faults.restartable import Program, Restartable
 from tests.ports import free_ports
 from tests.processes import Piped
 
@@ -43,13 +44,15 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], 
     furnish(directory)
     (port,) = free_ports(1)
     variables = {
+        **os.environ,
         "PREFECT_HOME": str(directory / "prefect"),
         "PREFECT_SERVER_API_AUTH_STRING": ":".join(WHO),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_ENABLED": "0",
     }
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = Restartable(command, f"http://127.0.0.1:{port}", "/api/health", directory / "log", **variables)
+    log = directory / "log"
+    server = Restartable(partial(Program, command, log, variables), f"http://127.0.0.1:{port}", "/api/health", log)
     yield server
     server.kill()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import email.utils
 import http.client
+import itertools
 import json
 import os
 import resource
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,33 +211,31 @@ def test_a_server_waits_for_a_base_path_that_is_still_missing(tiny_model: TinyMo
         server.stop()
 
 
-def process(base_path: Path, *flags: str, first: str = "") -> AbstractContextManager[ServerProcess]:
-    """A server process for every version of ``tiny``; `first` is Python code that it begins with."""
+def process(
+    base_path: Path, *flags: str, first: Callable[[], object] | None = None
+) -> AbstractContextManager[ServerProcess]:
+    """A server process for every version of ``tiny``; `first` is what it begins with."""
     config = base_path.with_name("models.config")
     config.write_text(render([ModelEntry("tiny", str(base_path), All())]))
-    (base_path.parent / "first").mkdir()
-    (base_path.parent / "first" / "sitecustomize.py").write_text(first)
-    environment = {**os.environ, "PYTHONPATH": str(base_path.parent / "first")}
-    return server_process(base_path.parent, f"--model_config_file={config}", *flags, environment=environment)
+    return server_process(base_path.parent, f"--model_config_file={config}", *flags, first=first)
 
 
 def address(server: ServerProcess) -> str:
     return f"http://127.0.0.1:{server.rest_port}"
 
 
-NO_MORE_THAN_ITS_OWNER = """
-import ctypes
-libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-assert libc.capget(header, sets) == 0
-sets[0] &= ~0b110  # effective and permitted: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-sets[1] &= ~0b110
-assert libc.capset(header, sets) == 0
-"""
+def be_no_more_than_an_owner() -> None:
+    """Give up CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, effective and permitted, for which rights do not count."""
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110
+    sets[1] &= ~0b110
+    assert libc.capset(header, sets) == 0
 
 
 def test_a_base_path_that_may_not_be_read_changes_nothing(base_path: Path, tiny_model: TinyModel) -> None:
     """Without permission, which binds root too here, what is loaded is served; with it the next version is found."""
-    with process(base_path, "--max_num_load_retries=0", first=NO_MORE_THAN_ITS_OWNER) as server:
+    with process(base_path, "--max_num_load_retries=0", first=be_no_more_than_an_owner) as server:
         root = address(server)
         with undisturbed(server.url("tiny")):
             base_path.chmod(0o000)
@@ -251,12 +252,11 @@ def test_a_base_path_that_may_not_be_read_changes_nothing(base_path: Path, tiny_
         assert server.complaints() == []
 
 
-JUMPING_CLOCK = """
-import itertools, time
-real_time, hours = time.time, itertools.count({step}, {step})
-time.time = lambda: real_time() + 3600.0 * next(hours)
-time.time_ns = lambda: int(time.time() * 1e9)
-"""
+def let_the_clock_jump(step: int) -> None:
+    """By so many hours, each time it is read."""
+    real_time, hours = time.time, itertools.count(step, step)
+    time.time = lambda: real_time() + 3600.0 * next(hours)
+    time.time_ns = lambda: int(time.time() * 1e9)
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["forth", "back"])
@@ -268,7 +268,7 @@ def test_a_jumping_clock_does_not_matter(base_path: Path, tiny_model: TinyModel,
     """
     flags = ["--max_num_load_retries=100000", "--load_retry_interval_micros=50000"]
     with (
-        process(base_path, *flags, first=JUMPING_CLOCK.format(step=step)) as server,
+        process(base_path, *flags, first=partial(let_the_clock_jump, step)) as server,
         closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)) as connection,
     ):
         root = address(server)
@@ -284,24 +284,25 @@ def test_a_jumping_clock_does_not_matter(base_path: Path, tiny_model: TinyModel,
 
         for version in (2, 3):
             ask()
-            partial = tiny_model(base_path.with_name("staged"), version)
-            (partial / "saved_model.pb").rename(base_path.with_name("saved_model.pb"))
-            partial.rename(base_path / str(version))
+            staged = tiny_model(base_path.with_name("staged"), version)
+            (staged / "saved_model.pb").rename(base_path.with_name("saved_model.pb"))
+            staged.rename(base_path / str(version))
             until(lambda: states(root).get(version), "LOADING")  # noqa: B023  (called before the next turn)
             base_path.with_name("saved_model.pb").rename(base_path / str(version) / "saved_model.pb")
             until(lambda: states(root).get(version), "AVAILABLE")  # noqa: B023
         ask()
 
 
+def lower_the_soft_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+
+
 def test_as_many_files_may_be_open_as_the_system_allows(base_path: Path) -> None:
     """A low soft limit, as shells have it, does not bound the connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
-    try:
-        with process(base_path) as server:
-            assert server.process.rlimit(psutil.RLIMIT_NOFILE) == (hard, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with process(base_path, first=lower_the_soft_limit) as server:
+        soft, hard = server.process.rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def test_a_server_without_free_files_recovers_by_itself(base_path: Path, tiny_model: TinyModel) -> None:
