@@ -6,7 +6,9 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import mlflow
 import psutil
@@ -20,7 +22,8 @@ from flows.settings import sqlite_address
 from flows.training import callbacks, fit
 from flows.training.checkpoints import CannotResume, TrainingKey, checkpoint, interrupted
 from flows.training.dataset import load_dataset
-from tests.processes import hotswap, running, without_settings
+from tests.faults.points import after, dying_at
+from tests.processes import Piped, hotswap, run_hotswap, running, without_settings
 
 KEY = TrainingKey("iris", 42, 30, "abc")
 LONG = 100_000
@@ -34,23 +37,62 @@ def only_with_its_run(home: Path, run: str) -> RunCheckpoints:
     return copies
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
-def test_a_training_goes_on_after_it_was_ended(
-    ended_by: signal.Signals,
-    tmp_path: Path,
-    prefect_api: str,
-    furnish: Callable[[Path], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With its seed and data, from the epoch kept with its run; its metrics are in MLflow until it was ended."""
+@dataclass(frozen=True)
+class Trainings:
+    """A home of trainings, with nobody on the ports of the settings."""
+
+    home: Path
+    environment: dict[str, str]
+
+    @property
+    def kept(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(sqlite_address(self.home / "mlflow.db"))
+
+    def train(self, *arguments: str) -> CompletedProcess[str]:
+        return hotswap(self.environment, "train", "iris", *arguments, "--json")
+
+
+@pytest.fixture
+def trainings(
+    tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Trainings:
     home = tmp_path / "home"
     furnish(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(home / "mlflow.db"))
     ours = {"HOTSWAP_HOME": str(home), "HOTSWAP_MODELS_REPO": str(tmp_path / "models"), "PREFECT_API_URL": prefect_api}
-    environment = {**without_settings(), **ours, "HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"}
-    training = running(environment, "train", "iris", "--seed", "5", "--epochs", str(LONG), "--json")
-    kept = home / "checkpoints"
-    while not (states := [*kept.glob("*/state/training_metadata.json.bkp")]):  # two have been kept
+    return Trainings(home, {**without_settings(), **ours, "HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"})
+
+
+LONG_TRAINING = ("train", "iris", "--seed", "5", "--epochs", str(LONG), "--json")
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_after_it_was_killed(trainings: Trainings) -> None:
+    """With its seed and data, from the epoch kept with its run; its metrics are in MLflow until it was ended."""
+    killed = Piped(trainings.environment, dying_at, after(callbacks._next), run_hotswap, (LONG_TRAINING,))
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    (state,) = trainings.kept.glob("*/state/training_metadata.json")
+    run, reached = state.parent.parent.name, json.loads(state.read_text())["epoch"]
+    assert interrupted(trainings.home, run, "iris").seed == 5
+    copies = only_with_its_run(trainings.home, run)
+    goes_on(trainings, run, reached)
+    copies.drop()
+    again = trainings.train("--resume", run)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "keeps no checkpoint" in again.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_goes_on_whenever_it_was_ended(ended_by: signal.Signals, trainings: Trainings) -> None:
+    """While it keeps its state, too; Ctrl-C says how it goes on."""
+    training = running(trainings.environment, *LONG_TRAINING)
+    while not (states := [*trainings.kept.glob("*/state/training_metadata.json.bkp")]):  # two have been kept
         assert training.returncode is None
     run = states[0].parent.parent.name
     children = psutil.Process(training.pid).children(recursive=True)
@@ -59,23 +101,19 @@ def test_a_training_goes_on_after_it_was_ended(
     psutil.wait_procs(children, timeout=20)
     if ended_by is signal.SIGINT:
         assert f"--resume {run}" in errors
-    reached = json.loads(states[0].with_suffix("").read_text() or states[0].read_text())["epoch"]
-    assert interrupted(home, run, "iris").seed == 5
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(home / "mlflow.db"))
-    copies = only_with_its_run(home, run)
-    done = hotswap(environment, "train", "iris", "--resume", run, "--epochs", str(reached + 10), "--json")
+    goes_on(trainings, run, json.loads(states[0].with_suffix("").read_text() or states[0].read_text())["epoch"])
+
+
+def goes_on(trainings: Trainings, run: str, reached: int) -> None:
+    """It trains from the epoch `reached`, for ten more."""
+    done = trainings.train("--resume", run, "--epochs", str(reached + 10))
     assert done.returncode in (0, 3), done.stderr  # so many epochs may be too many for the gate
-    client = mlflow.MlflowClient(sqlite_address(home / "mlflow.db"))
-    resumed = client.get_run(json.loads(done.stdout)["run_id"])
-    steps = [each.step for each in client.get_metric_history(resumed.info.run_id, "train_loss")]
+    resumed = trainings.client.get_run(json.loads(done.stdout)["run_id"])
+    steps = [each.step for each in trainings.client.get_metric_history(resumed.info.run_id, "train_loss")]
     assert reached < min(steps) < max(steps) == reached + 10
     assert resumed.data.params["seed"] == "5"
     assert run in resumed.data.tags.values()
-    assert list(kept.iterdir()) == []
-    copies.drop()
-    again = hotswap(environment, "train", "iris", "--resume", run)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert "keeps no checkpoint" in again.stderr
+    assert list(trainings.kept.iterdir()) == []
 
 
 def fail_after_an_epoch(state: Path) -> None:
@@ -116,14 +154,19 @@ def checkpoint_of(directory: Path, epoch: int) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("is_server", [False, True])
-def test_the_newest_whole_copy_counts(
-    is_server: bool, tmp_path: Path, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.xdist_group("mlflow-server"))])
+def tracking(request: pytest.FixtureRequest, mlflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's database, or a server."""
+    is_server = request.param == "server"
+    address = request.getfixturevalue("mlflow_url") if is_server else sqlite_address(mlflow_home / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+
+
+@pytest.mark.usefixtures("tracking")
+def test_the_newest_whole_copy_counts(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The copies before it are gone, one that was cut off is passed over, and the end removes all of them."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url if is_server else sqlite_address(tmp_path / "mlflow.db"))
     registry = Registry(tmp_path / "artifacts")
-    run = registry.start_run(f"copied_{is_server}", "training", {}, {})
+    run = registry.start_run(request.node.name, "training", {}, {})
     assert not run.checkpoints.fetch(tmp_path / "none")
     for epoch in (1, 2):
         run.checkpoints.keep(checkpoint_of(tmp_path / "here", epoch))

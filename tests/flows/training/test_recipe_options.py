@@ -147,12 +147,12 @@ def test_a_training_loop_of_ones_own() -> None:
 def test_a_training_shows_how_far_it_has_come(caplog: pytest.LogCaptureFixture) -> None:
     """Epoch, batch, metrics and the time left, and a few lines where there is no terminal."""
     caplog.set_level("DEBUG", "flows")
-    fitted(replace(BASE, batch_size=1), epochs=40)
+    fitted(replace(BASE, batch_size=1), epochs=25)
     shown = [record.message for record in caplog.records]
-    batches = [line for line in shown if re.match(r"training epoch \d+ of 40, batch \d+ of \d+, \d+ s left, ", line)]
+    batches = [line for line in shown if re.match(r"training epoch \d+ of 25, batch \d+ of \d+, \d+ s left, ", line)]
     assert batches
     assert all("loss" in line and "accuracy" in line for line in batches)
-    lines = [line for line in shown if re.match(r"training epoch=\d+/40 (left=\d+ s )?accuracy=", line)]
+    lines = [line for line in shown if re.match(r"training epoch=\d+/25 (left=\d+ s )?accuracy=", line)]
     assert len(lines) == 5
     assert any("left=" in line for line in lines[:-1])
 
