@@ -31,7 +31,7 @@ def numbers_table(directory: Path) -> Path:
     return directory / "numbers.csv"
 
 
-def churn_model(directory: Path, name: str = "churn") -> Path:
+def churn_model(directory: Path) -> Path:
     """A plain Keras export of one sigmoid, from a number and a word that have names; age and plan ``pro`` decide."""
     import keras
 
@@ -41,8 +41,8 @@ def churn_model(directory: Path, name: str = "churn") -> Path:
     answer = keras.layers.Dense(1, activation="sigmoid")
     model = keras.Model({"age": age, "plan": plan}, answer(joined))
     answer.set_weights([np.array([[3.0], [0.0], [0.0], [6.0]]), np.array([-3.0])])
-    model.export(directory / name, verbose=False)
-    return directory / name
+    model.export(directory / "churn", verbose=False)
+    return directory / "churn"
 
 
 def churn_table(directory: Path) -> Path:

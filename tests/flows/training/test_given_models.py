@@ -74,31 +74,36 @@ def test_a_plain_export_is_judged_by_rows_in_a_file(place: Place) -> None:
     assert place.repository.versions("numbers") == [1]
 
 
-def test_inputs_of_any_name_and_type_are_asked_with_their_columns(place: Place) -> None:
-    """A number and a word: one sigmoid is judged as two classes, and the files of a canary become stable."""
-    saved_model = churn_model(place.directory)
-    rows = ("--csv", str(churn_table(place.directory)), "--target", "churned")
-    code, canary, _ = place.promote("churn", saved_model, *rows, "--label", "canary")
-    assert (code, canary["decision"], canary["label"]) == (0, "passed", "canary")
-    assert canary["metrics"]["test_accuracy"] > 0.8
-    code, stable, _ = place.promote("churn", saved_model, *rows)
-    assert (code, stable["version"], stable["label"], stable["was_there"]) == (0, canary["version"], "stable", True)
-    assert place.repository.versions("churn") == [canary["version"]]
+@pytest.fixture(scope="module")
+def unevaluated(place: Place) -> dict[str, Any]:
+    """The outcome of the promotion of a model of a number and a word, as a canary, without a row to judge it by."""
+    arguments = ("--label", "canary", "--unevaluated", "no rows yet", "--reason", "a first try")
+    code, outcome, _ = place.promote("churn", churn_model(place.directory), *arguments)
+    assert (code, outcome["decision"], outcome["label"], outcome["metrics"]) == (0, "passed", "canary", {})
+    return outcome
 
 
-def test_who_goes_live_unevaluated_is_known_as_such(place: Place) -> None:
+def test_who_goes_live_unevaluated_is_known_as_such(place: Place, unevaluated: dict[str, Any]) -> None:
     """The rows are made from its signature; journal, MLflow and explain say that it was not evaluated, and why."""
-    saved_model = churn_model(place.directory, "unjudged")
-    code, outcome, _ = place.promote("unjudged", saved_model, "--unevaluated", "no rows yet", "--reason", "a first try")
-    assert (code, outcome["decision"], outcome["metrics"]) == (0, "passed", {})
-    assert "sandbox rows apart" in [check["check"] for check in outcome["checks"]]
-    assert len(place.repository.stamp("unjudged", 1).golden or ()) > 0
-    _, explained, _ = place.run("explain", "unjudged", "1")
+    version = unevaluated["version"]
+    assert "sandbox rows apart" in [check["check"] for check in unevaluated["checks"]]
+    assert len(place.repository.stamp("churn", version).golden or ()) > 0
+    _, explained, _ = place.run("explain", "churn", str(version))
     assert explained["unevaluated"] == "no rows yet"
-    history = hotswap(place.environment, "history", "unjudged", directory=place.directory).stdout
+    history = hotswap(place.environment, "history", "churn", directory=place.directory).stdout
     assert "a first try; not evaluated: no rows yet" in history
     client = mlflow.MlflowClient(sqlite_address(place.directory / ".hotswap" / "mlflow.db"))
-    assert client.get_run(outcome["run_id"]).data.tags["hotswap.unevaluated"] == "no rows yet"
+    assert client.get_run(unevaluated["run_id"]).data.tags["hotswap.unevaluated"] == "no rows yet"
+
+
+def test_inputs_of_any_name_and_type_are_asked_with_their_columns(place: Place, unevaluated: dict[str, Any]) -> None:
+    """A number and a word: one sigmoid is judged as two classes, and the files of a canary become stable."""
+    rows = ("--csv", str(churn_table(place.directory)), "--target", "churned")
+    code, stable, _ = place.promote("churn", place.directory / "churn", *rows)
+    assert (code, stable["decision"], stable["label"], stable["was_there"]) == (0, "passed", "stable", True)
+    assert stable["metrics"]["test_accuracy"] > 0.8
+    assert stable["version"] == unevaluated["version"]
+    assert place.repository.versions("churn") == [unevaluated["version"]]
 
 
 def test_a_model_that_loads_and_cannot_answer_is_rejected(place: Place) -> None:
