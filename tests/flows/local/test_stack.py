@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import psutil
@@ -24,16 +23,12 @@ from flows.events.outbox import Channel, waiting
 from flows.journal import Journal
 from flows.promotion.labels import Labels
 from flows.settings import Settings
-from serving.repository.model_config import ModelEntry, render
 from serving.repository.store import Repository
 from tests.ports import PORTS, stack_ports
-from tests.processes import behind_a_dead_proxy, hotswap
+from tests.processes import Piped, behind_a_dead_proxy, hotswap, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
-
-COMMAND = [sys.executable, "-m", "flows.cli"]
-
 
 ELSEWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
 """so that `hotswap up` starts no MLflow and no Prefect"""
@@ -51,40 +46,34 @@ def environment_in(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
+def started() -> Iterator[list[Piped]]:
     """Processes that are killed with all their children when the test fails before it has stopped them."""
     with killed_at_last() as processes:
         yield processes
 
 
 @contextmanager
-def killed_at_last() -> Iterator[list[subprocess.Popen[str]]]:
-    processes: list[subprocess.Popen[str]] = []
+def killed_at_last() -> Iterator[list[Piped]]:
+    processes: list[Piped] = []
     yield processes
     for process in processes:
-        if process.poll() is None:
+        if process.returncode is None:
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
             process.kill()
-        process.communicate()
+        if not process.stdout.closed:
+            process.communicate()
 
 
-def start_up(environment: dict[str, str], directory: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "up", "--json"],
-        env=environment,
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start_up(environment: dict[str, str], directory: Path) -> Piped:
+    return running(environment, "up", "--json", directory=directory)
 
 
 @dataclass
 class Stack:
     """``hotswap up --json``, once its line is there."""
 
-    process: subprocess.Popen[str]
+    process: Piped
     addresses: dict[str, Any]
     environment: dict[str, str]
     directory: Path
@@ -107,22 +96,13 @@ class Stack:
         path = Path(self.addresses["logs"]) / "up.log"
         return path.read_text() if path.exists() else ""
 
-    def second(self, **environment: str) -> subprocess.CompletedProcess[str]:
+    def second(self, **environment: str) -> CompletedProcess[str]:
         """``hotswap up`` once more."""
-        return subprocess.run(
-            [*COMMAND, "up"],
-            env={**self.environment, **environment},
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return hotswap({**self.environment, **environment}, "up", directory=self.directory)
 
 
-def first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+def first_line(process: Piped) -> dict[str, Any]:
     """The addresses that ``up --json`` prints."""
-    assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     addresses: dict[str, Any] = json.loads(line)
@@ -137,9 +117,10 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.soak
 def test_up_keeps_everything_running_until_sigterm(
     environment: dict[str, str],
-    started: list[subprocess.Popen[str]],
+    started: list[Piped],
     furnish: Callable[[Path], None],
     tiny_model: Any,
     tmp_path: Path,
@@ -175,7 +156,7 @@ def test_up_keeps_everything_running_until_sigterm(
 
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate()[1]
     assert process.returncode == 0
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert "mlflow was ended by SIGKILL" in errors
@@ -198,30 +179,37 @@ def check_commands(environment: dict[str, str], addresses: dict[str, Any]) -> No
     assert not any("MLflow" in what for what in row["drift"])
 
 
+BROKEN = {
+    "mlflow": {"MLFLOW_TRACKING_URI": "sqlite:///{file}", "PREFECT_API_URL": ELSEWHERE["PREFECT_API_URL"]},
+    "prefect": {"MLFLOW_TRACKING_URI": ELSEWHERE["MLFLOW_TRACKING_URI"], "PREFECT_HOME": "{file}"},
+}
+"""a file that is neither MLflow's database nor Prefect's home; the other one is elsewhere"""
+
+
+@pytest.mark.parametrize("page", ["mlflow", pytest.param("prefect", marks=pytest.mark.soak)])
 def test_pages_that_cannot_start_do_not_stop_the_model_server(
-    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+    page: str, environment: dict[str, str], started: list[Piped], tmp_path: Path
 ) -> None:
-    """MLflow without a place for its database and Prefect with a broken home are reported; all else keeps running."""
-    (tmp_path / "file").touch()
-    broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/file/mlflow.db", "PREFECT_HOME": str(tmp_path / "file")}
+    """What is wrong with the page is reported, and all else keeps running."""
+    file = tmp_path / "file"
+    file.write_text("something else")
+    broken = {name: value.format(file=file) for name, value in BROKEN[page].items()}
     process = start_up({**environment, **broken, "HOTSWAP_WORKER": "false"}, tmp_path)
     started.append(process)
     stack = Stack(process, first_line(process), environment, tmp_path)
     assert answers(f"{stack.addresses['rest']}/readyz")
-    assert "mlflow ended with exit code" in stack.said()
-    assert "prefect ended with exit code" in stack.said()
+    assert f"{page} ended with exit code" in stack.said()
     server = stack.leader("model server")
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    assert process.wait(60) == 0
+    process.communicate()
+    assert process.returncode == 0
     assert time.monotonic() - began < 10
     assert not server.is_running()
 
 
 @pytest.fixture
-def model_server_alone(
-    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
-) -> Callable[[], Stack]:
+def model_server_alone(environment: dict[str, str], started: list[Piped], tmp_path: Path) -> Callable[[], Stack]:
     """Starts ``hotswap up`` where MLflow and Prefect are elsewhere."""
 
     def start() -> Stack:
@@ -230,7 +218,7 @@ def model_server_alone(
     return start
 
 
-def start_alone(environment: dict[str, str], directory: Path, started: list[subprocess.Popen[str]]) -> Stack:
+def start_alone(environment: dict[str, str], directory: Path, started: list[Piped]) -> Stack:
     environment = {**environment, **ELSEWHERE}
     process = start_up(environment, directory)
     started.append(process)
@@ -276,23 +264,23 @@ def test_a_model_server_that_was_killed_serves_again(shared: Stack, tiny_model: 
     assert shared.leader("model server") == server
 
 
-def test_a_damaged_model_does_not_keep_the_others_from_being_served(
-    model_server_alone: Callable[[], Stack], tiny_model: Any, tmp_path: Path
-) -> None:
+def test_a_damaged_model_does_not_keep_the_others_from_being_served(shared: Stack, tiny_model: Any) -> None:
     """Its only version is reported as broken, in the server's log too; TensorFlow Serving would not start at all."""
-    config = [ModelEntry(name, str(tmp_path / "models" / name)) for name in ("tiny", "damaged")]
-    for entry in config:
-        tiny_model(Path(entry.base_path), 1)
-    (tmp_path / "models" / "models.config").write_text(render(config))
-    stack = model_server_alone()
-    (tmp_path / "models" / "damaged" / "1" / "variables" / "variables.index").write_bytes(b"no index")
-    stack.leader("model server").kill()
-    until(lambda: "model server runs again" in stack.said())
-    assert answers(f"{stack.addresses['rest']}/v1/models/tiny/versions/1")
-    with urllib.request.urlopen(f"{stack.addresses['rest']}/v1/models/damaged", timeout=10) as answer:
+    models, rest = shared.directory / "models", shared.addresses["rest"]
+    for name in ("sound", "damaged"):
+        tiny_model(models / name, 1)
+    until(lambda: all(answers(f"{rest}/v1/models/{name}") for name in ("sound", "damaged")))
+    (models / "damaged" / "1" / "variables" / "variables.index").write_bytes(b"no index")
+    server = shared.leader("model server")
+    server.kill()
+    until(lambda: shared.leader("model server") != server)
+    until(lambda: answers(f"{rest}/v1/models/sound/versions/1"))
+    with urllib.request.urlopen(f"{rest}/v1/models/damaged", timeout=10) as answer:
         assert json.load(answer)["model_version_status"][0]["state"] == "END"
-    assert not answers(f"{stack.addresses['rest']}/readyz")
-    assert "serving without some models" in (Path(stack.addresses["logs"]) / "model-server.log").read_text()
+    assert not answers(f"{rest}/readyz")
+    assert "serving without some models" in (Path(shared.addresses["logs"]) / "model-server.log").read_text()
+    tiny_model(models / "damaged", 2)
+    until(lambda: answers(f"{rest}/readyz"))
 
 
 @pytest.mark.parametrize(
@@ -323,27 +311,10 @@ def test_a_second_up_recognises_the_first(shared: Stack, tmp_path: Path) -> None
     assert shared.leader("model server") == server
 
 
-def test_up_after_up_was_killed_is_not_fooled_by_what_it_left(
-    model_server_alone: Callable[[], Stack], tmp_path: Path
-) -> None:
-    """The process of that number may be another one by now, and the old model server may still hold its ports."""
-    stack = model_server_alone()
-    stack.process.kill()
-    description = tmp_path / "home" / "up.json"
-    description.write_text(json.dumps({**json.loads(description.read_text()), "pid": os.getpid()}))
-    again = model_server_alone()
-    assert answers(f"{again.addresses['rest']}/readyz")
-    again.process.send_signal(signal.SIGTERM)
-    assert again.process.wait(60) == 0
-    assert not description.exists()
-
-
 def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str], tmp_path: Path) -> None:
     """The message has its last lines, and nothing is left running."""
-    refused = {**environment, "HOTSWAP_TOKEN_FILE": str(tmp_path / "missing")}
-    done = subprocess.run(
-        [*COMMAND, "up"], env=refused, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+    refused = {**environment, **ELSEWHERE, "HOTSWAP_TOKEN_FILE": str(tmp_path / "missing")}
+    done = hotswap(refused, "up", directory=tmp_path)
     assert done.returncode == 1
     assert "The model server ended with exit code 255, so everything was stopped" in done.stderr
     assert "model-server.log" in done.stderr
@@ -351,14 +322,28 @@ def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str
 
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.soak), True])
-def test_the_processes_end_even_when_up_is_killed(stopped: bool, model_server_alone: Callable[[], Stack]) -> None:
-    """SIGKILL gives it no time to stop anything, and still nothing is left, not even a process that was stopped."""
+def test_the_processes_end_even_when_up_is_killed(
+    stopped: bool, model_server_alone: Callable[[], Stack], tmp_path: Path
+) -> None:
+    """
+    SIGKILL gives it no time to stop anything, and still nothing is left, not even a process that was stopped.
+
+    The next one waits for the ports, and is not fooled by another process that has the number of the first one.
+    """
     stack = model_server_alone()
     children = psutil.Process(stack.process.pid).children(recursive=True)
     if stopped:
         stack.leader("model server").send_signal(signal.SIGSTOP)
     stack.process.kill()
+    description = tmp_path / "home" / "up.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "pid": os.getpid()}))
+    again = model_server_alone()
+    assert answers(f"{again.addresses['rest']}/readyz")
     assert psutil.wait_procs(children, timeout=20)[1] == []
+    again.process.send_signal(signal.SIGTERM)
+    again.process.communicate()
+    assert again.process.returncode == 0
+    assert not description.exists()
 
 
 @pytest.mark.parametrize(
@@ -368,9 +353,7 @@ def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, st
     """Nothing is started when a port is taken; the message says which setting changes it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         occupied = {**environment, setting: str(taken.getsockname()[1])}
-        done = subprocess.run(
-            [*COMMAND, "up"], env=occupied, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = hotswap(occupied, "up", directory=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"set {setting} to another port" in done.stderr
@@ -379,8 +362,6 @@ def test_a_port_in_use_names_the_setting(setting: str, environment: dict[str, st
 def test_two_settings_with_one_port_are_reported(environment: dict[str, str], tmp_path: Path) -> None:
     """A port given twice is found before anything is started."""
     twice = {**environment, "HOTSWAP_GRPC_PORT": environment["HOTSWAP_REST_PORT"]}
-    done = subprocess.run(
-        [*COMMAND, "up"], env=twice, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = hotswap(twice, "up", directory=tmp_path)
     assert done.returncode == 1
     assert "set HOTSWAP_GRPC_PORT to another port" in done.stderr
