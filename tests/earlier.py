@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,15 +11,12 @@ from pathlib import Path
 from flows.journal import START, Journal, next_record
 from serving.repository.stamp import STAMP_FILE, Stamp
 from serving.repository.store import Repository
+from tests.processes import forked
 
 MLFLOW_REVISION = "bda7b8c39065"
 """MLflow's tables of June 2025: with logged models, without traces of version 3, evaluation data sets and workspaces"""
 PREFECT_REVISION = "2095de406cbe"
 """Prefect's tables of May 2026"""
-_MIGRATE_PREFECT = (
-    "import anyio, anyio.to_thread, sys; from prefect.server.database.alembic_commands import alembic_downgrade; "
-    "anyio.run(anyio.to_thread.run_sync, alembic_downgrade, sys.argv[1])"
-)
 _EARLIER_FACTS = ("version", "previous", "run_id", "digest")
 
 
@@ -50,12 +44,19 @@ def older_mlflow(database: Path) -> None:
 
 def older_prefect(environment: Mapping[str, str]) -> None:
     """Bring the database of a Prefect home to the tables of an earlier release, by Prefect's own migrations."""
-    subprocess.run(
-        [sys.executable, "-c", _MIGRATE_PREFECT, PREFECT_REVISION],
-        env={**os.environ, **environment},
-        check=True,
-        capture_output=True,
-    )
+    done = forked(environment, _downgrade_prefect)
+    assert done.returncode == 0, done.stderr
+
+
+def _downgrade_prefect() -> None:
+    import anyio
+    import anyio.to_thread
+    from prefect.server.database.alembic_commands import alembic_downgrade
+
+    async def downgrade() -> None:
+        await anyio.to_thread.run_sync(alembic_downgrade, PREFECT_REVISION)
+
+    anyio.run(downgrade)
 
 
 def older_repository(repository: Repository, model: str) -> None:

@@ -14,8 +14,8 @@ from serving.protocol.errors import ServingError
 from serving.repository.store import Repository
 
 _ANSWER_SECONDS = 60.0
-_ASK_SECONDS = 0.01
-_WATCH_SECONDS = 0.002
+_ASK_SECONDS = 0.02
+_WATCH_SECONDS = 0.005
 
 
 class Load:

@@ -13,6 +13,7 @@ from tests.docs.pages import PROJECT, Command
 from tests.processes import forked, hotswap
 
 HOTSWAP = ".venv/bin/hotswap "
+_MLFLOW_TABLES = ".venv/bin/mlflow db "
 _KERAS_PROGRAM = ".venv/bin/python elsewhere.py"
 _STACK = ("up", "down")
 _PORTS = {"8501": "REST", "8502": "OPERATOR"}
@@ -23,11 +24,25 @@ class Shell:
     """It keeps what is exported, and runs ``hotswap …`` in a fork, as how that starts is tested elsewhere."""
 
     def __init__(
-        self, directory: Path, environment: Mapping[str, str], replaced: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        replaced: Mapping[str, str] | None = None,
+        prefect: str | None = None,
+        up: Mapping[str, str] | None = None,
     ) -> None:
-        """`replaced` has what stands here for the addresses of a page, besides the ports."""
+        """
+        Args:
+            directory: Where it is.
+            environment: What is exported at first.
+            replaced: What stands here for the addresses of a page, besides the ports.
+            prefect: The address of another Prefect than that of `hotswap up`.
+            up: What `hotswap up` has in its environment besides.
+        """
         self.environment = dict(environment)
+        self._prefect = prefect or f"http://127.0.0.1:{environment['HOTSWAP_PREFECT_PORT']}/api"
         self._directory = directory
+        self._up = up or {}
         ports = {f":{number}": f":{environment[f'HOTSWAP_{name}_PORT']}" for number, name in _PORTS.items()}
         self._replaced = {**(replaced or {}), **ports}
 
@@ -42,6 +57,9 @@ class Shell:
             return ""
         if text.startswith(HOTSWAP):
             done = self.hotswap(*shlex.split(text.removeprefix(HOTSWAP), comments=True))
+        elif text.startswith(_MLFLOW_TABLES):
+            arguments = shlex.split(text.removeprefix(_MLFLOW_TABLES).replace("$PWD", str(self._directory)))
+            done = forked(self.environment, run_mlflow_db, arguments, directory=self._directory)
         elif text == _KERAS_PROGRAM:
             done = forked(self.environment, run_program, shlex.split(text)[1:], directory=self._directory)
         else:
@@ -50,9 +68,8 @@ class Shell:
         return done.stdout
 
     def hotswap(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``hotswap …``, which has ended; Prefect, imported already, has to be given the server of `hotswap up`."""
-        api_url = {"PREFECT_API_URL": f"http://127.0.0.1:{self.environment['HOTSWAP_PREFECT_PORT']}/api"}
-        given = {} if arguments[0] in _STACK else api_url
+        """``hotswap …``, which has ended; Prefect, imported already, has to be given its server."""
+        given = self._up if arguments[0] in _STACK else {"PREFECT_API_URL": self._prefect}
         return hotswap({**self.environment, **given}, *arguments, directory=self._directory)
 
     def _executed(self, text: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +85,13 @@ class Shell:
             timeout=_TIMEOUT_SECONDS,
             check=False,
         )
+
+
+def run_mlflow_db(arguments: list[str]) -> None:
+    """``mlflow db …`` in this process."""
+    from mlflow.db import commands
+
+    commands(arguments)
 
 
 def run_program(arguments: list[str]) -> None:

@@ -1,4 +1,8 @@
-"""A new user's first week, by the commands of one page: a table is live, scheduled, watched and alerting."""
+"""
+A new user's first week, by the commands of one page: a table is live, scheduled, watched and alerting.
+
+What the tutorial has of the same table is held against what is printed here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import DOCS, commands
+from tests.docs.pages import DOCS, commands, missing_lines
 from tests.docs.shell import Shell
-from tests.docs.test_tutorial import newcomer
+from tests.docs.test_tutorial import TUTORIAL, newcomer
 from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "operate.md"
 DEADLINE_SECONDS = 180.0
 NEW_DATA = ".venv/bin/python customers.py 3000"
+ASKED = ".venv/bin/hotswap predict churn age=42 plan=basic spend=30.5"
+IN_THE_TUTORIAL = (".venv/bin/hotswap train --csv churn.csv --target churned", ASKED)
 
 
 @pytest.fixture
@@ -60,7 +66,10 @@ def test_a_new_user_gets_a_table_live_scheduled_watched_and_alerting(
                 until(lambda: promotions(got) == 2, DEADLINE_SECONDS)
     finally:
         shell.hotswap("down")
-    assert "churn version 1" in printed[".venv/bin/hotswap predict churn age=42 plan=basic spend=30.5"]
+    assert "churn version 1" in printed[ASKED]
+    for text in IN_THE_TUTORIAL:
+        shown = next(command.output for command in commands(TUTORIAL) if command.text == text)
+        assert missing_lines(shown, printed[text]) == []
     assert "churn" in printed[".venv/bin/hotswap schedule"]
     assert 'hotswap_gate_verdicts_total{model="churn",verdict="passed"} 2.0' in printed_by_url(printed, "8502")
     assert 'model_name="churn"' in printed_by_url(printed, "8501")

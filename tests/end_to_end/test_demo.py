@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
@@ -44,7 +45,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(400)
-def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
+def test_the_demo_proves_the_whole_way(tmp_path: Path, soak: bool) -> None:
     """All points are proved in a directory of the demo's own, nothing else changes, and its runs can be looked at."""
     (tmp_path / "models_repo" / "iris" / "7").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
@@ -77,8 +78,22 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path) -> None:
     repository = Repository(directory / "models_repo")
     assert (repository.versions("iris"), repository.retired("iris")) == ([1], [])
     assert sorted(tmp_path.rglob("*")) == before
-    check_the_runs_can_be_looked_at(commands)
+    check_the_runs_are_kept(commands, directory)
+    if soak:
+        check_the_runs_can_be_looked_at(commands)
     shutil.rmtree(directory)
+
+
+def check_the_runs_are_kept(printed: list[str], directory: Path) -> None:
+    """Where the printed commands lead, the registry has the live model, and the database of Prefect each flow run."""
+    go, start = (command.removeprefix("$ ") for command in printed)
+    status = f"{go} && {start.removesuffix('up')}status iris --json"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "HOTSWAP_HOME": "/proc/nowhere"}
+    shown = subprocess.run(["/bin/sh", "-c", status], env=environment, capture_output=True, text=True, check=False)
+    live = [row["version"] for row in json.loads(shown.stdout)["versions"] if row["aliases"] == ["champion"]]
+    assert live == [1], shown.stderr
+    with closing(sqlite3.connect(directory / ".hotswap" / "prefect" / "prefect.db")) as database:
+        assert database.execute("SELECT count(*) FROM flow_run").fetchone()[0] >= 3
 
 
 def check_the_runs_can_be_looked_at(printed: list[str]) -> None:
