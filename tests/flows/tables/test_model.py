@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score, roc_auc_score
 
+from flows.recipes import Recipe
 from flows.tables.making import table_recipe
 from flows.tables.options import TableOptions
 from flows.training import fit
@@ -22,6 +25,7 @@ from flows.training.dataset import Dataset, load_dataset
 from flows.training.explanation import explain_candidate
 from flows.training.export import export
 from flows.training.inspection import inspect
+from flows.training.predictor import load_predictor
 from serving.runtime.saved_model import LoadOptions, load
 from tests.flows.tables.tables import customers, written
 
@@ -32,10 +36,19 @@ EPOCHS = 8
 class Exported:
     """A trained table and its files."""
 
+    recipe: Recipe
     dataset: Dataset
-    model: Any
     path: Path
-    candidate: Candidate
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        return load_candidate(self.recipe, self.dataset, self.path, inspect(self.path))
+
+    @cached_property
+    def answers(self) -> NDArray[Any]:
+        """To the held-out rows."""
+        predict = load_predictor(self.path)
+        return predict.judged(predict(predict.bind(self.dataset.test.inputs)))
 
     def ask(self, **changed: Any) -> NDArray[np.float32]:
         """The answer to a customer like the first, with these values changed."""
@@ -45,13 +58,16 @@ class Exported:
         return answer
 
 
+def fitted(recipe: Recipe, dataset: Dataset, epochs: int) -> Any:
+    return fit.fit(recipe, dataset, 1, epochs, lambda epoch, metrics: None).model
+
+
 def trained(directory: Path, frame: pd.DataFrame, target: str, epochs: int = EPOCHS, **options: Any) -> Exported:
     recipe = table_recipe(TableOptions(written(frame, directory / "some.csv"), target, **options))
     dataset = load_dataset(recipe)
-    model = fit.fit(recipe, dataset, 1, epochs, lambda epoch, metrics: None).model
     path = directory / "saved_model"
-    export(model, dataset, "some", path)
-    return Exported(dataset, model, path, load_candidate(recipe, dataset, path, inspect(path)))
+    export(fitted(recipe, dataset, epochs), dataset, "some", path)
+    return Exported(recipe, dataset, path)
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +139,11 @@ def test_without_texts_its_rows_merge(tmp_path: Path) -> None:
     assert obstacles == [None, None]
 
 
-def test_the_same_seed_gives_the_same_answers(churn: Exported, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_answers(churn: Exported) -> None:
     """Training again gives the same model."""
-    again = trained(tmp_path, customers(800), "churned")
-    assert np.allclose(again.candidate.evaluation.answers, churn.candidate.evaluation.answers, atol=1e-5)
+    again = fitted(churn.recipe, churn.dataset, EPOCHS)
+    test = {name: tf.constant(values) for name, values in churn.dataset.test.inputs.items()}
+    assert np.allclose(again(test, training=False), churn.answers, atol=1e-5)
 
 
 def test_values_come_in_the_unit_of_the_target(tmp_path: Path) -> None:
@@ -139,9 +156,8 @@ def test_values_come_in_the_unit_of_the_target(tmp_path: Path) -> None:
     baselines = fit_baselines(found.dataset.task, found.dataset.train, test)
     assert baselines is not None
     assert baselines.linear is not None
-    answers = found.candidate.evaluation.answers
-    assert answers.shape == (len(test), 1)
-    assert r2_score(test.targets, answers) > 0.95 > 0.6 > r2_score(test.targets, baselines.linear)
+    assert found.answers.shape == (len(test), 1)
+    assert r2_score(test.targets, found.answers) > 0.95 > 0.6 > r2_score(test.targets, baselines.linear)
 
 
 def test_it_is_no_worse_than_the_linear_model_where_there_is_nothing_else(tmp_path: Path) -> None:
@@ -155,7 +171,7 @@ def test_it_is_no_worse_than_the_linear_model_where_there_is_nothing_else(tmp_pa
     assert baselines is not None
     assert baselines.linear is not None
     truth = found.dataset.test.targets
-    ours, linear = (roc_auc_score(truth, each[:, 1]) for each in (found.candidate.evaluation.answers, baselines.linear))
+    ours, linear = (roc_auc_score(truth, each[:, 1]) for each in (found.answers, baselines.linear))
     assert ours >= linear - 0.02
 
 
@@ -166,7 +182,7 @@ def test_ten_thousand_categories_and_rare_classes(tmp_path: Path) -> None:
     rare = (word % 50 == 7) & (random.random(6000) < 0.9)
     frame = pd.DataFrame({"word": [f"w{each}" for each in word], "noise": random.normal(size=6000), "y": rare})
     found = trained(tmp_path, frame, "y", epochs=2)
-    assert found.candidate.evaluation.metrics["roc_auc"] > 0.9
+    assert roc_auc_score(found.dataset.test.targets, found.answers[:, 1]) > 0.9
 
 
 KINDS = {
@@ -176,7 +192,7 @@ KINDS = {
     "texts": ["note"],
     "unique texts": ["tag"],
 }
-IN_MAKE_TEST = ("numbers", "texts")
+IN_MAKE_TEST = ("texts",)
 
 
 @pytest.mark.parametrize(
@@ -190,4 +206,4 @@ def test_a_table_may_have_columns_of_one_kind_only(tmp_path: Path, kind: str) ->
     found = trained(
         tmp_path, frame[[*KINDS[kind], "churned"]], "churned", epochs=1, keep=("tag",) * ("tag" in KINDS[kind])
     )
-    assert np.isfinite(found.candidate.evaluation.answers).all()
+    assert np.isfinite(found.answers).all()
