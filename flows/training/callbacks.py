@@ -116,14 +116,14 @@ class Backup(keras.callbacks.BackupAndRestore):  # type: ignore[misc]
         if started < self._due:
             return
         super().on_epoch_end(epoch, logs)
-        self._due = _next(started, _FIRST_BACKUP_SECONDS)
+        self._due = next_due(started, _FIRST_BACKUP_SECONDS)
         if started >= self._copy_due:
             written = time.monotonic()
             self._copy()
-            self._copy_due = _next(written, _FIRST_COPY_SECONDS)
+            self._copy_due = next_due(written, _FIRST_COPY_SECONDS)
 
 
-def _next(started: float, at_least: float) -> float:
+def next_due(started: float, at_least: float) -> float:
     """When to do again what was started then, in at most a twentieth of the time."""
     now = time.monotonic()
     return now + max(at_least, _TIME_SHARE * (now - started))

@@ -73,7 +73,7 @@ LONG_TRAINING = ("train", "iris", "--seed", "5", "--epochs", str(LONG), "--json"
 @pytest.mark.slow
 def test_a_training_goes_on_after_it_was_killed(trainings: Trainings) -> None:
     """With its seed and data, from the epoch kept with its run; its metrics are in MLflow until it was ended."""
-    killed = Piped(trainings.environment, dying_at, after(callbacks._next), run_hotswap, (LONG_TRAINING,))
+    killed = Piped(trainings.environment, dying_at, after(callbacks.next_due), run_hotswap, (LONG_TRAINING,))
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     (state,) = trainings.kept.glob("*/state/training_metadata.json")
