@@ -225,8 +225,8 @@ def model_server() -> Iterator[ModelServer]:
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
     """A command that runs in the tests' process sets the logs up for itself."""
-    loggers = [logging.getLogger(room) for room in ("flows", "serving", "clients")]
-    before = [(logger.level, logger.handlers) for logger in loggers]
+    loggers = [logging.getLogger(name) for name in (None, "flows", "serving", "clients")]
+    before = [(logger.level, [*logger.handlers]) for logger in loggers]
     yield
     for logger, (level, handlers) in zip(loggers, before, strict=True):
         logger.setLevel(level)
