@@ -9,14 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import pytest
 
+from flows.settings import sqlite_address
 from tests.faults.server_process import PROJECT
-from tests.flows.console.terminals import on_a_terminal
+from tests.flows.console.terminals import hotswap_on_a_terminal, until_shown
 from tests.ports import free_ports
 from tests.processes import behind_a_dead_proxy, without_settings
 
-COMMAND = [sys.executable, "-m", "flows.cli", "train", "iris"]
+ARGUMENTS = ("train", "iris")
+COMMAND = [sys.executable, "-m", "flows.cli", *ARGUMENTS]
 # Generous for a machine that others use too; importing TensorFlow alone takes longer.
 FIRST_SECONDS = 3.0
 
@@ -28,18 +31,30 @@ def environment(**paths: Path) -> dict[str, str]:
     return without_settings() | ours | {name: str(path) for name, path in paths.items()}
 
 
-def test_on_a_terminal_it_says_at_once_what_it_does_and_ends_with_its_result(
+@pytest.fixture
+def new_home(
     tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first words come before anything heavy is loaded, each step has its turn, and the result stands alone."""
+    """The environment says where it is."""
     furnish(tmp_path / "home")
     for name, value in environment(HOTSWAP_HOME=tmp_path / "home", HOTSWAP_MODELS_REPO=tmp_path / "models").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    shown = on_a_terminal([*COMMAND, "--epochs", "2"])
+
+
+@pytest.mark.usefixtures("new_home")
+def test_on_a_terminal_it_says_at_once_what_it_does() -> None:
+    """The first words come before anything heavy is loaded."""
+    seconds, text = until_shown(COMMAND, "training iris")
+    assert seconds < FIRST_SECONDS
+    assert "training iris" in text[:200]
+
+
+@pytest.mark.usefixtures("new_home")
+def test_on_a_terminal_it_ends_with_its_result() -> None:
+    """Each step has its turn, and the result stands alone."""
+    shown = hotswap_on_a_terminal(*ARGUMENTS, "--epochs", "2")
     assert shown.code in (0, 3), shown.text[-2000:]
-    assert shown.first_seconds < FIRST_SECONDS
-    assert "training iris" in shown.text[:200]
     steps = ("loading TensorFlow", "loading MLflow", "training epoch", "candidate evaluated", "gate decided")
     places = [shown.text.index(step) for step in steps]
     assert places == sorted(places)
@@ -58,11 +73,11 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]) -> Trained:
     directory = tmp_path_factory.mktemp("train")
     project, below = directory / "project", directory / "project" / "src"
     below.mkdir(parents=True)
-    (project / ".hotswap").mkdir()
+    furnish(project / ".hotswap")
     done = subprocess.run(
         [*COMMAND, "--epochs", "25", "--json"],
         cwd=below,
@@ -97,7 +112,9 @@ def test_what_is_on_this_machine_is_reached_without_the_proxy(trained: Trained) 
 @pytest.mark.xdist_group("train-command")
 def test_in_a_subdirectory_it_is_recorded_in_the_project(trained: Trained) -> None:
     """Its runs, its version and its identity are where those of the project are; the subdirectory stays empty."""
-    assert json.loads(trained.done.stdout)["version"] == 1
+    outcome = json.loads(trained.done.stdout)
+    assert outcome["version"] == 1
     assert list(trained.below.iterdir()) == []
-    assert (trained.project / ".hotswap" / "mlflow.db").exists()
+    runs = mlflow.MlflowClient(sqlite_address(trained.project / ".hotswap" / "mlflow.db"))
+    assert runs.get_run(outcome["run_id"]).info.status == "FINISHED"
     assert (trained.project / "models_repo" / "iris" / "1" / "saved_model.pb").exists()

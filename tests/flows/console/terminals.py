@@ -27,8 +27,6 @@ class Shown:
 
     code: int
     text: str
-    first_seconds: float
-    """until it wrote something"""
 
     @property
     def lines(self) -> list[str]:
@@ -48,19 +46,37 @@ class Shown:
 
 def on_a_terminal(command: Sequence[str], columns: int = 80) -> Shown:
     """Run `command` with standard output and error on a terminal of so many columns."""
-    leader, follower = _terminal(columns)
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=_environment())
-    os.close(follower)
-    chunks, first = [], None
+    process, leader = _started(command, columns)
+    chunks = []
     try:
         while chunk := _read(leader):
-            first = first or time.monotonic() - started
             chunks.append(chunk)
     finally:
         os.close(leader)
         code = process.wait(_DEADLINE_SECONDS)
-    return Shown(code, b"".join(chunks).decode(), first or 0.0)
+    return Shown(code, b"".join(chunks).decode())
+
+
+def until_shown(command: Sequence[str], words: str) -> tuple[float, str]:
+    """How many seconds it takes until `command` has written these words, and all it wrote; then it is killed."""
+    started = time.monotonic()
+    process, leader = _started(command, columns=80)
+    text = ""
+    while words not in text and (chunk := _read(leader)):
+        text += chunk.decode()
+    seconds = time.monotonic() - started
+    process.kill()
+    process.wait(_DEADLINE_SECONDS)
+    os.close(leader)
+    return seconds, text
+
+
+def _started(command: Sequence[str], columns: int) -> tuple[subprocess.Popen[bytes], int]:
+    """Its process, and the end of its terminal that is read."""
+    leader, follower = _terminal(columns)
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=_environment())
+    os.close(follower)
+    return process, leader
 
 
 def hotswap_on_a_terminal(*arguments: str, columns: int = 80) -> Shown:
@@ -74,7 +90,7 @@ def hotswap_on_a_terminal(*arguments: str, columns: int = 80) -> Shown:
     os.close(leader)
     code = finish(process)
     assert code is not None
-    return Shown(code, b"".join(chunks).decode(), 0.0)
+    return Shown(code, b"".join(chunks).decode())
 
 
 def _run_on(terminal: Connection, arguments: Sequence[str]) -> None:
