@@ -1,8 +1,13 @@
-"""The rows of a classify or regress: ``tf.Example`` records, whose features are inputs of the model by their names."""
+"""
+The rows of a classify or regress, and the answers to them.
+
+The rows are ``tf.Example`` records, whose features are inputs of the model by their names. The answers are put into the
+form that a predict has them in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +33,38 @@ def inputs_of(given: Any, names: Collection[str]) -> dict[str, NDArray[Any]]:
     rows = list(_rows(given))
     there = {name for row in rows for name in row}
     return {name: _column([row.get(name) for row in rows]) for name in names if name in there}
+
+
+def answers_of(results: Iterable[Any], class_names: Sequence[str]) -> NDArray[np.float32] | None:
+    """
+    What was answered, as a predict would have.
+
+    Args:
+        results: ``tensorflow.serving.ClassificationResult`` or ``RegressionResult``.
+        class_names: Of the model; none of one that answers values.
+
+    Returns:
+        Scores [rows, classes] in the order of the names, 0 where a row does not name a class, or values [rows]; of
+        the first result that has them, or None.
+    """
+    for result in results:
+        if class_names and result.DESCRIPTOR.name == "ClassificationResult":
+            return _scores(result, class_names)
+        if not class_names and result.DESCRIPTOR.name == "RegressionResult":
+            return np.array([each.value for each in result.regressions], np.float32)
+    return None
+
+
+def _scores(result: Any, class_names: Sequence[str]) -> NDArray[np.float32] | None:
+    """By the labels, which are in any order; without labels as they are. None where they are of other classes."""
+    rows = [each.classes for each in result.classifications]
+    if not any(each.label for row in rows for each in row):
+        alike = len({len(row) for row in rows}) == 1
+        return np.array([[each.score for each in row] for row in rows], np.float32) if alike else None
+    named = [{each.label: each.score for each in row} for row in rows]
+    if any(row.keys() - set(class_names) for row in named):
+        return None
+    return np.array([[row.get(name, 0.0) for name in class_names] for row in named], np.float32)
 
 
 def _rows(given: Any) -> Iterator[Mapping[str, NDArray[Any]]]:

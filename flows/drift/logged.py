@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.data.rows import Inputs, count
-from flows.drift.examples import inputs_of
+from flows.drift.examples import answers_of, inputs_of
+from flows.drift.profile import Profile
 from serving.protocol.errors import HotswapError
 from serving.protocol.tensors import decode
 from serving.request_log.files import whole_records
 
 log = logging.getLogger(__name__)
 
-_PREDICT = "predict_log"
-_KINDS = (_PREDICT, "classify_log", "regress_log")
+_PREDICT, _MULTI_INFERENCE = "predict_log", "multi_inference_log"
+_KINDS = (_PREDICT, "classify_log", "regress_log", _MULTI_INFERENCE)
 MAX_ROWS = 200_000
 """so many of the newest rows are compared"""
 
@@ -32,7 +33,7 @@ class NoLog(HotswapError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exchange:
-    """One predict, classify or regress."""
+    """One predict, classify, regress or multi-inference."""
 
     version: int | None
     """that answered, where the log says it"""
@@ -41,7 +42,7 @@ class Exchange:
     inputs: Inputs
     """[rows, …] by input; strings are bytes"""
     outputs: Inputs
-    """of a predict"""
+    """[rows, …] by output: with a profile, only the one that it is of"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +67,7 @@ def logged_rows(
     version: int | None = None,
     since: datetime | None = None,
     max_rows: int = MAX_ROWS,
+    profile: Profile | None = None,
 ) -> Logged:
     """
     The newest rows that a model was asked for.
@@ -77,13 +79,14 @@ def logged_rows(
         version: Whose answers are wanted; None: of nobody.
         since: Older ones are left out.
         max_rows: As soon as there are so many, it is enough.
+        profile: Says which output is wanted; without it, of a classify or regress no answers are read.
 
     Raises:
         NoLog: There are no files there.
     """
     kept: list[Exchange] = []
     rows = 0
-    for exchange in _newest(directory, model, inputs, since):
+    for exchange in _newest(directory, model, inputs, since, profile):
         if kept and not _is_alike(exchange, kept[0]):
             continue  # of another signature, or logged while other columns were left out
         kept.append(exchange)
@@ -94,7 +97,7 @@ def logged_rows(
     return _together(kept[::-1], version)
 
 
-def exchanges(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Exchange]]:
+def exchanges(path: Path, names: Sequence[str], profile: Profile | None) -> Iterator[tuple[str, Exchange]]:
     """What one file has, each with the name of the model; of ``tf.Example`` records the features of these `names`."""
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -104,28 +107,51 @@ def exchanges(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Exchange]
             continue
         logged = getattr(record, kind)
         request, response = logged.request, logged.response
-        spec = record.log_metadata.model_spec if record.HasField("log_metadata") else response.model_spec
+        spec = record.log_metadata.model_spec if record.HasField("log_metadata") else _model_spec(response)
         try:
-            if kind == _PREDICT:
-                inputs, outputs = _decoded(request.inputs), _decoded(response.outputs)
-            else:
-                inputs, outputs = inputs_of(request.input, names), {}
+            inputs = _decoded(request.inputs) if kind == _PREDICT else inputs_of(request.input, names)
+            outputs = _answers(kind, response, profile)
         except ValueError:
             continue  # a tensor that no array can hold, or examples that are no rows
         version = spec.version.value if spec.HasField("version") else None
         seconds = float(record.log_metadata.timestamp_secs) or None
-        yield spec.name or request.model_spec.name, Exchange(version, seconds, inputs, outputs)
+        yield spec.name or _model_spec(request).name, Exchange(version, seconds, inputs, outputs)
+
+
+def _model_spec(message: Any) -> Any:
+    """That of a request or an answer; of a multi-inference that of its first task or result."""
+    from tensorflow_serving.apis import model_pb2
+
+    first = next(iter([*getattr(message, "tasks", ()), *getattr(message, "results", ())]), message)
+    return getattr(first, "model_spec", model_pb2.ModelSpec())
+
+
+def _answers(kind: str, response: Any, profile: Profile | None) -> Inputs:
+    if kind == _PREDICT:
+        return _decoded(response.outputs if profile is None else _only(response.outputs, profile.output))
+    if profile is None:
+        return {}
+    is_one = kind != _MULTI_INFERENCE
+    results = [response.result] if is_one else [getattr(each, each.WhichOneof("result")) for each in response.results]
+    found = answers_of(results, profile.class_names)
+    return {} if found is None else {profile.output: found}
+
+
+def _only(tensors: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return {name: tensors[name]} if name in tensors else {}
 
 
 def _decoded(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {name: decode(tensor) for name, tensor in tensors.items()}
 
 
-def _newest(directory: Path, model: str, inputs: Sequence[str], since: datetime | None) -> Iterator[Exchange]:
+def _newest(
+    directory: Path, model: str, inputs: Sequence[str], since: datetime | None, profile: Profile | None
+) -> Iterator[Exchange]:
     """Those of a model from the newest to the oldest."""
     start = None if since is None else since.timestamp()
     for path in _files(directory, start):
-        found = [each for name, each in exchanges(path, inputs) if name == model]
+        found = [each for name, each in exchanges(path, inputs, profile) if name == model]
         for exchange in reversed(found):
             is_new = start is None or exchange.time is None or exchange.time >= start
             if is_new and exchange.inputs and exchange.inputs.keys() <= set(inputs) and _rows(exchange) is not None:

@@ -80,7 +80,7 @@ def examine(deployment: Deployment, asked: Asked) -> Found:
         )
     settings = deployment.settings
     directory = asked.directory or settings.request_log_directory
-    logged = logged_rows(directory, deployment.model, _inputs(saved_model), version, since)
+    logged = logged_rows(directory, deployment.model, _inputs(saved_model), version, since, profile=profile)
     compared = held_against(profile, logged, asked.limits, *_hashes(settings))
     enough = len(logged) >= asked.limits.min_rows
     schema = Schema.read(saved_model)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import tensorflow as tf
+from google.protobuf.json_format import ParseDict
 from tensorflow_serving.apis import prediction_log_pb2
 
 from flows.drift.columns import Kind
@@ -74,6 +75,72 @@ def test_examples_are_rows_too(api: str, tmp_path: Path) -> None:
     assert found.inputs["id"].tolist() == [b"all", b"own", b"c"]
     assert found.answered.tolist() == [False, False, True]
     assert found.outputs["output"].tolist() == [[0.5, 0.5]]
+
+
+CLASSES = Profile((), (), "output", "classification", ("no", "yes"))
+VALUES = Profile((), (), "output", "regression")
+
+
+def example_log(api: str, answers: dict[str, Any]) -> prediction_log_pb2.PredictionLog:
+    """Two rows, 0.25 and 0.75, as TensorFlow Serving logs what is asked by ``tf.Example``; `answers` as JSON."""
+    record = prediction_log_pb2.PredictionLog()
+    record.log_metadata.model_spec.name, record.log_metadata.model_spec.version.value = "m", 2
+    logged = getattr(record, f"{api}_log")
+    for x in (0.25, 0.75):
+        logged.request.input.example_list.examples.add().features.feature["x"].float_list.value.append(x)
+    ParseDict(answers, logged.response)
+    return record
+
+
+def classified(*rows: dict[str, float]) -> dict[str, Any]:
+    """A result that names a score for each label of a row."""
+    classes = [[{"label": label, "score": score} for label, score in row.items()] for row in rows]
+    return {"classifications": [{"classes": each} for each in classes]}
+
+
+LABELLED = classified({"yes": 0.75, "no": 0.25}, {"yes": 1.0})
+REGRESSED = {"regressions": [{"value": 3}, {"value": 4}]}
+BY_CLASS = [[0.25, 0.75], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("api", "response", "profile", "answers"),
+    [
+        pytest.param("classify", {"result": LABELLED}, CLASSES, BY_CLASS, id="labels in any order"),
+        pytest.param(
+            "classify", {"result": classified({"": 0.25}, {"": 1.0})}, CLASSES, [[0.25], [1.0]], id="no labels"
+        ),
+        pytest.param("regress", {"result": REGRESSED}, VALUES, [3.0, 4.0], id="values"),
+        pytest.param(
+            "multi_inference",
+            {"results": [{"regressionResult": REGRESSED}, {"classificationResult": LABELLED}]},
+            CLASSES, BY_CLASS, id="several",
+        ),
+    ],
+)  # fmt: skip
+def test_what_examples_were_answered(
+    api: str, response: dict[str, Any], profile: Profile, answers: list[Any], tmp_path: Path
+) -> None:
+    """It has the form of a predict's answers, and so is compared as these are."""
+    write(tmp_path / "log", example_log(api, response).SerializeToString())
+    found = rows(tmp_path, profile=profile)
+    assert found.answered.tolist() == [True, True]
+    assert found.outputs["output"].tolist() == answers
+
+
+@pytest.mark.parametrize(
+    ("response", "profile"),
+    [
+        pytest.param(classified({"perhaps": 1.0}, {"no": 1.0}), CLASSES, id="other classes"),
+        pytest.param(classified({"": 1.0}, {"no": 0.5, "": 0.5}), VALUES, id="classes for values"),
+    ],
+)
+def test_answers_of_another_kind_are_none(response: dict[str, Any], profile: Profile, tmp_path: Path) -> None:
+    """The rows count, and what was answered is left out."""
+    write(tmp_path / "log", example_log("classify", {"result": response}).SerializeToString())
+    found = rows(tmp_path, profile=profile)
+    assert found.inputs["x"].tolist() == [0.25, 0.75]
+    assert not found.answered.any()
 
 
 def test_examples_of_different_lengths_are_no_rows(tmp_path: Path) -> None:
