@@ -16,7 +16,7 @@ from tests.pipelines import Pipeline
 
 ROW = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
 _BODY = json.dumps(ROW).encode()
-_PAUSE_SECONDS = 0.01
+_PAUSE_SECONDS = 0.02
 
 
 class Bystander(threading.Thread):

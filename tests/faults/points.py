@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from flows.cli import run
 from flows.promotion.bake import bake as bake_version
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
@@ -126,6 +127,12 @@ def command(settings: Settings, *arguments: str) -> None:
     """``hotswap …``"""
     os.environ.update(environment(settings))
     run_hotswap(arguments)
+
+
+def reconcile(settings: Settings, model: str) -> int:
+    """The exit code of ``hotswap reconcile MODEL``, done in this process."""
+    os.environ.update(environment(settings))
+    return run(["reconcile", model])
 
 
 def promote(settings: Settings, model: str, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:

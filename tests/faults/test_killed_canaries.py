@@ -14,16 +14,15 @@ from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
 from serving.repository.store import Repository
 from tests.faults.bystander import answered_all_the_while
-from tests.faults.points import Point, after, before, command, killed_at, make_stable, promote
+from tests.faults.points import Point, after, before, killed_at, make_stable, promote, reconcile
 from tests.pipelines import Pipeline, answered, assert_whole
-from tests.processes import finish, start
 
 SOAK = pytest.mark.soak
 
 
 def assert_reconciled(pipeline: Pipeline, **labels: int) -> None:
     """`hotswap reconcile` makes all sides agree on these labels, and a next promotion finds nothing to tidy."""
-    assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
+    assert reconcile(pipeline.settings, pipeline.model) == 0
     assert find(pipeline.deployment) == []
     assert pipeline.deployment.labels.read() == labels
     assert replay(pipeline.journal.read()).labels == labels

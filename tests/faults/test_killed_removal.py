@@ -11,13 +11,13 @@ from flows.journal import Journal
 from flows.promotion import removal
 from flows.promotion.history import replay
 from flows.promotion.labels import Labels
+from flows.promotion.retirement import retire
 from flows.reconciliation.findings import find
 from flows.registry.mlflow_registry import Registry
 from flows.reports.doctor import examine
 from serving.repository.store import Repository
-from tests.faults.points import Point, after, before, command, killed_at
+from tests.faults.points import Point, after, before, command, killed_at, reconcile
 from tests.pipelines import Pipeline, answered, assert_gone
-from tests.processes import finish, start
 
 POINTS = {
     "config written": after(Labels.forget),
@@ -36,7 +36,7 @@ def killed(pipeline: Pipeline, point: Point) -> None:
     """A removal of a model with three versions, one of them retired, that is killed at a point."""
     for kind in (1, 2, 3):
         pipeline.promote(kind)
-    assert finish(start(command, pipeline.settings, "retire", pipeline.model, "1")) == 0
+    retire(pipeline.deployment, 1)
     killed_at(point, command, pipeline.settings, "remove", pipeline.model, "--force", "no longer sold")
 
 
@@ -47,7 +47,7 @@ def killed(pipeline: Pipeline, point: Point) -> None:
 def test_a_killed_removal_is_finished(point: Point, pipeline: Pipeline) -> None:
     """`hotswap reconcile` does what is left, and another training gets a number of its own."""
     killed(pipeline, point)
-    assert finish(start(command, pipeline.settings, "reconcile", pipeline.model)) == 0
+    assert reconcile(pipeline.settings, pipeline.model) == 0
     assert_gone(pipeline)
     assert list(pipeline.repository.archived(pipeline.model)) == [1, 2, 3]
     assert pipeline.journal.read()[-1].facts["why"] == "no longer sold"
