@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
 from clients import GrpcClient
 from flows.journal import Journal
@@ -30,7 +31,7 @@ from serving.repository.saved_model_files import digest
 from serving.repository.store import Repository
 from tests.conftest import wait_available
 from tests.faults.points import Point, after, dying_at, environment
-from tests.pipelines import examine_without_server
+from tests.pipelines import Pipeline, examine_without_server
 from tests.processes import Piped, run_hotswap, running, without_settings
 
 pytestmark = pytest.mark.xdist_group("interrupted-training")  # one worker trains what is live for all of these
@@ -84,16 +85,29 @@ class Home:
         return {row.version: row for row in status(self.settings, "iris")}
 
 
+def like_iris(directory: Path, kind: int, name: str) -> Path:
+    """The tiny model with no more signatures than a model of Iris has."""
+    module = tf.Module()
+    module.answer = tf.function(
+        lambda input: {"output": tf.reduce_sum(input, 1, keepdims=True) * [[1.0, 10.0, 100.0]] + float(kind)},
+        input_signature=[tf.TensorSpec([None, 4], tf.float32, name="input")],
+    )
+    tf.saved_model.save(module, str(directory / name), signatures=module.answer)
+    return directory / name
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
-    """A home in which one version of Iris is live; MLflow in this process looks there too."""
-    before = dict(os.environ)
-    home = Home(tmp_path_factory.mktemp("interrupted"), prefect_api)
+    """A home in which one version is live under the name of Iris; MLflow in this process looks there too."""
+    before, directory = dict(os.environ), tmp_path_factory.mktemp("interrupted")
+    home = Home(directory, prefect_api)
     furnish(home.settings.home)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         os.environ.pop(name, None)
     apply_environment(home.settings)
-    home.train()
+    live = Pipeline(home.settings, Registry(home.settings.home / "artifacts"), "iris", like_iris, directory)
+    live.promote(1)
+    live.run.end("FINISHED")
     yield home
     os.environ.clear()
     os.environ.update(before)
