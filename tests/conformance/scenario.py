@@ -39,7 +39,8 @@ from tests.processes import forked
 
 ANSWER_SECONDS = 20.0
 PATIENCE = 3.0
-_LOOK_SECONDS = 0.003
+_TRAFFIC_SECONDS = 0.01
+_STATES_SECONDS = 0.003
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -49,8 +50,9 @@ Step = Mapping[str, Any]
 class Watcher:
     """Looks at something now and again and again, in a thread of its own, and keeps what is new."""
 
-    def __init__(self, look: Callable[[], Any]) -> None:
+    def __init__(self, look: Callable[[], Any], seconds: float) -> None:
         self._look = look
+        self._seconds = seconds
         self._seen: list[Any] = [look()]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -63,7 +65,7 @@ class Watcher:
         return self._seen
 
     def _run(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
+        while not self._stop.wait(self._seconds):
             self._note()
         self._note()
 
@@ -252,9 +254,9 @@ class Scenario:
 
     def _watch(self, step: Step) -> None:
         if step["kind"] == "traffic":
-            watcher = Watcher(lambda: self._served(step))
+            watcher = Watcher(lambda: self._served(step), _TRAFFIC_SECONDS)
         else:
-            watcher = Watcher(lambda: self._state(step, step["version"]))
+            watcher = Watcher(lambda: self._state(step, step["version"]), _STATES_SECONDS)
         self._stack.callback(watcher.close)
         self._watchers[step["name"]] = watcher
 

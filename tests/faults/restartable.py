@@ -126,9 +126,14 @@ def model_server(settings: Settings, directory: Path) -> Restartable:
     return Restartable(begin, settings.rest_url, "/readyz", log)
 
 
-def _serve(log: Path) -> None:
+def lead_group(log: Path) -> None:
+    """Let this process, which was forked, have a group of its own, and write to `log`."""
     os.setsid()
     with log.open("ab") as output:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
+
+
+def _serve(log: Path) -> None:
+    lead_group(log)
     run_hotswap(["serve"])

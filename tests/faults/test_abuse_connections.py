@@ -184,7 +184,9 @@ def test_a_long_head_is_answered_or_refused(server: ServerProcess, where: str) -
             assert are_closed([connection], within_seconds=1.0)
 
 
-@pytest.mark.parametrize("kind", ["spaces", "numbers", "text"])
+@pytest.mark.parametrize(
+    "kind", ["spaces", *(pytest.param(each, marks=pytest.mark.soak) for each in ("numbers", "text"))]
+)
 def test_a_huge_body_is_answered_or_refused(server: ServerProcess, kind: str, soak: bool) -> None:
     """16 MB, and in the long form 100, are more than is read on the loop, and get an answer that blames them."""
     size = (100 if soak else 16) * 2**20
@@ -272,7 +274,7 @@ def test_names_that_nobody_serves_do_not_fill_the_memory(server: ServerProcess, 
     """Whatever models are asked for, the metrics page stays short, and readable."""
     page = f"http://127.0.0.1:{server.rest_port}/monitoring/prometheus/metrics"
     with harmless(server), open_channel(server.grpc_port) as channel:
-        for number in range(100_000 if soak else 3_000):
+        for number in range(100_000 if soak else 1_500):
             request = predict_pb2.PredictRequest()
             request.model_spec.name = f"nobody-{number}"
             assert ask_grpc(channel, PREDICT, request.SerializeToString(), 10).code == "NOT_FOUND"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from clients.grpc_client import GrpcClient
 from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
+from tests.conformance.launch import serve
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
-from tests.faults.server_process import PROJECT, ServerProcess, server_program
+from tests.faults.server_process import ServerProcess, server_process, server_program
+from tests.processes import Piped
 from tests.waiting import until
 
 NICE = (
@@ -73,15 +75,15 @@ def test_a_server_that_was_stopped_meanwhile_takes_sigterm(tiny_model: TinyModel
     """The signal may come to any of its threads when it goes on."""
     tiny_model(tmp_path / "tiny", 1)
     flags = ["--model_name=tiny", f"--model_base_path={tmp_path / 'tiny'}", "--ephemeral_ports", "--ports_file=-"]
-    with subprocess.Popen([sys.executable, "-m", "serving", *flags], cwd=PROJECT, stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline()
-            for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
-                server.send_signal(number)
-            assert server.wait(30) == 0
-        finally:
-            server.kill()
+    server = Piped(os.environ, serve, flags)
+    try:
+        assert server.stdout.readline()
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+            server.send_signal(number)
+        server.communicate()
+        assert server.returncode == 0
+    finally:
+        server.kill()
 
 
 def services(server: ServerProcess) -> set[str]:
@@ -147,6 +149,11 @@ class Server:
 """
 
 
+def import_from(directory: str) -> None:
+    """Let this process find packages there first."""
+    sys.path.insert(0, directory)
+
+
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, marks=() if kind in IN_MAKE_TEST else pytest.mark.soak) for kind in UNUSABLE],
@@ -161,8 +168,7 @@ def test_grpcio_serves_where_pygrpc_native_does_not_start(kind: str, tiny_model:
     (package / "aio.py").write_text(
         STARTED_OTHERWISE if kind == "other start" else "class Server:\n    def __init__(self, options): ..."
     )
-    environment = os.environ | {"PYTHONPATH": str(package.parent)}
-    with server_program(tmp_path, *flags, environment=environment) as server:
+    with server_process(tmp_path, *flags, first=partial(import_from, str(package.parent))) as server:
         wait_answered_by(server, 1)
         assert "tensorflow.serving.PredictionService" in services(server)
         (line,) = [line for line in server.log.read_text().splitlines() if "pygrpc-native" in line]

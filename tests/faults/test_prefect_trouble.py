@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import uvicorn
+from prefect.server.api.server import create_app
 
 from flows.endpoints.servers import Servers
 from flows.orchestration.prefect_access import PrefectUnavailable
@@ -28,7 +30,7 @@ from flows.train_and_promote import train_and_promote
 from tests import processes
 from tests.faults.points import Point, at, before
 from tests.faults.proxy import Proxy, cut, proxied
-from tests.faults.restartable import Program, Restartable
+from tests.faults.restartable import Restartable, lead_group
 from tests.ports import free_ports
 from tests.processes import Piped
 
@@ -50,11 +52,17 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], 
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_ENABLED": "0",
     }
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = directory / "log"
-    server = Restartable(partial(Program, command, log, variables), f"http://127.0.0.1:{port}", "/api/health", log)
+    begin = partial(processes.start_with, variables, serve_prefect, port, log)
+    server = Restartable(begin, f"http://127.0.0.1:{port}", "/api/health", log)
     yield server
     server.kill()
+
+
+def serve_prefect(port: int, log: Path) -> None:
+    """What ``prefect server start`` does, in this process."""
+    lead_group(log)
+    uvicorn.run(create_app(), port=port, log_level="warning")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from serving.repository.version_policy import All
 from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.faults.bystander import ROW, undisturbed
 
-HUGE_BYTES = 2 * MAX_INLINE_PARSE_BYTES
+HUGE_BYTES = MAX_INLINE_PARSE_BYTES + 2**20
 """more than is read on the loop"""
 
 
@@ -43,7 +43,7 @@ def url(base_path: Path, model_server: Any) -> str:
         (b'{"instances": [[1.0], [2.0, 3.0]]}', "Expecting tensor size: 1 but got: 2"),
         (b'{"inputs": {"other": [[1.0]]}}', "Missing named input: input"),
     ],
-    ids=["unparsable", "16 MB of nothing", "16 MB cut off", "16 MB of text", "wrong shape", "wrong name"],
+    ids=["unparsable", "9 MB of nothing", "9 MB cut off", "9 MB of text", "wrong shape", "wrong name"],
 )
 def test_a_bad_request_is_reported_and_disturbs_nobody(url: str, body: bytes, told: str) -> None:
     """The answer is a clear 400, however large the request, and others are answered meanwhile."""

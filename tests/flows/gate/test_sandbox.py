@@ -136,11 +136,13 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("champion") / "saved_model", good)
 
 
-def tried(server: SandboxServer, saved_model: Path, model: str, champion: Path | None = None) -> SandboxDecision:
+def tried(
+    server: SandboxServer, saved_model: Path, model: str, champion: Path | None = None, rows: int = len(ROWS)
+) -> SandboxDecision:
     """What the sandbox decides on version 4, beside version 3 where there is a champion."""
+    inputs, answers = {"input": ROWS[:rows]}, {"output": ANSWERS[:rows]}
     return try_served(
-        server,
-        Trial(model, 4, saved_model, {"input": ROWS}, {"output": ANSWERS}, None if champion is None else (3, champion)),
+        server, Trial(model, 4, saved_model, inputs, answers, None if champion is None else (3, champion))
     )
 
 
@@ -296,8 +298,9 @@ def test_another_server_can_be_the_sandbox(champion: Path, tmp_path: Path) -> No
 
 def test_a_candidate_that_crashes_the_server_is_rejected(tmp_path: Path) -> None:
     """A server that dies while it answers takes nothing along but the candidate's chances."""
-    dying = "import os, sys; from serving import cli; from serving.runtime import call; "
-    dying += "call.Call.__call__ = lambda *_: os.abort(); sys.exit(cli.main())"
+    dying = "import os, sys; from serving import cli; from serving.runtime import tensorflow_import; "
+    dying += "tensorflow_import.prepare(); from serving.runtime import call; "
+    dying += "call.Call.__call__ = lambda *_: os._exit(1); sys.exit(cli.main())"
     binary = program(tmp_path / "tensorflow_model_server", f"exec {sys.executable} -c '{dying}' \"$@\"")
     with SandboxServer(settings(sandbox_server=binary)) as server:
         decision = tried(server, build(tmp_path / "candidate", good), "crashing")
