@@ -197,7 +197,7 @@ def test_examples_are_kept_with_their_answers(tmp_path: Path, model_server: Mode
         features = log.request.input.example_list.examples[0].features.feature
         assert {name: list(each.bytes_list.value) for name, each in features.items()} == hashes
     read = logged_rows(tmp_path / "log", "examples", ["x", "name"]).inputs
-    assert {name: values.tolist() for name, values in read.items()} == {"x": [hashes["x"]] * 2}
+    assert {name: values.tolist() for name, values in read.items()} == {"x": [hashes["x"]] * 3}
 
 
 def test_files_are_rotated_and_bounded(tmp_path: Path) -> None:
