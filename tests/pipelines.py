@@ -32,8 +32,10 @@ from serving.repository.store import Repository
 ROWS = np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32)
 BROKEN = -1
 NUMBERS = itertools.count(1)
-_KEPT: dict[tuple[str, Any, int], str] = {}
-"""Addresses of models in MLflow, which takes a while to keep one: any number of versions may be of the same."""
+_VERSIONS_EACH = 50
+"""more are not listed in the tag of a model in MLflow, which is of limited length"""
+_KEPT: dict[tuple[str, Any, int, int], str] = {}
+"""Addresses of models in MLflow, which takes a while to keep one: several versions may be of the same."""
 
 
 def go_live(deployment: Deployment, registered: Registered, stamp: Stamp, label: str = STABLE) -> None:
@@ -63,7 +65,7 @@ class Pipeline:
     sources: Any
     directory: Path
     run: Run = field(init=False)
-    kept: dict[tuple[str, Any, int], str] = field(default_factory=lambda: _KEPT)
+    kept: dict[tuple[str, Any, int, int], str] = field(default_factory=lambda: _KEPT)
 
     def __post_init__(self) -> None:
         self.run = self.registry.start_run(self.model, "run", {}, {})
@@ -92,7 +94,7 @@ class Pipeline:
 
     def register(self, kind: int) -> Registered:
         """Register the tiny model of this kind; `BROKEN` has a graph and variables that do not fit together."""
-        key = (self.registry.uri, self.sources, kind)
+        key = (self.registry.uri, self.sources, kind, next(NUMBERS) // _VERSIONS_EACH)
         if key not in self.kept:
             self.kept[key] = self._keep(kind)
         above = self.deployment.highest_version_seen()
