@@ -33,7 +33,7 @@ quick: setup ## the tests that are not slow, for the inner loop
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow"
 
 soak: setup ## the tests of abuse, faults and the gate in their long form, with random fuzz
-	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/flows/fleet tests/flows/gate tests/flows/promotion/test_approval.py tests/flows/recipes tests/flows/search tests/flows/tables tests/flows/test_api.py tests/flows/training tests/docs/test_fleet_page.py tests/docs/test_tutorial.py tests/docs/test_upgrade.py tests/end_to_end/test_compose_commands.py tests/end_to_end/test_demo.py tests/end_to_end/test_secrets.py tests/end_to_end/test_triggers.py tests/flows/local/test_stack.py tests/serving/runtime/test_row_independence_property.py
+	$(BIN)/python -m pytest -n 0 --soak --timeout=3600 tests/faults tests/flows/backups tests/flows/fleet tests/flows/gate tests/flows/promotion/test_approval.py tests/flows/recipes tests/flows/search tests/flows/tables tests/flows/test_api.py tests/flows/training tests/docs/test_drift_page.py tests/docs/test_fleet_page.py tests/docs/test_tutorial.py tests/docs/test_upgrade.py tests/end_to_end/test_compose_commands.py tests/end_to_end/test_demo.py tests/end_to_end/test_secrets.py tests/end_to_end/test_triggers.py tests/flows/local/test_stack.py tests/serving/runtime/test_row_independence_property.py
 
 check: setup ## format, lint, types, import contract, tests
 	$(BIN)/ruff format --check .
