@@ -9,12 +9,15 @@ import typer
 
 from flows.commands.edges import at_work, plain_settings, show
 from flows.commands.options import Json
+from flows.console import progress
 from flows.parameters import ScheduledRecipe, TrainParameters, check_bounds, spelled_out
 
 if TYPE_CHECKING:
     from flows.orchestration.triggers import Trigger
 
 app = typer.Typer()
+
+_WORKER_SECONDS = 120.0  # a busy machine takes long to import everything
 
 
 @app.command()
@@ -76,10 +79,13 @@ def _remove(model: str, as_json: bool) -> None:
 
 def _install(trigger: Trigger, parameters: dict[str, Any], as_json: bool) -> None:
     from flows.local.data_watch import start_from
+    from flows.machine.instance import wait_while_starting
     from flows.orchestration import triggers
 
     if not trigger.described:
         raise typer.BadParameter("say when: --cron, --every, --when-changed or --when-drifted")
+    progress.step("waiting for the worker of `hotswap up`, which makes the deployments")
+    wait_while_starting(plain_settings().home, "worker", _WORKER_SECONDS)
     deployment = triggers.install(trigger, parameters)
     if trigger.when_changed:
         start_from(plain_settings(), deployment, [Path(each) for each in trigger.when_changed])

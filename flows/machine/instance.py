@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from serving.repository.files import write_atomically
 
 _LOCK, _DESCRIPTION, _SERVICES = "up.lock", "up.json", "services.json"
 _ACQUIRE_SECONDS = 0.5  # somebody may be looking whether the lock is free
+_POLL_SECONDS = 0.1
 
 
 class AlreadyUp(HotswapError):
@@ -84,6 +86,26 @@ def keep_services(home: Path, services: Sequence[Mapping[str, Any]]) -> None:
 def running_services(home: Path) -> list[dict[str, Any]]:
     """The services of the `hotswap up` that runs in this home, each with its state; empty where none does."""
     return list(_read(home / _SERVICES).get("services", [])) if running(home) else []
+
+
+def wait_while_starting(home: Path, service: str, seconds: float) -> bool:
+    """
+    Wait for a service of the `hotswap up` that runs in this home.
+
+    Returns:
+        Whether nothing has to be waited for any longer: it is ready, or no `hotswap up` with it runs here.
+    """
+    deadline = time.monotonic() + seconds
+    while _starts(home, service):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _starts(home: Path, service: str) -> bool:
+    states = {each["name"]: each["state"] for each in running_services(home)}
+    return states.get(service, "ready") != "ready" or (not states and bool(running(home)))
 
 
 def _read(path: Path) -> dict[str, Any]:
