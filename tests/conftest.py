@@ -276,6 +276,15 @@ def mlflow_url(mlflow_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def forked_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What HOTSWAP_SANDBOX_SERVER is where a training is not about its sandbox, which takes a second to start."""
+    from tests.forked_sandbox import forked_sandboxes
+
+    with forked_sandboxes(tmp_path_factory.mktemp("sandbox")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
 def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[Path], None]:
     """Puts empty databases of MLflow and Prefect into a new home, so that nobody has to wait for them."""
 

@@ -51,8 +51,9 @@ SHORT = "registered"
 class Home:
     """A home whose trainings can be watched and interrupted."""
 
-    def __init__(self, directory: Path, prefect_api: str) -> None:
+    def __init__(self, directory: Path, prefect_api: str, sandbox: Path) -> None:
         self.settings = Settings(
+            sandbox_server=sandbox,
             home=directory / "home",
             models_repo=directory / "models",
             rest_port=1,
@@ -97,10 +98,12 @@ def like_iris(directory: Path, kind: int, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+) -> Iterator[Home]:
     """A home in which one version is live under the name of Iris; MLflow in this process looks there too."""
     before, directory = dict(os.environ), tmp_path_factory.mktemp("interrupted")
-    home = Home(directory, prefect_api)
+    home = Home(directory, prefect_api, forked_sandbox)
     furnish(home.settings.home)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         os.environ.pop(name, None)

@@ -282,12 +282,11 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def test_another_server_can_be_the_sandbox(champion: Path, tmp_path: Path) -> None:
+def test_another_server_can_be_the_sandbox(champion: Path, forked_sandbox: Path, tmp_path: Path) -> None:
     """Any program with the flags of tensorflow_model_server will do; one that finds its port taken is started again."""
     binary = program(
         tmp_path / "tensorflow_model_server",
-        f'echo "$@" >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) = 1 ] && exit 1\n'
-        f'exec {sys.executable} -m serving "$@"',
+        f'echo "$@" >> {tmp_path}/asked\n[ $(wc -l < {tmp_path}/asked) = 1 ] && exit 1\nexec {forked_sandbox} "$@"',
     )
     with SandboxServer(settings(sandbox_server=binary)) as server:
         decision = tried(server, build(tmp_path / "candidate", good), "other", champion)
