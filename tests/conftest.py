@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from filelock import FileLock
 
 from serving.runtime.tensorflow_import import set_environment
 from serving.settings import ServerSettings
+from tests import shared_forks
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -95,6 +97,13 @@ def server_settings(**fields: Any) -> ServerSettings:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared_forks.join()
+    elif config.getoption("numprocesses", None) and not config.getoption("collectonly"):
+        shared_forks.share()
 
 
 def pytest_report_header() -> list[str]:
@@ -239,15 +248,28 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("databases")
 
 
+def _of_all_workers(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A directory that all workers of this run have."""
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def mlflow_home(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an MLflow database, one for all tests of a worker."""
     from flows.registry.mlflow_registry import Registry
 
     home = tmp_path_factory.mktemp("home")
-    with at_home(home):
-        Registry(home / "artifacts").check()
-    copy_database(home, databases, "mlflow.db")
+    made = _of_all_workers(tmp_path_factory, "mlflow")
+    with FileLock(made / "lock"):
+        if not (made / "new" / "mlflow.db").exists():
+            with at_home(made):
+                Registry(made / "artifacts").check()
+            copy_database(made, made / "new", "mlflow.db")
+    for place in (home, databases):
+        shutil.copyfile(made / "new" / "mlflow.db", place / "mlflow.db")
     return home
 
 
@@ -256,8 +278,7 @@ def prefect_api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """The address of a Prefect server, one for all tests of all workers that are not about Prefect itself."""
     from tests.shared_prefect import DATABASE, shared_prefect
 
-    own = tmp_path_factory.getbasetemp()
-    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-prefect"
+    directory = _of_all_workers(tmp_path_factory, "shared-prefect")
     with shared_prefect(directory) as api_url:
         (databases / DATABASE).parent.mkdir()
         shutil.copyfile(directory / "new" / DATABASE, databases / DATABASE)

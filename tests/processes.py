@@ -8,7 +8,6 @@ that run ``python -m flows.cli``.
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import signal
 import sys
@@ -20,8 +19,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.preloaded"])
+from tests.shared_forks import FORKS
+
 _TIMEOUT_SECONDS = 200.0
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _OWN = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
@@ -34,7 +33,7 @@ def start(action: Callable[..., object], *args: Any, **environment: str) -> Base
 
 def start_with(environment: Mapping[str, str], action: Callable[..., object], *args: Any) -> BaseProcess:
     """Do something in a process of its own, with this environment alone."""
-    process = _FORKS.Process(target=_run, args=(dict(environment), action, args))
+    process = FORKS.Process(target=_run, args=(dict(environment), action, args))
     process.start()
     return process
 
@@ -51,7 +50,7 @@ class Piped:
     def __init__(
         self, environment: Mapping[str, str], action: Callable[..., object], *args: Any, directory: Path | None = None
     ) -> None:
-        outputs, ends = zip(*(_FORKS.Pipe(duplex=False) for _ in range(2)), strict=True)
+        outputs, ends = zip(*(FORKS.Pipe(duplex=False) for _ in range(2)), strict=True)
         self._process = start_with(environment, _piped, ends, directory, action, args)
         self.stdout, self.stderr = (os.fdopen(os.dup(each.fileno()), encoding="utf-8") for each in outputs)
         for each in (*outputs, *ends):

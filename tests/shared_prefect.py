@@ -26,7 +26,6 @@ _START_SECONDS = 120.0
 @contextmanager
 def shared_prefect(directory: Path) -> Iterator[str]:
     """The address of its API; `directory`, the same for all workers, has its database as it was at first in ``new``."""
-    directory.mkdir(exist_ok=True)
     address = directory / "api_url"
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
