@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,13 +35,14 @@ EXIT_NOT_APPROVED = 7
 class Approvals:
     """Promotions of one model that wait, and who answers them."""
 
-    def __init__(self, pipeline: Pipeline, prefect_api: str) -> None:
+    def __init__(self, pipeline: Pipeline, prefect_api: str, sandbox: Path) -> None:
         self.pipeline = pipeline
         self._prefect_api = prefect_api
         self._environment = {
             **without_settings(),
             **environment(pipeline.settings),
             "PREFECT_API_URL": prefect_api,
+            "HOTSWAP_SANDBOX_SERVER": str(sandbox),
         }
 
     def begin(self, kind: int, *options: str) -> Piped:
@@ -105,8 +107,8 @@ class Approvals:
 
 
 @pytest.fixture
-def approvals(pipeline: Pipeline, prefect_api: str) -> Approvals:
-    return Approvals(pipeline, prefect_api)
+def approvals(pipeline: Pipeline, prefect_api: str, forked_sandbox: Path) -> Approvals:
+    return Approvals(pipeline, prefect_api, forked_sandbox)
 
 
 def outcome(process: Piped, code: int) -> dict[str, Any]:
@@ -147,18 +149,6 @@ def test_what_is_approved_goes_live(approvals: Approvals) -> None:
     assert (answered(pipeline), find(pipeline.deployment)) == ({3}, [])
 
 
-def test_the_button_of_prefects_page_approves(approvals: Approvals) -> None:
-    """Also the first version of a model, which is not live before."""
-    pipeline = approvals.pipeline
-    process = approvals.begin(1)
-    wait = approvals.waits(1)
-    assert pipeline.deployment.champion is None
-    approvals.resume(wait)
-    assert outcome(process, 0)["version"] == 1
-    assert labels(pipeline) == {"stable": 1}
-    assert pipeline.journal.read()[-1].facts["approved_by"] == "somebody on Prefect's page"
-
-
 def test_what_is_rejected_is_taken_out_again(approvals: Approvals) -> None:
     """The exit code is 7, the journal says who and why, and what was live is live."""
     pipeline = approvals.pipeline
@@ -192,18 +182,31 @@ def test_what_nobody_approves_in_time_never_goes_live(approvals: Approvals) -> N
 
 
 def test_what_went_live_meanwhile_is_what_it_is_judged_against(approvals: Approvals) -> None:
-    """The gate looks at the approved version again, beside the new champion."""
+    """The button of Prefect's page approves: the gate looks at the version again, beside the new champion."""
     pipeline = approvals.pipeline
     pipeline.promote(1)
     process = approvals.begin(2)
     wait = approvals.waits(2)
     rolled_on = pipeline.promote(3)
-    approvals.answer()
+    approvals.resume(wait)
     found = outcome(process, 0)
     assert (found["version"], found["previous"]) == (2, rolled_on)
     assert approvals.tasks_of(wait).count("gate") == 2
     assert [each.action for each in pipeline.journal.read()][-2:] == ["promoting", "promote"]
+    assert pipeline.journal.read()[-1].facts["approved_by"] == "somebody on Prefect's page"
     assert rollback(pipeline.deployment).version == 1
+
+
+@pytest.mark.soak
+def test_a_first_version_is_approved(approvals: Approvals) -> None:
+    """Nothing of the model is live before."""
+    pipeline = approvals.pipeline
+    process = approvals.begin(1)
+    wait = approvals.waits(1)
+    assert pipeline.deployment.champion is None
+    approvals.resume(wait)
+    assert outcome(process, 0)["version"] == 1
+    assert labels(pipeline) == {"stable": 1}
 
 
 def test_a_killed_wait_leaves_the_old_state(approvals: Approvals) -> None:
@@ -223,6 +226,7 @@ def test_a_killed_wait_leaves_the_old_state(approvals: Approvals) -> None:
     assert find(pipeline.deployment) == []
 
 
+@pytest.mark.soak
 def test_a_label_that_is_moved_by_hand_is_an_approval(approvals: Approvals) -> None:
     """The flow that waits notices it, and leaves no pending label."""
     pipeline = approvals.pipeline
@@ -235,6 +239,7 @@ def test_a_label_that_is_moved_by_hand_is_an_approval(approvals: Approvals) -> N
     assert find(pipeline.deployment) == []
 
 
+@pytest.mark.soak
 def test_a_run_that_is_cancelled_in_prefect_is_not_approved(approvals: Approvals) -> None:
     """It ends as by Ctrl-C, and is taken out again."""
     pipeline = approvals.pipeline
