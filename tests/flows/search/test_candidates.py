@@ -25,7 +25,9 @@ from flows.search.processes import Cancelled, CandidateFailed, Nursery
 from flows.settings import Settings
 from flows.training.dataset import load_dataset
 from serving.repository.store import Repository
-from tests.conftest import at_home
+from serving.server import Server
+from tests.conftest import AS_UP, at_home, model_servers
+from tests.faults.points import environment as environment_of
 from tests.flows.search.searched_recipe import RECIPE as SEARCHED
 from tests.processes import Piped, running, without_settings
 from tests.waiting import until
@@ -40,20 +42,25 @@ UNLUCKY = 43
 class Home:
     """A home in which candidates are trained."""
 
-    def __init__(self, directory: Path, prefect_api: str) -> None:
-        self.settings = Settings(home=directory / "home", models_repo=directory / "models", rest_port=1, grpc_port=2)
+    def __init__(self, directory: Path, prefect_api: str, server: Server, sandbox: Path) -> None:
+        self.settings = Settings(
+            home=directory / "home",
+            models_repo=directory / "models",
+            rest_port=server.rest_port,
+            grpc_port=server.grpc_port,
+            sandbox_server=sandbox,
+        )
         self._prefect_api = prefect_api
 
-    def start(self, *arguments: str) -> Piped:
-        ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
-        ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "PREFECT_API_URL": self._prefect_api}
-        return running({**without_settings(), **ours, **ports}, "train", RECIPE, *arguments, "--json")
+    def start(self, *arguments: str, recipe: str = RECIPE, **environment: str) -> Piped:
+        ours = {**environment_of(self.settings), "PREFECT_API_URL": self._prefect_api}
+        return running({**without_settings(), **ours, **environment}, "train", recipe, *arguments, "--json")
 
-    def train(self, *arguments: str) -> dict[str, Any]:
-        """The outcome of a training that passes."""
+    def train(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
+        """The outcome of a training."""
         process = self.start(*arguments)
         output, errors = process.communicate()
-        assert process.returncode == 0, errors
+        assert process.returncode == exit_code, errors
         found: dict[str, Any] = json.loads(output)
         return found
 
@@ -77,12 +84,16 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+) -> Iterator[Home]:
     """The environment points to it meanwhile."""
-    made = Home(tmp_path_factory.mktemp("candidates"), prefect_api)
-    furnish(made.settings.home)
-    with at_home(made.settings.home):
-        yield made
+    directory = tmp_path_factory.mktemp("candidates")
+    config = directory / "models.config"
+    config.write_text("model_config_list {}")
+    furnish(directory / "home")
+    with at_home(directory / "home"), model_servers() as start:
+        yield Home(directory, prefect_api, start(model_config_file=config, **AS_UP), forked_sandbox)
 
 
 @pytest.fixture(scope="module")
@@ -139,30 +150,31 @@ def test_candidates_are_task_runs_beside_each_other(home: Home, seeds: dict[str,
 
 def test_the_best_settings_are_trained_with_on_all_rows(home: Home) -> None:
     """The recipe's own settings are tried first; the run has the best ones, and its model was trained with them."""
-    outcome = home.train("--tune", "2", "--epochs", "4")
+    outcome = home.train("--tune", "2", "--epochs", "1", "--min-accuracy", "1", exit_code=3)
     children = home.children(outcome["run_id"])
     best = min(children, key=lambda run: float(run.data.metrics["selection_log_loss"]))
     run = home.client.get_run(outcome["run_id"])
     assert (children[0].data.params["width"], children[0].data.params["learning_rate"]) == ("4", "0.05")
-    assert {run.data.params["epochs"], *(child.data.params["epochs"] for child in children)} == {"4"}
+    assert {run.data.params["epochs"], *(child.data.params["epochs"] for child in children)} == {"1"}
     assert {name: run.data.params[name] for name in ("width", "learning_rate")} == {
         name: best.data.params[name] for name in ("width", "learning_rate")
     }
     assert "train_loss" in run.data.metrics
 
 
-def test_a_seed_gives_the_same_candidate_again(nursery: Nursery, tmp_path: Path) -> None:
-    """Also beside others; another seed gives another one."""
-    scores = [nursery.train(order(tmp_path / str(seed), seed % 100), ignored).score for seed in (42, 44, 142)]
-    assert scores[0] == scores[2]
-    assert scores[0] != scores[1]
-
-
-def test_a_process_that_ends_is_a_candidate_that_failed(nursery: Nursery, tmp_path: Path) -> None:
-    """Whoever waits for it is told, and the next one is trained."""
+def test_a_seed_gives_the_same_candidate_again(
+    home: Home, seeds: dict[str, Any], nursery: Nursery, tmp_path: Path
+) -> None:
+    """Also alone, and after a process that ended, which is a candidate that failed; another seed gives another one."""
     with pytest.raises(CandidateFailed, match="its process ended"):
         nursery.train(order(tmp_path / "a", recipe=str(Path(__file__).with_name("ending_recipe.py"))), ignored)
-    assert nursery.train(order(tmp_path / "b"), ignored).rows > 0
+    again = nursery.train(order(tmp_path / "b", epochs=SEARCHED.epochs), ignored)
+    scores = {
+        int(run.data.params["seed"]): -run.data.metrics["selection_log_loss"]
+        for run in home.children(seeds["run_id"])
+        if "selection_log_loss" in run.data.metrics
+    }
+    assert again.score == scores[SEED] != scores[SEED + 2]
 
 
 def test_data_that_changed_meanwhile_are_refused(nursery: Nursery, tmp_path: Path) -> None:
@@ -173,18 +185,17 @@ def test_data_that_changed_meanwhile_are_refused(nursery: Nursery, tmp_path: Pat
 
 
 @contextmanager
-def in_the_middle(home: Home) -> Iterator[tuple[Piped, str]]:
-    """A search that trains and would do so for hours, and the id of its run."""
-    before = {run.info.run_id for run in mlflow.search_runs(experiment_names=["searched"], output_format="list")}
-    process = home.start("--candidates", "2", "--epochs", "100000", "--seed", "7")
-
-    def both_train() -> list[Any]:
-        found = mlflow.search_runs(experiment_names=["searched"], output_format="list")
-        new = [run for run in found if run.info.run_id not in before]
-        trained = [run for run in new if "train_loss" in run.data.metrics]
-        return trained if len(trained) == 2 else []
-
-    yield process, until(both_train)[0].data.tags["mlflow.parentRunId"]
+def in_the_middle(home: Home, directory: Path) -> Iterator[tuple[Piped, str]]:
+    """A search whose two candidates would train for ever, and the id of its run."""
+    recipe = str(Path(__file__).with_name("waiting_recipe.py"))
+    process = home.start("--candidates", "2", "--seed", "7", recipe=recipe, WAITING_CANDIDATES=str(directory))
+    until(lambda: len(list(directory.iterdir())) == 2)
+    (run_id,) = {
+        run.data.tags["mlflow.parentRunId"]
+        for run in mlflow.search_runs(experiment_names=["searched"], output_format="list")
+        if run.data.params.get("seed") == "7" and run.info.status == "RUNNING" and "mlflow.parentRunId" in run.data.tags
+    }
+    yield process, run_id
 
 
 def assert_killed(home: Home, run_id: str) -> None:
@@ -193,9 +204,9 @@ def assert_killed(home: Home, run_id: str) -> None:
     assert [run.info.status for run in runs] == ["KILLED"] * 3
 
 
-def test_ctrl_c_ends_all_candidates(home: Home, seeds: dict[str, Any]) -> None:
+def test_ctrl_c_ends_all_candidates(home: Home, seeds: dict[str, Any], tmp_path: Path) -> None:
     """The command ends with 130, no process is left, and all runs are closed as killed."""
-    with in_the_middle(home) as (process, run_id):
+    with in_the_middle(home, tmp_path) as (process, run_id):
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         process.communicate()
@@ -207,9 +218,9 @@ def test_ctrl_c_ends_all_candidates(home: Home, seeds: dict[str, Any]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("seeds")
-def test_a_killed_search_leaves_no_process_and_no_open_run(home: Home) -> None:
+def test_a_killed_search_leaves_no_process_and_no_open_run(home: Home, tmp_path: Path) -> None:
     """SIGKILL ends the candidates too, and a reconcile turn closes their runs."""
-    with in_the_middle(home) as (process, run_id):
+    with in_the_middle(home, tmp_path) as (process, run_id):
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.communicate()
