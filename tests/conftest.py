@@ -22,6 +22,7 @@ from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.pipelines import Pipeline
+    from tests.stack import Stack
 
 set_environment()
 
@@ -313,6 +314,31 @@ def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[P
         shutil.copytree(databases, home, dirs_exist_ok=True)
 
     return put
+
+
+@pytest.fixture(scope="session")
+def shared_stack(
+    furnish: Callable[[Path], None], forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """`hotswap up` with everything, for the tests of the xdist group ``stack``; use `stack`."""
+    from tests.stack import Stack
+
+    directory = tmp_path_factory.mktemp("stack")
+    furnish(directory / ".hotswap")
+    made = Stack(directory, forked_sandbox)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def stack(shared_stack: Stack) -> Stack:
+    """The same, started anew if a test of another module has ended it."""
+    if shared_stack.has_ended:
+        shared_stack.start()
+    return shared_stack
 
 
 @contextmanager

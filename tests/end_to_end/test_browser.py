@@ -10,10 +10,8 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from flows.events import Event, Kind, tell
-from flows.settings import Settings
-from tests.docs.pages import DOCS, commands, isolated_environment, missing_lines
+from tests.docs.pages import DOCS, commands, missing_lines
 from tests.ports import free_ports
-from tests.processes import hotswap
 from tests.sinks import HttpSink, listening
+from tests.stack import Stack
 from tests.waiting import until
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("stack")]
 
 MAX_BYTES = 150_000
 WINDOW = {"width": 1280, "height": 800}
@@ -45,57 +42,35 @@ HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in ("monitoring", "notificatio
 
 
 class Site:
-    """`hotswap up` with two trainings done: one that was promoted, and one that was rejected."""
+    """A stack with two trainings done: one that was promoted, and one that was rejected."""
 
-    def __init__(self, environment: dict[str, str], addresses: dict[str, Any]) -> None:
-        self.environment = environment
-        self.mlflow, self.prefect = addresses["mlflow"], addresses["prefect"]
-        self.api = f"{self.prefect}/api"
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.experiment, self.promoted = self._run_of(stack.promoted)
+        _, self.rejected = self._run_of(stack.rejected)
+        self.pages = f"{stack.mlflow}/#/experiments/{self.experiment}/runs"
 
-    def train(self, *arguments: str) -> int:
-        """`hotswap train iris …`; its exit code."""
-        environment = {**self.environment, "PREFECT_API_URL": self.api}
-        return hotswap(environment, "train", "iris", *arguments).returncode
-
-    def ask_prefect(self, path: str, **body: Any) -> Any:
-        answer = requests.post(f"{self.api}/{path}", json=body, timeout=10)
-        answer.raise_for_status()
-        return answer.json()
-
-    def run_of(self, name: str) -> dict[str, Any]:
-        """The MLflow run with this name."""
-        wanted = {"experiment_ids": ["1"], "filter": f"run_name = '{name}'"}
-        answer = requests.post(f"{self.mlflow}/api/2.0/mlflow/runs/search", json=wanted, timeout=10).json()
-        found: dict[str, Any] = answer["runs"][0]["info"]
-        return found
+    def _run_of(self, trained: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+        """The MLflow experiment and run of a training."""
+        run_id = json.loads(trained.stdout)["run_id"]
+        run = self.stack.ask_mlflow("GET", f"runs/get?run_id={run_id}")["run"]
+        return run["info"]["experiment_id"], run_id
 
     def flow_runs(self, name: str) -> list[dict[str, Any]]:
-        runs: list[dict[str, Any]] = self.ask_prefect("flow_runs/filter", flow_runs={"name": {"any_": [name]}})
+        runs: list[dict[str, Any]] = self.stack.ask("flow_runs/filter", flow_runs={"name": {"any_": [name]}})
         return runs
-
-    def runs_of_the_deployment(self) -> list[dict[str, Any]]:
-        wanted = {"deployment_id": {"any_": [self.deployment["id"]]}}
-        runs: list[dict[str, Any]] = self.ask_prefect("flow_runs/filter", flow_runs=wanted)
-        return runs
-
-    @property
-    def deployment(self) -> dict[str, Any]:
-        """`train-iris`, which prefect.yaml has."""
-        (found,) = self.ask_prefect("deployments/filter", deployments={"name": {"any_": ["train-iris"]}})
-        deployment: dict[str, Any] = found
-        return deployment
 
     def with_ports(self, text: str) -> str:
         """The text with the ports of this site."""
         for name, port in DEFAULT_PORTS.items():
-            text = text.replace(f":{port}", f":{self.environment[f'HOTSWAP_{name}_PORT']}")
+            text = text.replace(f":{port}", f":{self.stack.environment[f'HOTSWAP_{name}_PORT']}")
         return text
 
-    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What a user types in the project's directory."""
         return subprocess.run(
             ["bash", "-c", self.with_ports(command)],
-            env=self.environment,
+            env={**self.stack.environment, **environment},
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -105,29 +80,13 @@ class Site:
 
     def tell(self, kind: Kind, times: int = 1) -> None:
         """An event of the model, as a command tells it."""
-        settings = Settings(home=Path(self.environment["HOTSWAP_HOME"]), models_repo=Path("unused"))
         for _ in range(times):
-            tell(settings, Event(kind, "iris", why="of a test"))
+            tell(self.stack.settings, Event(kind, "iris", why="of a test"))
 
 
 @pytest.fixture(scope="module")
-def site(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp("site")
-    furnish(directory / "home")
-    environment = isolated_environment(
-        HOTSWAP_HOME=str(directory / "home"), HOTSWAP_MODELS_REPO=str(directory / "models"), PYTHONPATH=str(Path.cwd())
-    )
-    command = [sys.executable, "-m", "flows.cli", "up", "--json"]
-    running = subprocess.Popen(command, env=environment, cwd=directory, stdout=subprocess.PIPE, text=True)
-    try:
-        assert running.stdout is not None
-        site = Site(environment, json.loads(running.stdout.readline()))
-        assert site.train("--seed", "1") == 0
-        assert site.train("--seed", "2", "--epochs", "1", "--min-accuracy", "1") == 3
-        yield site
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=60)
+def site(stack: Stack) -> Site:
+    return Site(stack)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +133,7 @@ def without_assistant(page: Page) -> None:
 
 def test_mlflow_lists_the_runs_of_a_model(site: Site, page: Page) -> None:
     """Each with its source and, where it passed, its version."""
-    page.goto(f"{site.mlflow}/#/experiments/1/runs")
+    page.goto(site.pages)
     expect(page.get_by_role("link", name="train iris seed 1", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name="train iris seed 2", exact=True)).to_be_visible()
     expect(page.get_by_text("iris.py").first).to_be_visible()
@@ -183,7 +142,7 @@ def test_mlflow_lists_the_runs_of_a_model(site: Site, page: Page) -> None:
 
 def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_path: Path) -> None:
     """The metrics by epoch are lines, the evaluation is a picture, and the gate's report is a page."""
-    run = f"{site.mlflow}/#/experiments/1/runs/{site.run_of('train iris seed 1')['run_id']}"
+    run = f"{site.pages}/{site.promoted}"
     page.goto(f"{run}/model-metrics")
     without_assistant(page)
     page.get_by_placeholder("Search metric charts").fill("train_")
@@ -202,7 +161,7 @@ def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_
 
 def test_mlflow_shows_the_versions_with_their_aliases(site: Site, page: Page, tmp_path: Path) -> None:
     """The champion is marked, with the digest of its files and what became of its promotion."""
-    page.goto(f"{site.mlflow}/#/models/iris")
+    page.goto(f"{site.stack.mlflow}/#/models/iris")
     expect(page.get_by_role("link", name="Version 1")).to_be_visible()
     expect(page.get_by_text("@ champion")).to_be_visible()
     expect(page.get_by_text("hotswap.digest").first).to_be_visible()
@@ -214,26 +173,26 @@ def test_mlflow_shows_the_versions_with_their_aliases(site: Site, page: Page, tm
 def test_prefect_shows_a_run_with_its_logs_and_the_gates_report(site: Site, page: Page, tmp_path: Path) -> None:
     """The tasks of a training, every line of its log, and why a candidate was rejected."""
     (promoted,), (rejected,) = site.flow_runs("train iris seed 1"), site.flow_runs("train iris seed 2")
-    page.goto(f"{site.prefect}/runs/flow-run/{promoted['id']}")
+    page.goto(f"{site.stack.prefect}/runs/flow-run/{promoted['id']}")
     expect(page.get_by_text("version verified").first).to_be_visible()
     picture(page, "prefect-run", tmp_path)
-    page.goto(f"{site.prefect}/runs/flow-run/{rejected['id']}")
+    page.goto(f"{site.stack.prefect}/runs/flow-run/{rejected['id']}")
     expect(page.get_by_text("candidate rejected").first).to_be_visible()
-    page.get_by_text("Artifacts", exact=True).click()
-    page.mouse.move(800, 600)
-    page.mouse.wheel(0, 2000)
-    page.get_by_text("gate-iris", exact=True).click()
+    wanted = {"artifacts": {"key": {"any_": ["gate-iris"]}}, "flow_runs": {"id": {"any_": [rejected["id"]]}}}
+    (report,) = site.stack.ask("artifacts/filter", **wanted)
+    page.goto(f"{site.stack.prefect}/artifacts/artifact/{report['id']}")
     expect(page.get_by_text("Gate: rejected")).to_be_visible()
 
 
 def test_a_training_is_started_from_the_form_of_its_deployment(site: Site, page: Page, tmp_path: Path) -> None:
     """Every parameter has its help; what is filled in is what the worker trains with."""
-    page.goto(f"{site.prefect}/deployments/deployment/{site.deployment['id']}/run")
+    page.goto(f"{site.stack.prefect}/deployments/deployment/{site.stack.id_of('train-iris')}/run")
     expect(page.get_by_text("How often every row is seen; else the recipe decides.")).to_be_visible()
     picture(page, "prefect-form", tmp_path)
     field_of(page, "seed").fill("7")
-    until(lambda: submit(page) == 201)
-    until(lambda: [each["state"]["type"] for each in site.flow_runs("train iris seed 7")] == ["COMPLETED"])
+    run = site.stack.wait(until(lambda: submit(page)), "Completed")
+    assert run["name"] == "train iris seed 7"
+    assert "data loaded recipe=iris train=120 test=30" in site.stack.lines(run["id"])
 
 
 def field_of(page: Page, parameter: str) -> Locator:
@@ -244,16 +203,16 @@ def field_of(page: Page, parameter: str) -> Locator:
     return field
 
 
-def submit(page: Page) -> int:
+def submit(page: Page) -> str:
     """
-    Press the form's button; the status of Prefect's answer.
+    Press the form's button; the id of the flow run that Prefect has made.
 
-    On SQLite it is 503 where another write came in between, as every fifth time: Prefect's client then asks again by
-    itself, its page shows the error, and whoever looks at it presses again.
+    It is empty where another write to SQLite came in between, as every fifth time: Prefect's server then answers 503,
+    its client asks again by itself, its page shows the error, and whoever looks at it presses again.
     """
     with page.expect_response("**/create_flow_run") as answer:
         page.get_by_role("button", name="Submit").click()
-    return answer.value.status
+    return "" if answer.value.status == 503 else str(answer.value.json()["id"])
 
 
 def test_the_automations_act_on_what_is_told(site: Site, page: Page) -> None:
@@ -265,17 +224,19 @@ def test_the_automations_act_on_what_is_told(site: Site, page: Page) -> None:
     (command,) = [each for each in commands(HOW_TO[1]) if "automation create" in each.text]
     done = site.shell(command.text)
     assert done.returncode == 0, done.stderr
-    page.goto(f"{site.prefect}/automations")
+    page.goto(f"{site.stack.prefect}/automations")
     expect(page.get_by_text("hotswap trains a model again when its data has drifted")).to_be_visible()
     expect(page.get_by_text("hotswap stops training a model whose candidates fail")).to_be_visible()
 
-    before = [run["id"] for run in site.runs_of_the_deployment()]
+    deployment = site.stack.id_of("train-iris")
+    before = [run["id"] for run in site.stack.runs(deployment)]
     site.tell(Kind.DRIFTED)
-    (run,) = until(lambda: [run for run in site.runs_of_the_deployment() if run["id"] not in before])
-    site.ask_prefect(f"flow_runs/{run['id']}/set_state", state={"type": "CANCELLED"}, force=True)
-    assert not site.deployment["paused"]
+    (run,) = until(lambda: [run for run in site.stack.runs(deployment) if run["id"] not in before])
+    site.stack.ask(f"flow_runs/{run['id']}/set_state", state={"type": "CANCELLED"}, force=True)
+    assert not site.stack.deployment("train-iris")["paused"]
     site.tell(Kind.REJECTED, times=3)
-    until(lambda: site.deployment["paused"])
+    until(lambda: site.stack.deployment("train-iris")["paused"])
+    site.stack.delete_automations()
 
 
 def test_the_commands_of_the_pages_print_what_they_show(site: Site) -> None:
@@ -285,8 +246,7 @@ def test_the_commands_of_the_pages_print_what_they_show(site: Site) -> None:
         assert missing_lines(command.output, done.stdout) == [], done.stdout + done.stderr
     (command,) = [each for each in commands(HOW_TO[1]) if each.text.startswith("apprise")]
     with listening(HttpSink()) as sink:
-        site.environment["HOTSWAP_NOTIFY"] = sink.address
-        assert site.shell(command.text).returncode == 0
+        assert site.shell(command.text, HOTSWAP_NOTIFY=sink.address).returncode == 0
     assert [each["message"] for each in sink.received] == ["does it arrive?"]
 
 
