@@ -22,7 +22,7 @@ from tests.waiting import until
 
 PAGE = DOCS / "how-to" / "operate.md"
 DEADLINE_SECONDS = 180.0
-NEW_DATA = ".venv/bin/python customers.py 3000"
+NEW_DATA = ".venv/bin/python customers.py 2000"
 ASKED = ".venv/bin/hotswap predict churn age=42 plan=basic spend=30.5"
 IN_THE_TUTORIAL = (".venv/bin/hotswap train --csv churn.csv --target churned", ASKED)
 
