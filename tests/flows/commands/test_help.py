@@ -14,6 +14,7 @@ from flows.cli import run
 from flows.commands.application import app
 from serving.flags import flag_defaults, flag_meanings
 from tests.flows.console.terminals import on_a_terminal
+from tests.processes import hotswap
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -102,7 +103,7 @@ def repository(tiny_model: Any, tmp_path: Path) -> Path:
     ],
 )
 def test_the_shell_completes_commands_models_and_versions(typed: str, offered: list[str], repository: Path) -> None:
-    """What bash is offered after Tab, within half a second of its own processor time."""
+    """What bash is offered after Tab."""
     words = typed.split()
     environment = {
         **os.environ,
@@ -111,17 +112,21 @@ def test_the_shell_completes_commands_models_and_versions(typed: str, offered: l
         "COMP_WORDS": typed,
         "COMP_CWORD": str(len(words) - (not typed.endswith(" "))),
     }
-    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = hotswap(environment)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
+
+
+def test_the_shell_completes_a_command_that_is_started_anew() -> None:
+    """It imports what it needs for that alone."""
+    environment = {**os.environ, "_HOTSWAP_COMPLETE": "complete_bash", "COMP_WORDS": "hotswap st", "COMP_CWORD": "1"}
+    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["status"], "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_gets_its_script(shell: str) -> None:
     """``hotswap --show-completion`` prints what the shell is to run."""
-    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    done = subprocess.run(
-        [*COMMAND, "--show-completion", shell], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = hotswap({**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}, "--show-completion", shell)
     assert done.returncode == 0
     assert "_HOTSWAP_COMPLETE" in done.stdout
 
