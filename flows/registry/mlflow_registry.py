@@ -116,13 +116,13 @@ class Registry:
             created: list[int] = []
             # MLflow counts from its own highest version, which is lower after versions or models were deleted in it.
             while not created or created[-1] <= above:
-                created.append(self._create_version(run_id, model, model_uri))
+                created.append(self._create_version(run_id, model, model_uri, "registered"))
             for skipped in created[:-1]:
                 self._client.delete_model_version(model, str(skipped))
             source = self._client.get_model_version_download_uri(model, str(created[-1]))
             path = Path(mlflow.artifacts.download_artifacts(f"{source}/artifacts/{SAVED_MODEL}", dst_path=str(copy_to)))
             content = digest(path)
-            self.tag_version(model, created[-1], {"digest": content, "promotion": "registered"})
+            self.tag_version(model, created[-1], {"digest": content})
         log.info("version registered model=%s version=%d run=%s", model, created[-1], run_id)
         return Registered(created[-1], path, content)
 
@@ -144,11 +144,11 @@ class Registry:
             self._ensure_registered_model(model)
             created = 0
             while created < version:
-                created = self._create_version(run_id, model, model_uri)
+                created = self._create_version(run_id, model, model_uri, "registered again")
                 if created != version:
                     self._client.delete_model_version(model, str(created))
             if created == version:
-                self.tag_version(model, version, {"digest": content, "promotion": "registered again"})
+                self.tag_version(model, version, {"digest": content})
         return created == version
 
     def describe(self, model: str, version: int, description: str) -> None:
@@ -215,10 +215,11 @@ class Registry:
             else:
                 self._client.set_registered_model_alias(model, alias, str(version))
 
-    def _create_version(self, run_id: str, model: str, model_uri: str) -> int:
+    def _create_version(self, run_id: str, model: str, model_uri: str, promotion: str) -> int:
         # A tracking server refuses a logged model as the source without its id.
         model_id = model_uri.removeprefix("models:/")
-        entry = self._client.create_model_version(model, source=model_uri, run_id=run_id, model_id=model_id)
+        tags = prefixed({"promotion": promotion})
+        entry = self._client.create_model_version(model, source=model_uri, run_id=run_id, tags=tags, model_id=model_id)
         self._show_version(model_id, model, int(entry.version))
         return int(entry.version)
 
