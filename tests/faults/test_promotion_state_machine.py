@@ -253,7 +253,7 @@ def test_the_invariants_hold_after_every_step(pipeline: Pipeline, soak: bool) ->
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100 if soak else 4,
+            max_examples=100 if soak else 3,
             stateful_step_count=20 if soak else 10,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -42,6 +42,7 @@ def test_a_dead_endpoint_undoes_a_promotion_and_is_named(replicas: tuple[Pipelin
     first = pipeline.promote(1)
     before = pipeline.live()
     dead.stop()
+    pipeline.be_impatient()
     with pytest.raises(PromotionUndone, match=f"127.0.0.1:{dead.grpc_port} cannot be reached") as caught:
         pipeline.promote(2)
     assert caught.value.exit_code == 5
@@ -75,6 +76,7 @@ def test_a_label_moves_at_every_endpoint_or_at_none(replicas: tuple[Pipeline, li
     assert answered(pipeline, label="canary") == {first}
     before = pipeline.live()
     dead.stop()
+    pipeline.be_impatient()
     with pytest.raises(HotswapError, match=str(dead.grpc_port)):
         set_label(pipeline.deployment, "canary", second)
     assert pipeline.live()[1:] == before[1:]

@@ -126,7 +126,7 @@ def nothing_changes(first: Pipeline, *others: Settings) -> Iterator[None]:
     answers: list[object] = []
 
     def ask(client: PredictClient, label: str, version: int) -> None:
-        while not ended.wait(0.005):
+        while not ended.wait(0.02):
             try:
                 prediction = client.predict(first.model, ROWS, label=label)
                 good = prediction.version == version and (prediction.outputs["output"] == first.answers(version)).all()
@@ -405,6 +405,7 @@ def test_a_dead_server_is_named_before_anything_begins(replicas: tuple[Pipeline,
     rollback(pipeline.deployment)
     set_label(pipeline.deployment, "canary", 1)
     dead.stop()
+    pipeline.be_impatient()
     before = contents(pipeline.repository.root), pipeline.registry.aliases(pipeline.model)
     for name in ("train, promote", "label", "label --remove", "rollback", "retire", "restore", "tidy"):
         with pytest.raises(ServerUnavailable, match=str(dead.grpc_port)):

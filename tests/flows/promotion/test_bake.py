@@ -123,7 +123,7 @@ def test_a_version_that_no_longer_answers_is_undone(replicas: tuple[Pipeline, li
     pipeline, (_, dead) = replicas
     first, second = pipeline.promote(1), pipeline.promote(2)
     dead.stop()
-    pipeline.settings = pipeline.settings.model_copy(update={"server_timeout_seconds": 2.0})
+    pipeline.be_impatient()
     with pytest.raises(PromotionUndone, match="3 questions in a row failed"):
         bake(pipeline, second, first, 60.0)
     assert pipeline.repository.versions(pipeline.model) == [first]

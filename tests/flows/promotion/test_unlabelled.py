@@ -36,7 +36,7 @@ class Asker(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(0.002):
+        while not self._stopped.wait(0.01):
             began = time.time()
             try:
                 answer: int | str = self._client.predict(self._model, ROWS).version or "no version"

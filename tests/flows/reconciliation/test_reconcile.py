@@ -302,7 +302,7 @@ def test_a_dead_server_takes_no_label_away(replicas: tuple[Pipeline, list[Any]])
     pipeline.promote(1)
     version = pipeline.promote(2)
     dead.stop()
-    pipeline.settings = pipeline.settings.model_copy(update={"server_timeout_seconds": 2.0})
+    pipeline.be_impatient()
     shutil.rmtree(pipeline.repository.path(pipeline.model, version))
     before = pipeline.repository.read_config(), pipeline.registry.aliases(pipeline.model)
     announced: list[str] = []
