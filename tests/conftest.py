@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from serving.runtime.tensorflow_import import set_environment
 from serving.settings import ServerSettings
-from tests import shared_forks
+from tests import shared_forks, tiers
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -25,50 +25,6 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 set_environment()
-
-TESTS = Path(__file__).parent
-SLOW = (
-    "faults/",
-    "end_to_end/",
-    "conformance/test_lifecycle.py",
-    "docs/test_merging_table.py",
-    "flows/commands/test_foreign_errors.py",
-    "flows/commands/test_logs.py",
-    "flows/commands/test_secrets.py",
-    "flows/endpoints/",
-    "flows/fleet/",
-    "flows/backups/test_backup.py",
-    "flows/events/",
-    "flows/gate/test_baseline_checks.py",
-    "flows/gate/test_reasons.py",
-    "flows/gate/test_sandbox.py",
-    "flows/gate/test_weekly_retraining.py",
-    "flows/local/test_stack.py",
-    "flows/local/test_supervision.py",
-    "flows/monitoring/",
-    "flows/promotion/test_bake.py",
-    "flows/promotion/test_canary.py",
-    "flows/promotion/test_removal.py",
-    "flows/promotion/test_unlabelled.py",
-    "flows/recipes/test_shipped_recipes.py",
-    "flows/reconciliation/",
-    "flows/registry/",
-    "flows/reports/test_doctor.py",
-    "flows/reports/test_drift.py",
-    "flows/reports/test_tables.py",
-    "flows/commands/test_train.py",
-    "flows/tables/test_model.py",
-    "flows/training/test_checkpoints.py",
-    "flows/training/test_given_models.py",
-    "flows/training/test_training.py",
-    "flows/training/test_recipe_options.py",
-    "serving/request_log/test_request_log.py",
-    "serving/runtime/test_row_independence_property.py",
-    "serving/runtime/test_tf_session.py",
-)
-"""What the inner loop, ``make quick``, leaves out; other slow tests have the mark themselves."""
-PROGRAMS = ("chromium", "promtool", "pg_ctlcluster", "kubectl")
-"""Not on PyPI: Debian's packages chromium, prometheus, postgresql and kubernetes-client have them."""
 
 AS_UP: Mapping[str, Any] = {
     "allow_version_labels_for_unavailable_models": True,
@@ -109,26 +65,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """Which tests are left out for want of a program."""
-    missing = sorted(program for program in PROGRAMS if not _is_there(program))
+    missing = [program for program in tiers.PROGRAMS if not tiers.is_there(program)]
     return [f"left out, as not installed here: the tests that need {', '.join(missing)}"] if missing else []
 
 
-def _is_there(program: str) -> bool:
-    return "HOTSWAP_ALL_PROGRAMS" in os.environ or shutil.which(program) is not None
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what takes long, as measured by ``--durations=0``, and leave out what is of the long form only."""
-    for item in items:
-        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
-            item.add_marker("slow")
-    unable = [item for item in items if not all(_is_there(each.args[0]) for each in item.iter_markers("needs"))]
-    config.hook.pytest_deselected(items=unable)
-    items[:] = [item for item in items if item not in unable]
-    if not config.getoption("--soak"):
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """Mark what takes long, and leave out what cannot be run and what is of the long form only."""
+    tiers.mark_slow(items)
+    left_out = tiers.left_out(items, is_soak=config.getoption("--soak"))
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection() -> None:

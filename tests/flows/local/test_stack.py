@@ -137,21 +137,14 @@ def test_up_keeps_everything_running_until_sigterm(
     process = start_up(environment, tmp_path)
     started.append(process)
     stack = Stack(process, first_line(process), environment, tmp_path)
-    addresses = stack.addresses
-    mlflow, api = f"{addresses['mlflow']}/health", f"{addresses['prefect']}/api/health"
-    assert all(map(answers, (f"{addresses['rest']}/readyz", mlflow, api)))
-    with urllib.request.urlopen(f"{addresses['rest']}/hotswap/models", timeout=10) as answer:
-        assert json.load(answer)["default_version_label"] == "stable"
-    assert addresses["ports"] == {name: int(environment[name]) for name in PORTS}
-    with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=10) as answer:
-        assert json.load(answer)["api_url"] == "/api"
-    check_commands(environment, addresses)
+    check_addresses(stack)
+    check_commands(environment, stack.addresses)
 
     others = [stack.leader(name) for name in ("model server", "prefect")]
     stack.leader("mlflow").kill()
     until(lambda: "mlflow was ended by SIGKILL: restarting it" in stack.said())
     until(lambda: "mlflow runs again" in stack.said())
-    assert answers(mlflow)
+    assert answers(f"{stack.addresses['mlflow']}/health")
     assert [stack.leader(name) for name in ("model server", "prefect")] == others
 
     children = psutil.Process(process.pid).children(recursive=True)
@@ -160,8 +153,20 @@ def test_up_keeps_everything_running_until_sigterm(
     assert process.returncode == 0
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert "mlflow was ended by SIGKILL" in errors
-    logs = {path.name for path in Path(addresses["logs"]).iterdir()}
+    logs = {path.name for path in Path(stack.addresses["logs"]).iterdir()}
     assert logs >= {"model-server.log", "mlflow.log", "prefect.log", "up.log"}
+
+
+def check_addresses(stack: Stack) -> None:
+    """All of them answer, on the ports of the settings, and what they serve is set up as `up` does."""
+    addresses = stack.addresses
+    mlflow, api = f"{addresses['mlflow']}/health", f"{addresses['prefect']}/api/health"
+    assert all(map(answers, (f"{addresses['rest']}/readyz", mlflow, api)))
+    with urllib.request.urlopen(f"{addresses['rest']}/hotswap/models", timeout=10) as answer:
+        assert json.load(answer)["default_version_label"] == "stable"
+    assert addresses["ports"] == {name: int(stack.environment[name]) for name in PORTS}
+    with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=10) as answer:
+        assert json.load(answer)["api_url"] == "/api"
 
 
 def check_commands(environment: dict[str, str], addresses: dict[str, Any]) -> None:
