@@ -19,6 +19,7 @@ import requests
 
 from serving.repository.store import Repository
 from tests.docs.pages import README, blocks, masked
+from tests.waiting import until
 
 
 def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +75,7 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path, soak: bool) -> None:
     assert int(milliseconds[1]) >= 0
     commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")][-2:]
     directory = Path(commands[0].removeprefix("$ cd "))
-    assert processes_of(directory / ".hotswap") == []
+    until(lambda: not processes_of(directory / ".hotswap"), 10)
     repository = Repository(directory / "models_repo")
     assert (repository.versions("iris"), repository.retired("iris")) == ([1], [])
     assert sorted(tmp_path.rglob("*")) == before
