@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,6 +81,7 @@ def commands() -> Iterator[str]:
         yield from (f"### hotswap {name}", "", "```text", help_text.strip(), "```", "")
 
 
+@cache
 def printed_by(*arguments: str) -> str:
     """What a command prints on a terminal of 80 columns."""
     before = os.environ.get("COLUMNS")

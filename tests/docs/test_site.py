@@ -12,6 +12,8 @@ import pytest
 
 from tests.docs.pages import DOCS, PAGES, PROJECT
 
+pytestmark = pytest.mark.xdist_group("site")  # one worker builds it for all of these
+
 CONFIG = (PROJECT / "mkdocs.yml").read_text("utf-8")
 NAV = set(re.findall(r"(\S+\.md)$", CONFIG.partition("\nnav:\n")[2], re.MULTILINE))
 LOADED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?([^\"\s>]+)")

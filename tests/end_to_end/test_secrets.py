@@ -46,6 +46,8 @@ EVERY_COMMAND = (
     "reconcile",
     "label iris canary 1",
 )
+WITHOUT_TURNS = {"HOTSWAP_WORKER": "false", "HOTSWAP_RECONCILE_SECONDS": "0"}
+"""In the short form the commands alone train and reconcile."""
 RECIPE = f"""
 from dataclasses import replace
 from flows.recipes.iris import RECIPE as iris
@@ -145,7 +147,7 @@ def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFact
     backend = f"sqlite:///file:{directory}/home/mlflow.db?uri=true&password={SECRET}"
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "up", "--json"],
-        env={**environment, "MLFLOW_TRACKING_URI": backend, "HOTSWAP_WORKER": str(soak)},
+        env={**environment, "MLFLOW_TRACKING_URI": backend, **({} if soak else WITHOUT_TURNS)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-RUNS = 2_000
+RUNS = 1_000
 SOAK_SECONDS = 300
 LAST_LINES = 40
 TARGETS = 3

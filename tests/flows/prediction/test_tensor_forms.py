@@ -25,6 +25,8 @@ from tests.conformance.cases import MODELS
 from tests.serving.runtime.one_operation import save
 from tests.waiting import until
 
+pytestmark = pytest.mark.xdist_group("tensor-forms")  # one worker loads them for all of these
+
 NAMES = ("ragged_default", "ragged_in", "ragged_other", "sparse", "two_heads", "no_default")
 
 

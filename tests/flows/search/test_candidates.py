@@ -204,6 +204,7 @@ def assert_killed(home: Home, run_id: str) -> None:
     assert [run.info.status for run in runs] == ["KILLED"] * 3
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_all_candidates(home: Home, seeds: dict[str, Any], tmp_path: Path) -> None:
     """The command ends with 130, no process is left, and all runs are closed as killed."""
     with in_the_middle(home, tmp_path) as (process, run_id):

@@ -29,6 +29,8 @@ from flows.training.predictor import load_predictor
 from serving.runtime.saved_model import LoadOptions, load
 from tests.flows.tables.tables import customers, written
 
+pytestmark = pytest.mark.xdist_group("table-model")  # one worker trains, once for all of these
+
 EPOCHS = 8
 
 

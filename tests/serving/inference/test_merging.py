@@ -20,7 +20,7 @@ from serving.flags import UsageError, parse_flags, settings_of
 from tests.conftest import ModelServer, TinyModel
 
 CLIENTS = 16
-ROUNDS = 40
+ROUNDS = 20
 
 
 @pytest.fixture(scope="module")
