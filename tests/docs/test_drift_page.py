@@ -43,7 +43,9 @@ def shift(log: Path, later: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_page_on_drift(tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], soak: bool) -> None:
+def test_the_page_on_drift(
+    tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path, soak: bool
+) -> None:
     """
     Its commands find no drift in rows as in training, and the live accuracy.
 
@@ -53,6 +55,7 @@ def test_the_page_on_drift(tmp_path: Path, prefect_api: str, furnish: Callable[[
     furnish(home)
     variables = environment(HOTSWAP_HOME=home, HOTSWAP_MODELS_REPO=tmp_path / "models")
     variables |= {"PREFECT_API_URL": prefect_api, "HOTSWAP_REQUEST_LOG": "1"}
+    variables |= {"HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
     assert hotswap(variables, "train", "iris").returncode == 0
     flowers = load_iris()
     server = running(variables, "serve", "--json")

@@ -136,14 +136,16 @@ def with_secrets(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def swept(furnish: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory, soak: bool) -> Swept:
+def swept(
+    furnish: Callable[[Path], None], forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory, soak: bool
+) -> Swept:
     """Everything up, with secrets in every setting that can hold one, and every command run beside it."""
     directory = tmp_path_factory.mktemp("secrets")
     furnish(directory / "home")
     (directory / "token").write_text(TOKEN)
     (directory / "password").write_text(f"{SECRET}\n")
     (directory / "leaky_recipe.py").write_text(RECIPE)
-    environment = with_secrets(directory)
+    environment = {**with_secrets(directory), "HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
     backend = f"sqlite:///file:{directory}/home/mlflow.db?uri=true&password={SECRET}"
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "up", "--json"],

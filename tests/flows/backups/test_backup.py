@@ -79,10 +79,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def environment(prefect_api: str) -> dict[str, str]:
+def environment(prefect_api: str, forked_sandbox: Path) -> dict[str, str]:
     """Of a shell on a machine where no model server runs, with the Prefect server of the tests."""
     ports = {f"HOTSWAP_{name}_PORT": str(port) for port, name in enumerate(("REST", "GRPC", "MLFLOW", "PREFECT"), 1)}
-    return {**without_settings(), **ports, "PREFECT_API_URL": prefect_api}
+    others = {"PREFECT_API_URL": prefect_api, "HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
+    return {**without_settings(), **ports, **others}
 
 
 @pytest.fixture(scope="module")

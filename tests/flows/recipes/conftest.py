@@ -40,7 +40,9 @@ def run_in_turn(commands: tuple[tuple[str, ...], ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+) -> Iterator[Home]:
     directory = tmp_path_factory.mktemp("recipes")
     furnish(directory / "home")
     config = directory / "models" / "models.config"
@@ -58,5 +60,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Ca
             "HOTSWAP_REST_PORT": str(server.rest_port),
             "HOTSWAP_GRPC_PORT": str(server.grpc_port),
             "PREFECT_API_URL": prefect_api,
+            "HOTSWAP_SANDBOX_SERVER": str(forked_sandbox),
         }
         yield Home({**without_settings(), **settings}, server)

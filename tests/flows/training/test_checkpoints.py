@@ -58,13 +58,18 @@ class Trainings:
 
 @pytest.fixture
 def trainings(
-    tmp_path: Path, prefect_api: str, furnish: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    prefect_api: str,
+    furnish: Callable[[Path], None],
+    forked_sandbox: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Trainings:
     home = tmp_path / "home"
     furnish(home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_address(home / "mlflow.db"))
     ours = {"HOTSWAP_HOME": str(home), "HOTSWAP_MODELS_REPO": str(tmp_path / "models"), "PREFECT_API_URL": prefect_api}
-    return Trainings(home, {**without_settings(), **ours, "HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"})
+    others = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
+    return Trainings(home, {**without_settings(), **ours, **others})
 
 
 LONG_TRAINING = ("train", "iris", "--seed", "5", "--epochs", str(LONG), "--json")

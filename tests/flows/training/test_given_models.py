@@ -49,11 +49,13 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(furnish: Callable[[Path], None], prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(
+    furnish: Callable[[Path], None], prefect_api: str, forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Place:
     directory = tmp_path_factory.mktemp("given")
     furnish(directory / ".hotswap")
     ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "PREFECT_API_URL": prefect_api}
-    return Place(directory, {**without_settings(), **ports})
+    return Place(directory, {**without_settings(), **ports, "HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)})
 
 
 def test_a_plain_export_is_judged_by_rows_in_a_file(place: Place) -> None:

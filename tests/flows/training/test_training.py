@@ -36,6 +36,7 @@ class Home:
 
     settings: Settings
     prefect_api: str
+    sandbox: Path
 
     @property
     def repository(self) -> Repository:
@@ -52,8 +53,9 @@ class Home:
     def running(self, *arguments: str, **environment: str) -> Piped:
         """A command of ``hotswap``, running."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
-        others = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2", "PREFECT_API_URL": self.prefect_api}
-        return running({**without_settings(), **ours, **others, **environment}, *arguments, "--json")
+        ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"}
+        others = {"PREFECT_API_URL": self.prefect_api, "HOTSWAP_SANDBOX_SERVER": str(self.sandbox)}
+        return running({**without_settings(), **ours, **ports, **others, **environment}, *arguments, "--json")
 
 
 def _ended(process: Piped) -> tuple[int | None, dict[str, Any]]:
@@ -63,7 +65,9 @@ def _ended(process: Piped) -> tuple[int | None, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None]) -> Iterator[Home]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+) -> Iterator[Home]:
     """A home of its own; the environment points to it meanwhile."""
     before = dict(os.environ)
     directory = tmp_path_factory.mktemp("training")
@@ -73,7 +77,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Ca
         os.environ.pop(name, None)
     apply_environment(settings)
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    yield Home(settings, prefect_api)
+    yield Home(settings, prefect_api, forked_sandbox)
     mlflow.set_tracking_uri(None)
     os.environ.clear()
     os.environ.update(before)
