@@ -88,8 +88,7 @@ class Stack:
                 return [child for child in psutil.Process(self.process.pid).children() if word in child.cmdline()]
             return []
 
-        until(found)
-        return found()[0]
+        return until(found)[0]
 
     def said(self) -> str:
         """What it has put into its log."""
