@@ -128,11 +128,15 @@ class SandboxServer:
         binary = self.settings.sandbox_server
         if binary is None:
             ports = ["--ephemeral_ports", f"--ports_file={self.directory / 'ports.json'}"]
-            return Process("sandbox", [sys.executable, "-m", "serving", *ports, *flags], self.directory)
+            return self._run(sys.executable, "-m", "serving", *ports, *flags)
         rest_port, grpc_port = _free_ports()
         self._given = Endpoint(f"http://127.0.0.1:{rest_port}", f"127.0.0.1:{grpc_port}")
         ports = [f"--port={grpc_port}", f"--rest_api_port={rest_port}"]
-        return Process("sandbox", [str(binary.absolute()), *ports, *flags], self.directory)
+        return self._run(str(binary.absolute()), *ports, *flags)
+
+    def _run(self, *command: str) -> Process:
+        """It is killed, and cannot remove what it makes for itself, so it makes that where everything is removed."""
+        return Process("sandbox", command, self.directory, {"TMPDIR": str(self.directory)})
 
     def _endpoint(self) -> Endpoint | None:
         """Where the process listens; None while it does not."""
