@@ -45,6 +45,7 @@ _SLOW = (
     "flows/training/test_given_models.py",
     "flows/training/test_training.py",
     "flows/training/test_recipe_options.py",
+    "serving/inference/test_merging.py",
     "serving/request_log/test_request_log.py",
     "serving/runtime/test_row_independence_property.py",
     "serving/runtime/test_tf_session.py",
