@@ -51,7 +51,8 @@ def answers_of(results: Iterable[Any], class_names: Sequence[str]) -> NDArray[np
         if class_names and result.DESCRIPTOR.name == "ClassificationResult":
             return _scores(result, class_names)
         if not class_names and result.DESCRIPTOR.name == "RegressionResult":
-            return np.array([each.value for each in result.regressions], np.float32)
+            values = [each.value for each in result.regressions]
+            return np.array(values, np.float32) if values else None
     return None
 
 

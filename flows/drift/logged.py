@@ -79,7 +79,7 @@ def logged_rows(
         version: Whose answers are wanted; None: of nobody.
         since: Older ones are left out.
         max_rows: As soon as there are so many, it is enough.
-        profile: Says which output is wanted; without it, of a classify or regress no answers are read.
+        profile: Says which output is wanted; without it, the answers of predicts alone are read.
 
     Raises:
         NoLog: There are no files there.
@@ -98,7 +98,14 @@ def logged_rows(
 
 
 def exchanges(path: Path, names: Sequence[str], profile: Profile | None) -> Iterator[tuple[str, Exchange]]:
-    """What one file has, each with the name of the model; of ``tf.Example`` records the features of these `names`."""
+    """
+    What one file has, each with the name of the model; of ``tf.Example`` records the features of these `names`.
+
+    Args:
+        path: Of the file.
+        names: Of the inputs.
+        profile: As of `logged_rows`.
+    """
     from tensorflow_serving.apis import prediction_log_pb2
 
     for content in whole_records(path):
@@ -131,10 +138,15 @@ def _answers(kind: str, response: Any, profile: Profile | None) -> Inputs:
         return _decoded(response.outputs if profile is None else _only(response.outputs, profile.output))
     if profile is None:
         return {}
-    is_one = kind != _MULTI_INFERENCE
-    results = [response.result] if is_one else [getattr(each, each.WhichOneof("result")) for each in response.results]
-    found = answers_of(results, profile.class_names)
+    found = answers_of(_results(kind, response), profile.class_names)
     return {} if found is None else {profile.output: found}
+
+
+def _results(kind: str, response: Any) -> list[Any]:
+    """Those that are there: of a multi-inference one for each task."""
+    if kind != _MULTI_INFERENCE:
+        return [response.result]
+    return [getattr(each, name) for each in response.results if (name := each.WhichOneof("result"))]
 
 
 def _only(tensors: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -129,15 +129,18 @@ def test_what_examples_were_answered(
 
 
 @pytest.mark.parametrize(
-    ("response", "profile"),
+    ("api", "response", "profile"),
     [
-        pytest.param(classified({"perhaps": 1.0}, {"no": 1.0}), CLASSES, id="other classes"),
-        pytest.param(classified({"": 1.0}, {"no": 0.5, "": 0.5}), VALUES, id="classes for values"),
+        pytest.param("classify", {"result": classified({"perhaps": 1.0}, {"no": 1.0})}, CLASSES, id="other classes"),
+        pytest.param("classify", {"result": LABELLED}, VALUES, id="classes for values"),
+        pytest.param("classify", {}, CLASSES, id="no classes"),
+        pytest.param("regress", {}, VALUES, id="no values"),
+        pytest.param("multi_inference", {"results": [{"modelSpec": {"name": "m"}}]}, VALUES, id="no result"),
     ],
 )
-def test_answers_of_another_kind_are_none(response: dict[str, Any], profile: Profile, tmp_path: Path) -> None:
+def test_answers_of_another_kind_are_none(api: str, response: dict[str, Any], profile: Profile, tmp_path: Path) -> None:
     """The rows count, and what was answered is left out."""
-    write(tmp_path / "log", example_log("classify", {"result": response}).SerializeToString())
+    write(tmp_path / "log", example_log(api, response).SerializeToString())
     found = rows(tmp_path, profile=profile)
     assert found.inputs["x"].tolist() == [0.25, 0.75]
     assert not found.answered.any()
