@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref", __name__})
-"""This one too: on a busy machine the alarm comes while the handler still runs, above whatever that has interrupted."""
+_MODULES_WITH_LOCKS = frozenset({"_weakrefset", "logging", "queue", "threading", "weakref"})
 _AROUND_A_BLOCK = frozenset({"__enter__", "__exit__"})
 _AGAIN_SECONDS = 0.001
 _LOOKS = 100
@@ -73,12 +72,13 @@ def stop_on_signals(stop_requested: threading.Event) -> None:
 
 
 def _is_safe(frame: FrameType | None) -> bool:
+    """Above our own handler nothing is: on a busy machine the alarm comes while that, or what it calls, still runs."""
     if frame is not None and (
         frame.f_globals.get("__name__") in _MODULES_WITH_LOCKS or frame.f_code.co_name in _AROUND_A_BLOCK
     ):
         return False
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_name == "__del__" or frame.f_globals is globals():
             return False
         frame = frame.f_back
     return True

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from queue import Queue
+from types import FrameType
 
 import pytest
 
@@ -35,6 +36,39 @@ def test_no_lock_stays_locked() -> None:
     with defer_sigint():
         for _ in interrupted(hand_over):
             assert not lines.mutex.locked()
+
+
+def test_an_alarm_above_the_handler_is_no_way_out() -> None:
+    """On a busy machine it comes while the handler calls something of Python's own, which holds no lock itself."""
+
+    class Held:
+        locked = False
+
+        def __enter__(self) -> None:
+            self.locked = True
+            signal.raise_signal(signal.SIGINT)
+
+        def __exit__(self, *_: object) -> None:
+            self.locked = False
+
+    def look_again(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code is signal.signal.__code__:
+            signal.raise_signal(signal.SIGALRM)
+
+    def hold() -> None:
+        before = sys.getprofile()
+        sys.setprofile(look_again)
+        try:
+            with held:
+                while True:
+                    pass
+        finally:
+            sys.setprofile(before)
+
+    held = Held()
+    with defer_sigint(), pytest.raises(KeyboardInterrupt):
+        hold()
+    assert not held.locked
 
 
 def test_a_finalizer_does_not_swallow_it() -> None:
