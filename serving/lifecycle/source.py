@@ -12,10 +12,11 @@ A base path that is missing, or cannot be read, changes nothing for its model an
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -205,8 +206,9 @@ def list_versions(watched: Watched) -> Listing:
     Raises:
         OSError: The base path cannot be listed.
     """
-    found = _found(watched)
-    return Listing(frozenset(found), _aspired(aspired_versions(found, watched.policy), found))
+    with _opened(watched.base_path) as directory:
+        found = _found(watched, directory)
+        return Listing(frozenset(found), _aspired(aspired_versions(found, watched.policy), found, directory))
 
 
 def with_additions(watched: Watched, before: Listing) -> Listing:
@@ -216,10 +218,11 @@ def with_additions(watched: Watched, before: Listing) -> Listing:
     Raises:
         OSError: The base path cannot be listed.
     """
-    new = {number: path for number, path in _found(watched).items() if number not in before.numbers}
-    new = {number: path for number, path in new.items() if was_put_in_place_whole(path)}
-    wanted = aspired_versions({*before.numbers, *new}, watched.policy)
-    added = _aspired((number for number in wanted if number in new), new)
+    with _opened(watched.base_path) as directory:
+        new = {number: path for number, path in _found(watched, directory).items() if number not in before.numbers}
+        new = {number: path for number, path in new.items() if was_put_in_place_whole(path)}
+        wanted = aspired_versions({*before.numbers, *new}, watched.policy)
+        added = _aspired((number for number in wanted if number in new), new, directory)
     return Listing(before.numbers | new.keys(), {**before.aspired, **added}) if new else before
 
 
@@ -241,22 +244,38 @@ def was_put_in_place_whole(path: Path) -> bool:
     return has_all and all(stat.st_ctime_ns <= placed for stat in files.values())
 
 
-def _found(watched: Watched) -> dict[int, Path]:
+@contextmanager
+def _opened(base_path: Path) -> Iterator[int]:
+    """The directory itself: one that is renamed meanwhile has not lost its versions."""
+    directory = os.open(base_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _found(watched: Watched, directory: int) -> dict[int, Path]:
     """The path of every version."""
-    with os.scandir(watched.base_path) as entries:
+    with os.scandir(directory) as entries:
         children = sorted(entries, key=attrgetter("name"), reverse=isinstance(watched.policy, All))
     found: dict[int, Path] = {}
     for child in children:
         number = parse_version(child.name)
-        if number is not None and not (child.is_symlink() and not Path(child).exists()):
+        if number is not None and not (child.is_symlink() and _stat(child.name, directory) is None):
             found[number] = watched.base_path / child.name
     return found
 
 
-def _aspired(numbers: Iterable[int], paths: Mapping[int, Path]) -> dict[int, AspiredVersion]:
-    aspired = {}
-    for number in numbers:
-        with suppress(FileNotFoundError):
-            stat = paths[number].stat()
-            aspired[number] = AspiredVersion(paths[number], (stat.st_dev, stat.st_ino))
-    return aspired
+def _aspired(numbers: Iterable[int], paths: Mapping[int, Path], directory: int) -> dict[int, AspiredVersion]:
+    stats = {number: _stat(paths[number].name, directory) for number in numbers}
+    return {number: AspiredVersion(paths[number], (stat.st_dev, stat.st_ino)) for number, stat in stats.items() if stat}
+
+
+def _stat(name: str, directory: int) -> os.stat_result | None:
+    """Of what is there; None if nothing is, or a link that leads nowhere."""
+    try:
+        return os.stat(name, dir_fd=directory)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise

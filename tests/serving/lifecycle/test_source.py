@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from serving.lifecycle.source import Listing, Source, Watched, list_versions, wa
 from serving.repository.version_policy import All, Latest, Specific, VersionPolicy
 from tests.conftest import TinyModel
 
+ROUNDS = 3000
 CLOCK_TICK_SECONDS = 0.02
 """longer than that of a file system's clock"""
 
@@ -185,3 +188,28 @@ def test_another_directory_in_a_versions_place_is_another_version(tmp_path: Path
     (tmp_path / "1").rename(tmp_path / "away")
     (tmp_path / "1").mkdir()
     assert list_versions(watched).aspired[1].identity != before.aspired[1].identity
+
+
+def test_a_base_path_that_is_renamed_away_meanwhile_has_lost_no_version(tmp_path: Path) -> None:
+    """It is listed whole or not at all: a version less would be taken down."""
+    base_path, away = tmp_path / "iris", tmp_path / "away"
+    for version in ("1", "2"):
+        (base_path / version).mkdir(parents=True)
+    stopped = threading.Event()
+
+    def rename() -> None:
+        while not stopped.is_set():
+            base_path.rename(away)
+            away.rename(base_path)
+
+    renaming = threading.Thread(target=rename)
+    renaming.start()
+    seen = set()
+    try:
+        for _ in range(ROUNDS):
+            with suppress(FileNotFoundError):
+                seen.add(frozenset(list_versions(Watched(base_path, All())).aspired))
+    finally:
+        stopped.set()
+        renaming.join()
+    assert seen == {frozenset({1, 2})}
