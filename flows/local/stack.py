@@ -229,7 +229,7 @@ def _prefect(settings: Settings) -> Iterator[Service]:
     if "PREFECT_API_URL" in os.environ:
         return
     url = f"http://{settings.url_host}:{settings.prefect_port}"
-    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command = [sys.executable, "-m", "flows.orchestration.prefect_page"]
     command += ["--host", settings.host, "--port", str(settings.prefect_port)]
     ports = {"HOTSWAP_PREFECT_PORT": settings.prefect_port}
     variables = {**_prefect_page(), **prefect_environment(settings, url)}

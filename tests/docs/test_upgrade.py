@@ -70,7 +70,7 @@ def test_an_upgrade_keeps_what_is_live(project: Path, prefect_api: str, soak: bo
         done = hotswap({**environment, "PREFECT_API_URL": prefect_api}, *refused.split(), directory=project)
         assert OUT_OF_DATE in " ".join((done.stdout + done.stderr).split())
     address = {"MLFLOW_BACKEND_STORE_URI": sqlite_address(project / ".hotswap" / "mlflow.db")}
-    page = Piped({**environment, **address}, mlflow_page.main)
+    page = Piped({**environment, **address}, mlflow_page.main, ())
     assert OUT_OF_DATE in page.communicate()[1]
     assert page.returncode == 1
     try:

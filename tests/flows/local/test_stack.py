@@ -32,6 +32,13 @@ pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the test
 
 ELSEWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PREFECT_API_URL": "http://127.0.0.1:1/api"}
 """so that `hotswap up` starts no MLflow and no Prefect"""
+MODULES = {
+    "model server": "serving",
+    "mlflow": "flows.registry.mlflow_page",
+    "prefect": "flows.orchestration.prefect_page",
+    "operator": "flows.local.operator",
+}
+"""of each service"""
 
 
 @pytest.fixture
@@ -80,8 +87,7 @@ class Stack:
 
     def leader(self, name: str) -> psutil.Process:
         """The process of one service, once it is there."""
-        words = {"model server": "serving", "mlflow": "flows.registry.mlflow_page", "operator": "flows.local.operator"}
-        word = words.get(name, name)
+        word = MODULES[name]
 
         def found() -> list[psutil.Process]:
             with suppress(psutil.NoSuchProcess):
