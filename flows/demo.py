@@ -31,6 +31,7 @@ from flows.gate.checks import Check
 from flows.local.load import under_load
 from flows.local.stack import STABLE_BY_DEFAULT, server_flags
 from flows.machine.processes import Process, stop
+from flows.machine.workspaces import temporary_directory
 from flows.orchestration.prefect_server import find_prefect
 from flows.promotion import labelling, retirement, rollback
 from flows.promotion.deployment import Deployment
@@ -278,8 +279,8 @@ def _servers(settings: Settings) -> Iterator[Settings]:
     """
     apply_environment(settings)
     logs = prepare_home(settings) / "logs"
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
-        ports_file = Path(directory) / "ports.json"
+    with temporary_directory() as directory:
+        ports_file = directory / "ports.json"
         flags = [*server_flags(settings), STABLE_BY_DEFAULT, "--ephemeral_ports", f"--ports_file={ports_file}"]
         _say(
             f"Working in {settings.home.parent}, with a model server and a Prefect server of the demo's own, which "

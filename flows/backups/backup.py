@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.backups.archive import HOME, REPOSITORY, BackupError, Manifest, writing
+from flows.machine.workspaces import temporary_directory
 from flows.settings import Settings
 from serving.repository.files import directory_names
 from serving.repository.names import MODEL_NAME
@@ -59,12 +59,12 @@ def back_up(settings: Settings, file: Path) -> Backup:
     for place in (home, repository.root):
         if file.resolve().is_relative_to(place.resolve()):
             raise BackupError(f"{file} is in {place}, of which it is the backup: name a file elsewhere")
-    with writing(file) as archive, tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
+    with writing(file) as archive, temporary_directory() as directory:
         with _snapshot(repository) as snapshot:
             archive.add_tree(snapshot, REPOSITORY)
         for name in DATABASES:
             if (home / name).is_file():
-                _copy_database(home / name, copy := Path(directory) / Path(name).name)
+                _copy_database(home / name, copy := directory / Path(name).name)
                 archive.add(copy, f"{HOME}/{name}")
         archive.add_tree(home, HOME, left_out=_OF_RUNNING | _first_part(repository.root, home))
         made_at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from clients.client import Credentials
 from flows.endpoints.live_server import LiveServer, connect
+from flows.machine.workspaces import temporary_directory
 from flows.settings import Endpoint, Settings
 from serving.repository.model_config import ModelEntry, render
 from serving.repository.store import Repository
@@ -20,8 +19,8 @@ from serving.runtime.native_logs import without_start_up_notes
 def own_server(settings: Settings, repository: Repository, model: str, version: int) -> Iterator[LiveServer]:
     """Serve one published version on ports that the kernel chooses."""
     entry = ModelEntry(model, str(repository.base_path(model)), Specific((version,)))
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as directory, ExitStack() as stack:
-        config = Path(directory) / "models.config"
+    with temporary_directory() as directory, ExitStack() as stack:
+        config = directory / "models.config"
         config.write_text(render([entry]), "utf-8")
         with without_start_up_notes():
             from serving.server import Server  # with TensorFlow, which takes seconds to import

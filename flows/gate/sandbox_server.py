@@ -11,18 +11,17 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 import psutil
 
 from flows.machine.processes import Process
+from flows.machine.workspaces import temporary_directory
 from flows.settings import Endpoint, Settings
 from serving.protocol.errors import DeadlineExceeded, HotswapError, ServerUnavailable
 
@@ -55,8 +54,8 @@ class SandboxServer:
         binary = self.settings.sandbox_server
         if binary is not None and not (binary.is_file() and os.access(binary, os.X_OK)):
             raise SandboxUnavailable(f"HOTSWAP_SANDBOX_SERVER={binary} is not a program that can be run")
-        self._workspace = tempfile.TemporaryDirectory(prefix="hotswap-sandbox-")
-        self.directory = Path(self._workspace.name)
+        self._workspace = ExitStack()
+        self.directory = self._workspace.enter_context(temporary_directory())
         self._process = self._start()
         return self
 
@@ -70,7 +69,7 @@ class SandboxServer:
         if not self._stopped:
             self._stopped = True
             self._process.end(time.monotonic())
-            self._workspace.cleanup()
+            self._workspace.close()
 
     def ready(self) -> Endpoint:
         """

@@ -1,23 +1,52 @@
-"""Makes a temporary directory for a block; no message names it, as it is gone when the message is read."""
+"""
+Makes temporary directories for a block; what a process that was killed has left of its own, the next one removes.
+
+Each is locked for as long as its block takes. It gets the name by which it can be found once it is locked, so one
+without a lock belongs to nobody any more.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serving.protocol.errors import HotswapError
 
+_PREFIX = ".hotswap-tmp-"
+_NAME = re.compile(re.escape(_PREFIX) + "[a-z0-9_]{8}")
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """An empty directory that only this user can read."""
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    unlocked = Path(tempfile.mkdtemp(prefix=".hotswap-new-"))
+    directory = unlocked.with_name(_PREFIX + unlocked.name.rpartition("-")[2])
+    descriptor = os.open(unlocked, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # where directories cannot be locked, none is taken for abandoned either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(directory)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
+
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """An empty directory; errors of the block name what was in it relative to it."""
-    with tempfile.TemporaryDirectory(prefix="hotswap-") as name:
+    """A temporary directory that no message names, as it is gone when the message is read: paths are relative to it."""
+    with temporary_directory() as directory:
         try:
-            yield Path(name)
+            yield directory
         except HotswapError as exc:
-            exc.args = tuple(without(name, each) if isinstance(each, str) else each for each in exc.args)
+            exc.args = tuple(without(directory, each) if isinstance(each, str) else each for each in exc.args)
             raise
 
 
@@ -30,3 +59,20 @@ def still_there(path: str) -> str:
     """`path`, or the nearest directory above it that has not gone meanwhile."""
     where = Path(path)
     return path if where.parent.exists() else str(next(each for each in where.parents if each.exists()))
+
+
+def _remove_abandoned(place: Path) -> None:
+    with suppress(OSError):
+        for directory in [each for each in place.iterdir() if _NAME.fullmatch(each.name)]:
+            with suppress(OSError):  # another's, or another process removes it now
+                _remove_unlocked(directory)
+
+
+def _remove_unlocked(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid == os.getuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        os.close(descriptor)

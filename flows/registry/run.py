@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -23,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from flows.data.rows import Rows
 from flows.gate.figures import confusion_figure
 from flows.gate.gates import GateDecision
+from flows.machine.workspaces import temporary_directory
 from flows.registry import mlflow_access
 from flows.registry.live_metrics import EpochMetrics, system_metrics
 from flows.registry.mlflow_errors import RegistryError
@@ -113,8 +113,8 @@ class Run:
 
     def log_picture(self, name: str, png: bytes) -> None:
         """Keep a picture as a file of the run."""
-        with self._translated(), TemporaryDirectory() as directory:
-            path = Path(directory) / f"{name}.png"
+        with self._translated(), temporary_directory() as directory:
+            path = directory / f"{name}.png"
             path.write_bytes(png)
             self._client.log_artifact(self.id, str(path))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from flows.gate.figures import as_png, confusion_figure, evaluation_figure
 from flows.gate.gates import Facts, judge
+from flows.machine.workspaces import temporary_directory
 from flows.orchestration import prefect_access
 from flows.promotion.deployment import Deployment
 from flows.recipes import iris
@@ -40,8 +40,8 @@ _RECIPE = replace(iris.RECIPE, name="rehearsal")
 def rehearse(settings: Settings) -> None:
     """Do all that leaves nothing behind."""
     try:
-        with without_start_up_notes(), tempfile.TemporaryDirectory(prefix="hotswap-") as directory:
-            _train(Path(directory))
+        with without_start_up_notes(), temporary_directory() as directory:
+            _train(directory)
         Deployment(settings, _RECIPE.name).open_registry()
         prefect_access.read_settings()
         prefect_access.connect_beside()
