@@ -120,12 +120,14 @@ def notebook(furnish: Callable[[Path], None], prefect_api: str, tmp_path: Path) 
     own = {"PREFECT_API_URL": prefect_api, "IPYTHONDIR": str(tmp_path / "ipython")}
     environment = {**without_settings(), **elsewhere(tmp_path, furnish), **own}
     kernel = Piped(environment, run_kernel, client.connection_file, directory=here)
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
-    yield Notebook(client)
-    client.stop_channels()
-    kernel.kill()
-    kernel.communicate()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        yield Notebook(client)
+    finally:
+        client.stop_channels()
+        kernel.kill()
+        kernel.communicate()
 
 
 @pytest.mark.slow
