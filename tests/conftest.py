@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -66,6 +67,12 @@ def pytest_configure(config: pytest.Config) -> None:
         workers = ExitStack()
         config.add_cleanup(workers.close)
         config.option.tx = [workers.enter_context(forked_workers())] * len(config.option.tx)
+
+
+def pytest_unconfigure() -> None:
+    """End what a failed test has left running: Python would wait for it for ever."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def pytest_report_header() -> list[str]:
