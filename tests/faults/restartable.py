@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
 
 import requests
 
+from flows.registry import mlflow_page
 from flows.settings import Settings
 from tests.faults.points import environment
-from tests.faults.server_process import PROJECT
 from tests.ports import free_ports
 from tests.processes import run_hotswap, start_with
-
-
-class Running(Protocol):
-    """A process that leads a group of its own."""
-
-    @property
-    def pid(self) -> int | None: ...
-
-    @property
-    def exitcode(self) -> int | None:
-        """None while it runs."""
-
-    def join(self, timeout: float | None = None) -> None: ...
 
 
 class Restartable:
     """A server that keeps its ports when it is started again."""
 
-    def __init__(self, begin: Callable[[], Running], url: str, ready: str, log: Path) -> None:
+    def __init__(self, begin: Callable[[], BaseProcess], url: str, ready: str, log: Path) -> None:
         """`ready` is the path below `url` that answers when the server has started."""
         self.url = url
         self._begin = begin
@@ -86,37 +72,14 @@ class Restartable:
             return False
 
 
-class Program:
-    """``python -m …``"""
-
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=PROJECT,
-                env=environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
-
-    @property
-    def exitcode(self) -> int | None:
-        return self._process.poll()
-
-    def join(self, timeout: float | None = None) -> None:
-        self._process.wait(timeout)
-
-
 def mlflow_server(directory: Path) -> Restartable:
-    """``mlflow server`` with database and artifacts below `directory`."""
+    """MLflow's server, as `hotswap up` runs it, with database and artifacts below `directory`."""
     (port,) = free_ports(1)
-    command = ["mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
-    command += ["--artifacts-destination", str(directory / "artifacts")]
+    arguments = ["--workers", "1", "--port", str(port), "--artifacts-destination", str(directory / "artifacts")]
+    variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{directory}/mlflow.db"}
     log = directory / "mlflow.log"
-    return Restartable(partial(Program, command, log, dict(os.environ)), f"http://127.0.0.1:{port}", "/health", log)
+    begin = partial(start_with, variables, _serve_mlflow, log, arguments)
+    return Restartable(begin, f"http://127.0.0.1:{port}", "/health", log)
 
 
 def model_server(settings: Settings, directory: Path) -> Restartable:
@@ -132,6 +95,11 @@ def lead_group(log: Path) -> None:
     with log.open("ab") as output:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
+
+
+def _serve_mlflow(log: Path, arguments: Sequence[str]) -> None:
+    lead_group(log)
+    mlflow_page.main(arguments)
 
 
 def _serve(log: Path) -> None:
