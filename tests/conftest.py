@@ -279,16 +279,18 @@ def shared_stack(
     furnish: Callable[[Path], None], forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """`hotswap up` with everything, for the tests of the xdist group ``stack``; use `stack`."""
+    from tests.sinks import listening
     from tests.stack import Stack
 
     directory = tmp_path_factory.mktemp("stack")
     furnish(directory / ".hotswap")
     made = Stack(directory, forked_sandbox)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
+    with listening(made.told):
+        try:
+            made.start()
+            yield made
+        finally:
+            made.end()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ One `hotswap up` with everything, for all tests that need a worker and pages: to
 
 They are one group of xdist, so they run one after the other; the names of their models and recipes are their own. A run
 that only waits is there from the start: beside it the worker rehearses nothing, which it else does after each command.
+It is told where to tell of what happens, and keeps what is asked, as the page on operating has it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from urllib3 import Retry
 from flows.settings import Settings
 from tests.docs.pages import isolated_environment
 from tests.processes import Piped, hotswap, running
+from tests.sinks import HttpSink
 from tests.waiting import until
 
 WAITING = """
@@ -63,11 +65,14 @@ class Stack:
     def __init__(self, directory: Path, sandbox: Path) -> None:
         self.directory = directory
         self.home = directory / ".hotswap"
+        self.told = HttpSink()
         self._own_environment = isolated_environment(
             HOTSWAP_HOME=str(self.home),
             HOTSWAP_MODELS_REPO=str(directory / "models_repo"),
             HOTSWAP_RECONCILE_SECONDS="600",
             HOTSWAP_DATA_SETTLE_SECONDS="0.5",
+            HOTSWAP_NOTIFY=self.told.address,
+            HOTSWAP_REQUEST_LOG="1",
         )
         self.prefect, self.mlflow = (
             f"http://127.0.0.1:{self._own_environment[f'HOTSWAP_{name}_PORT']}" for name in ("PREFECT", "MLFLOW")

@@ -41,11 +41,16 @@ def up(directory: Path, environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def newcomer(directory: Path) -> dict[str, str]:
-    """A directory that has what a clone has after `make setup`; the environment of a shell in it."""
+    """The environment of a shell in a directory that `set_up` has made."""
+    set_up(directory)
+    return isolated_environment()
+
+
+def set_up(directory: Path) -> None:
+    """Let a directory have what a clone has after `make setup`, and the programs of the page."""
     (directory / ".venv").symlink_to(sys.prefix)
     for name, program in zip(PROGRAMS, blocks(TUTORIAL, "python"), strict=True):
         (directory / name).write_text(program)
-    return isolated_environment()
 
 
 @pytest.fixture
