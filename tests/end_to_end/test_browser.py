@@ -1,7 +1,7 @@
 """
 The pages that people look at, in a real browser: MLflow's and Prefect's, after real trainings.
 
-``make screenshots`` runs this too: the pictures of the README are what the tests have seen.
+``make screenshots`` runs this too, and takes the pictures of the README of what the tests look at.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from flows.events import Event, Kind, tell
 from tests.docs.pages import DOCS, commands, missing_lines
 from tests.ports import free_ports
+from tests.processes import forked, run_prefect
 from tests.sinks import HttpSink, listening
-from tests.stack import Stack
+from tests.stack import FAILING, Stack
 from tests.waiting import until
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("stack")]
@@ -90,30 +92,27 @@ def site(stack: Stack) -> Site:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def page(site: Site) -> Iterator[Page]:
+    """One tab, as each loads the programs of the pages anew; what covers a quarter of MLflow's page is closed."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield running
-        running.close()
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport=WINDOW, color_scheme="light")  # type: ignore[arg-type]
+        page.set_default_timeout(MILLISECONDS)
+        expect.set_options(timeout=MILLISECONDS)
+        page.goto(site.pages)
+        page.get_by_role("button", name="Close").click()
+        expect(page.get_by_text("Ask questions about your experiments")).to_be_hidden()
+        yield page
+        browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A tab of its own."""
-    context = browser.new_context(viewport=WINDOW, color_scheme="light")  # type: ignore[arg-type]
-    context.set_default_timeout(MILLISECONDS)
-    expect.set_options(timeout=MILLISECONDS)
-    yield context.new_page()
-    context.close()
-
-
-def picture(page: Page, name: str, directory: Path) -> None:
-    """Keep what the window shows as a PNG of few colours; `make screenshots` keeps it for the README."""
-    directory = Path(os.environ.get("HOTSWAP_SCREENSHOTS", directory))
-    shown = Image.open(io.BytesIO(drawn(page))).convert("RGB")
-    path = directory / f"{name}.png"
-    shown.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    assert 10_000 < path.stat().st_size < MAX_BYTES
+def picture(page: Page, name: str) -> None:
+    """For `make screenshots`, keep what the window shows as a PNG of few colours."""
+    if directory := os.environ.get("HOTSWAP_SCREENSHOTS"):
+        shown = Image.open(io.BytesIO(drawn(page))).convert("RGB")
+        path = Path(directory) / f"{name}.png"
+        shown.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        assert 10_000 < path.stat().st_size < MAX_BYTES
 
 
 def drawn(page: Page) -> bytes:
@@ -125,12 +124,6 @@ def drawn(page: Page) -> bytes:
     return shown
 
 
-def without_assistant(page: Page) -> None:
-    """Close what covers a quarter of MLflow's page."""
-    page.get_by_role("button", name="Close").click()
-    expect(page.get_by_text("Ask questions about your experiments")).to_be_hidden()
-
-
 def test_mlflow_lists_the_runs_of_a_model(site: Site, page: Page) -> None:
     """Each with its source and, where it passed, its version."""
     page.goto(site.pages)
@@ -140,14 +133,13 @@ def test_mlflow_lists_the_runs_of_a_model(site: Site, page: Page) -> None:
     expect(page.locator("a[href$='#/models/iris/versions/1']")).to_be_visible()
 
 
-def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_path: Path) -> None:
+def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page) -> None:
     """The metrics by epoch are lines, the evaluation is a picture, and the gate's report is a page."""
     run = f"{site.pages}/{site.promoted}"
     page.goto(f"{run}/model-metrics")
-    without_assistant(page)
     page.get_by_placeholder("Search metric charts").fill("train_")
     expect(page.locator(".plotly .scatterlayer path.js-line").first).to_be_visible()
-    picture(page, "mlflow-curves", tmp_path)
+    picture(page, "mlflow-curves")
     page.goto(f"{run}/artifacts")
     page.get_by_text("evaluation.png").click()
     expect(page.locator("img[src*='evaluation.png'], img[src^='blob:']").first).to_be_visible()
@@ -156,26 +148,25 @@ def test_mlflow_shows_the_curves_and_plots_of_a_run(site: Site, page: Page, tmp_
     page.goto(run)
     expect(page.get_by_text("test_accuracy", exact=True)).to_be_visible()
     expect(page.get_by_text("Registered models").first).to_be_visible()
-    picture(page, "mlflow-run", tmp_path)
+    picture(page, "mlflow-run")
 
 
-def test_mlflow_shows_the_versions_with_their_aliases(site: Site, page: Page, tmp_path: Path) -> None:
+def test_mlflow_shows_the_versions_with_their_aliases(site: Site, page: Page) -> None:
     """The champion is marked, with the digest of its files and what became of its promotion."""
     page.goto(f"{site.stack.mlflow}/#/models/iris")
     expect(page.get_by_role("link", name="Version 1")).to_be_visible()
     expect(page.get_by_text("@ champion")).to_be_visible()
     expect(page.get_by_text("hotswap.digest").first).to_be_visible()
     expect(page.get_by_text("Version 2")).to_have_count(0)
-    without_assistant(page)
-    picture(page, "mlflow-versions", tmp_path)
+    picture(page, "mlflow-versions")
 
 
-def test_prefect_shows_a_run_with_its_logs_and_the_gates_report(site: Site, page: Page, tmp_path: Path) -> None:
+def test_prefect_shows_a_run_with_its_logs_and_the_gates_report(site: Site, page: Page) -> None:
     """The tasks of a training, every line of its log, and why a candidate was rejected."""
     (promoted,), (rejected,) = site.flow_runs("train iris seed 1"), site.flow_runs("train iris seed 2")
     page.goto(f"{site.stack.prefect}/runs/flow-run/{promoted['id']}")
     expect(page.get_by_text("version verified").first).to_be_visible()
-    picture(page, "prefect-run", tmp_path)
+    picture(page, "prefect-run")
     page.goto(f"{site.stack.prefect}/runs/flow-run/{rejected['id']}")
     expect(page.get_by_text("candidate rejected").first).to_be_visible()
     wanted = {"artifacts": {"key": {"any_": ["gate-iris"]}}, "flow_runs": {"id": {"any_": [rejected["id"]]}}}
@@ -184,21 +175,23 @@ def test_prefect_shows_a_run_with_its_logs_and_the_gates_report(site: Site, page
     expect(page.get_by_text("Gate: rejected")).to_be_visible()
 
 
-def test_a_training_is_started_from_the_form_of_its_deployment(site: Site, page: Page, tmp_path: Path) -> None:
+def test_a_training_is_started_from_the_form_of_its_deployment(site: Site, page: Page) -> None:
     """Every parameter has its help; what is filled in is what the worker trains with."""
     page.goto(f"{site.stack.prefect}/deployments/deployment/{site.stack.id_of('train-iris')}/run")
     expect(page.get_by_text("How often every row is seen; else the recipe decides.")).to_be_visible()
-    picture(page, "prefect-form", tmp_path)
+    picture(page, "prefect-form")
+    recipe = str(site.stack.write("failing.py", FAILING))
     field_of(page, "seed").fill("7")
-    run = site.stack.wait(until(lambda: submit(page)), "Completed")
-    assert run["name"] == "train iris seed 7"
-    assert "data loaded recipe=iris train=120 test=30" in site.stack.lines(run["id"])
+    field_of(page, "recipe").fill(recipe)
+    run = site.stack.wait(until(lambda: submit(page)), "Failed")
+    assert (run["parameters"]["recipe"], run["parameters"]["seed"]) == (recipe, 7)
+    assert "loaded by nobody" in run["state"]["message"]
 
 
 def field_of(page: Page, parameter: str) -> Locator:
     """The field of the form that has this label, once it has its default."""
     label = page.get_by_text(f"{parameter} (Optional)", exact=True)
-    field = page.locator(".schema-form-property", has=label).locator("input")
+    field = page.locator(".schema-form-property", has=label).locator("input, textarea")
     expect(field).not_to_have_value("")
     return field
 
@@ -222,7 +215,7 @@ def test_the_automations_act_on_what_is_told(site: Site, page: Page) -> None:
     The command of the page adds both to Prefect.
     """
     (command,) = [each for each in commands(HOW_TO[1]) if "automation create" in each.text]
-    done = site.shell(command.text)
+    done = forked(site.stack.environment, run_prefect, shlex.split(command.text)[1:], directory=PROJECT)
     assert done.returncode == 0, done.stderr
     page.goto(f"{site.stack.prefect}/automations")
     expect(page.get_by_text("hotswap trains a model again when its data has drifted")).to_be_visible()
