@@ -215,7 +215,9 @@ def test_the_automations_act_on_what_is_told(site: Site, page: Page) -> None:
     The command of the page adds both to Prefect.
     """
     (command,) = [each for each in commands(HOW_TO[1]) if "automation create" in each.text]
-    done = forked(site.stack.environment, run_prefect, shlex.split(command.text)[1:], directory=PROJECT)
+    address, program, *arguments = shlex.split(site.with_ports(command.text))
+    assert (address, program) == (f"PREFECT_API_URL={site.stack.environment['PREFECT_API_URL']}", "prefect")
+    done = forked(site.stack.environment, run_prefect, arguments, directory=PROJECT)
     assert done.returncode == 0, done.stderr
     page.goto(f"{site.stack.prefect}/automations")
     expect(page.get_by_text("hotswap trains a model again when its data has drifted")).to_be_visible()
