@@ -20,12 +20,17 @@ with tempfile.TemporaryDirectory() as _home:
     set_environment()
     apply_environment(Settings(home=Path(_home), models_repo=Path(_home)))
 
+    import anyio._backends._asyncio
     import git
     import keras
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.system_metrics.system_metrics_monitor
+    import narwhals._pandas_like.namespace
     import prefect.flow_engine
     import prefect.task_engine
+    import rich._emoji_codes
+    import sklearn.compose
     import sklearn.datasets
     import sklearn.impute
     import sklearn.linear_model
@@ -33,9 +38,14 @@ with tempfile.TemporaryDirectory() as _home:
     import sqlalchemy.orm
     import tensorflow
 
+    import flows.cli
     import flows.commands.application
     import flows.commands.report_commands
     import flows.local.launch
+    import flows.reconciliation.repair
+    import flows.reports.doctor
+    import flows.reports.status
+    import flows.reports.tables
     import flows.train_and_promote
     import serving.server
     from flows.registry import pyfunc_arguments
@@ -46,4 +56,17 @@ gc.freeze()
 os.environ.clear()
 os.environ.update(_before)
 
-__all__ = ["flows", "git", "keras", "mlflow", "prefect", "serving", "sklearn", "tensorflow"]
+__all__ = [
+    "anyio",
+    "flows",
+    "git",
+    "graphviz",
+    "keras",
+    "mlflow",
+    "narwhals",
+    "prefect",
+    "rich",
+    "serving",
+    "sklearn",
+    "tensorflow",
+]

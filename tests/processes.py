@@ -66,6 +66,11 @@ class Piped:
         """None while it runs."""
         return self._process.exitcode
 
+    def has_ended(self, within_seconds: float) -> bool:
+        """Wait for its end, for so long."""
+        self._process.join(within_seconds)
+        return self.returncode is not None
+
     def send_signal(self, number: signal.Signals) -> None:
         if self.returncode is None:
             os.kill(self.pid, number)

@@ -63,7 +63,9 @@ def still_there(path: str) -> str:
 
 def _remove_abandoned(place: Path) -> None:
     with suppress(OSError):
-        for directory in [each for each in place.iterdir() if _NAME.fullmatch(each.name)]:
+        with os.scandir(place) as entries:  # thousands, of others
+            found = [Path(entry) for entry in entries if entry.name.startswith(_PREFIX) and _NAME.fullmatch(entry.name)]
+        for directory in found:
             with suppress(OSError):  # another's, or another process removes it now
                 _remove_unlocked(directory)
 

@@ -178,7 +178,7 @@ def test_a_version_that_fails_the_requests_of_others_while_it_is_watched_is_undo
     try:
         assert any("label moved" in line for line in training.stderr)
         with GrpcClient(f"127.0.0.1:{server.grpc_port}") as client:
-            while training.returncode is None:
+            while not training.has_ended(within_seconds=0.01):
                 version = client.predict("iris", np.ones((1, 4), np.float32), label="stable").version
                 if version != live:
                     with suppress(HotswapError):

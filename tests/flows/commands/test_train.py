@@ -73,7 +73,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None]) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], None], forked_sandbox: Path) -> Trained:
     directory = tmp_path_factory.mktemp("train")
     project, below = directory / "project", directory / "project" / "src"
     below.mkdir(parents=True)
@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, furnish: Callable[[Path], 
     done = subprocess.run(
         [*COMMAND, "--epochs", "25", "--json"],
         cwd=below,
-        env=behind_a_dead_proxy(environment(HOME=directory / "user")),
+        env=behind_a_dead_proxy(environment(HOME=directory / "user", HOTSWAP_SANDBOX_SERVER=forked_sandbox)),
         capture_output=True,
         text=True,
         timeout=200,
