@@ -60,7 +60,6 @@ __all__ = [
     "anyio",
     "flows",
     "git",
-    "graphviz",
     "keras",
     "mlflow",
     "narwhals",
