@@ -33,12 +33,8 @@ from flows.local.stack import STABLE_BY_DEFAULT, server_flags
 from flows.machine.processes import Process, stop
 from flows.machine.workspaces import temporary_directory
 from flows.orchestration.prefect_server import find_prefect
-from flows.promotion import labelling, retirement, rollback
-from flows.promotion.deployment import Deployment
 from flows.promotion.labels import STABLE
-from flows.reconciliation.repair import repair
-from flows.reports.status import VersionRow, status
-from flows.reports.tables import gate_table, version_table
+from flows.reports.tables import gate_table
 from flows.settings import Settings, apply_environment, load_settings, prepare_home
 from serving.protocol.errors import HotswapError
 from serving.repository.store import Repository
@@ -118,34 +114,36 @@ def _look_commands(directory: Path, set_aside: Sequence[str]) -> str:
 
 def _run(settings: Settings) -> None:
     with rest_client(settings) as rest, grpc_client(settings) as grpc:
-        first = _train("--seed", "1")
+        first = _hotswap("train", MODEL, "--seed", "1")
         _check_published(settings, first)
         _check_addressing([rest, grpc], first["version"])
         _reject(settings, [rest, grpc], first["version"])
         second = _swap_under_load(settings, [rest, grpc], first["version"])
-        _roll_back(settings, [rest, grpc], first["version"], second)
+        _roll_back([rest, grpc], first["version"], second)
         _remove_by_hand(settings, [rest, grpc], first["version"], second)
-    _show_versions(settings)
+    _show_versions()
 
 
-def _train(*options: str, expected: int = 0) -> dict[str, Any]:
-    """Train as a user does, with the progress shown; the outcome."""
-    arguments = ["train", MODEL, *options, "--json"]
+def _hotswap(*arguments: str, expected: int = 0) -> Any:
+    """Do as a user does, with the progress shown; what the command prints as JSON."""
     print(f"\n$ hotswap {' '.join(arguments)}", flush=True)
+    return json.loads(_printed(*arguments, "--json", expected=expected))
+
+
+def _printed(*arguments: str, expected: int = 0) -> str:
     output, printed = _FORKS.Pipe(duplex=False)
     command = _FORKS.Process(target=_run_command, args=(arguments, dict(os.environ), printed), daemon=True)
     command.start()
     printed.close()
     with open(output.fileno(), encoding="utf-8", closefd=False) as text:
-        document = text.read()
+        said = text.read()
     output.close()
     command.join()
-    _prove(command.exitcode == expected, f"the training ended with exit code {command.exitcode}, not {expected}")
-    outcome: dict[str, Any] = json.loads(document)
-    return outcome
+    _prove(command.exitcode == expected, f"{arguments[0]} ended with exit code {command.exitcode}, not {expected}")
+    return said
 
 
-def _run_command(arguments: list[str], environment: dict[str, str], printed: Connection) -> None:
+def _run_command(arguments: Sequence[str], environment: dict[str, str], printed: Connection) -> None:
     """``hotswap …`` in a process that was forked for it."""
     from flows.cli import main as hotswap
 
@@ -193,7 +191,7 @@ def _check_addressing(clients: Sequence[PredictClient], version: int) -> None:
 
 def _reject(settings: Settings, clients: Sequence[PredictClient], live: int) -> None:
     published = Repository(settings.models_repo).versions(MODEL)
-    outcome = _train("--epochs", "1", expected=3)
+    outcome = _hotswap("train", MODEL, "--epochs", "1", expected=3)
     _prove(Repository(settings.models_repo).versions(MODEL) == published, "a rejected model was published")
     _check_answered(clients, live)
     console().print(gate_table([Check(**check) for check in outcome["checks"]], width()))
@@ -202,7 +200,7 @@ def _reject(settings: Settings, clients: Sequence[PredictClient], live: int) -> 
 
 def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], before: int) -> int:
     with under_load(settings, MODEL, ROW) as load:
-        outcome = _train("--seed", "2")
+        outcome = _hotswap("train", MODEL, "--seed", "2")
         version: int = outcome["version"]
         _prove(load.wait_for(version), f"version {version} was published, but does not answer")
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
@@ -220,12 +218,12 @@ def _swap_under_load(settings: Settings, clients: Sequence[PredictClient], befor
     return version
 
 
-def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
-    change = rollback.rollback(Deployment(settings, MODEL))
-    _prove(change.version == version, f"rolled back to version {change.version}, not {version}")
+def _roll_back(clients: Sequence[PredictClient], version: int, removed: int) -> None:
+    change = _hotswap("rollback", MODEL)
+    _prove(change["version"] == version, f"rolled back to version {change['version']}, not {version}")
     _check_answered(clients, version)
-    _check_agreed(settings, version)
-    state = _rows(settings)[removed].state
+    rows = _check_agreed(version)
+    state = rows[removed]["state"]
     _prove(state == "RETIRED", f"version {removed} is {state}")
     _say(
         f"5. Rolled back: version {removed} is removed, the next answer came from version {version}, and the label "
@@ -234,20 +232,19 @@ def _roll_back(settings: Settings, clients: Sequence[PredictClient], version: in
 
 
 def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], version: int, removed: int) -> None:
-    deployment = Deployment(settings, MODEL)
-    retirement.restore(deployment, removed)
-    labelling.set_label(deployment, STABLE, removed)
+    _hotswap("restore", MODEL, str(removed))
+    _hotswap("label", MODEL, STABLE, str(removed))
     _check_answered(clients, removed)
     path = Repository(settings.models_repo).path(MODEL, removed)
-    print(f"\n$ rm -r models_repo/{MODEL}/{path.name}\n$ hotswap reconcile {MODEL}", flush=True)
+    print(f"\n$ rm -r models_repo/{MODEL}/{path.name}", flush=True)
     with under_load(settings, MODEL, ROW) as load:
         shutil.rmtree(path)
         _prove(load.wait_for(version), f"version {removed} was deleted, but version {version} does not answer")
-        repaired = repair(Deployment(settings, MODEL))
+        (repaired,) = _hotswap("reconcile", MODEL)
     _prove(not load.errors, f"{len(load.errors)} requests failed, the first with: {load.errors[:1]}")
-    _prove(not repaired.remaining, f"not repaired: {repaired.remaining}")
+    _prove(not repaired["left"], f"not repaired: {repaired['left']}")
     _check_answered(clients, version)
-    _check_agreed(settings, version)
+    _check_agreed(version)
     _say(
         f"6. Version {removed} was restored and went live again. Then its directory was deleted by hand: the server "
         f"fell back to version {version} without failing one of {load.count} requests, and `reconcile` gave it label "
@@ -255,19 +252,17 @@ def _remove_by_hand(settings: Settings, clients: Sequence[PredictClient], versio
     )
 
 
-def _check_agreed(settings: Settings, version: int) -> None:
-    live = _rows(settings)[version]
-    _prove((live.labels, live.aliases) == (("stable",), ("champion",)), f"label and alias disagree: {live}")
+def _check_agreed(version: int) -> dict[int, Any]:
+    """Prove that label and alias are at `version`; the rows of `hotswap status`."""
+    rows = {row["version"]: row for row in json.loads(_printed("status", MODEL, "--json"))["versions"]}
+    live = rows[version]
+    _prove((live["labels"], live["aliases"]) == ([STABLE], ["champion"]), f"label and alias disagree: {live}")
+    return rows
 
 
-def _rows(settings: Settings) -> dict[int, VersionRow]:
-    return {row.version: row for row in status(settings, MODEL)}
-
-
-def _show_versions(settings: Settings) -> None:
+def _show_versions() -> None:
     _say("7. What there is now:")
-    print()
-    console().print(version_table(status(settings, MODEL), width()))
+    print(f"\n{_printed('status', MODEL)}", end="", flush=True)
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack, closing
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,7 @@ import requests
 
 from serving.repository.store import Repository
 from tests.docs.pages import README, blocks, masked
+from tests.processes import hotswap
 from tests.waiting import until
 
 
@@ -87,10 +90,12 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path, soak: bool) -> None:
 
 def check_the_runs_are_kept(printed: list[str], directory: Path) -> None:
     """Where the printed commands lead, the registry has the live model, and the database of Prefect each flow run."""
-    go, start = (command.removeprefix("$ ") for command in printed)
-    status = f"{go} && {start.removesuffix('up')}status iris --json"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "HOTSWAP_HOME": "/proc/nowhere"}
-    shown = subprocess.run(["/bin/sh", "-c", status], env=environment, capture_output=True, text=True, check=False)
+    (_, directory_there), (_, *words) = (shlex.split(command.removeprefix("$ ")) for command in printed)
+    unset = [name for option, name in pairwise(words) if option == "-u"]
+    assert words[-2:] == [str(Path(sys.executable).with_name("hotswap")), "up"]
+    users = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "HOTSWAP_HOME": "/proc/nowhere"}
+    environment = {name: value for name, value in users.items() if name not in unset}
+    shown = hotswap(environment, "status", "iris", "--json", directory=Path(directory_there))
     live = [row["version"] for row in json.loads(shown.stdout)["versions"] if row["aliases"] == ["champion"]]
     assert live == [1], shown.stderr
     with closing(sqlite3.connect(directory / ".hotswap" / "prefect" / "prefect.db")) as database:
