@@ -66,6 +66,7 @@ class Stack:
         self.directory = directory
         self.home = directory / ".hotswap"
         self.told = HttpSink()
+        self._held: list[Piped] = []
         self._own_environment = isolated_environment(
             HOTSWAP_HOME=str(self.home),
             HOTSWAP_MODELS_REPO=str(directory / "models_repo"),
@@ -94,14 +95,19 @@ class Stack:
         assert any("Ctrl-C" in line for line in self.process.stdout)
         until(lambda: self.times_served > served)
         until(lambda: self.ask_mlflow("GET", "webhooks").get("webhooks"))
-        self._held = self.wait_in_training("held")
+        self.hold()
+
+    def hold(self) -> None:
+        """Let the run wait that keeps the worker from rehearsing."""
+        self._held.append(self.wait_in_training("held"))
 
     def end(self) -> None:
         """What `hotswap down` and Ctrl-C do, unless it has ended."""
         if not self.has_ended:
             self.process.send_signal(signal.SIGINT)
             self.process.communicate(timeout=60)
-            self._held.communicate()
+            while self._held:
+                self._held.pop().communicate()
 
     @property
     def has_ended(self) -> bool:

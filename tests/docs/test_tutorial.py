@@ -2,7 +2,7 @@
 The tutorial, as a newcomer works through it, and the session of the README, which is a part of it.
 
 In the short form it stays with the iris: the page on operating shows the table live, with everything that `hotswap up`
-starts, while MLflow's page and Prefect are elsewhere here, and no worker takes the trainings.
+starts, while MLflow's page and Prefect are elsewhere here, no worker takes the trainings, and their sandbox is forked.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def elsewhere(soak: bool, prefect_api: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_tutorial_is_what_happens(
-    tmp_path: Path, furnish: Callable[[Path], None], elsewhere: dict[str, str], soak: bool
+    tmp_path: Path, furnish: Callable[[Path], None], elsewhere: dict[str, str], forked_sandbox: Path, soak: bool
 ) -> None:
     """Every command of it ends with its exit code, and prints the lines that the page shows, but for ids and times."""
     environment = newcomer(tmp_path)
@@ -76,7 +76,8 @@ def test_the_tutorial_is_what_happens(
     printed: dict[str, str] = {}
     setup, start, *rest = commands(TUTORIAL)
     assert start.text == UP
-    second_terminal = Shell(tmp_path, environment, prefect=elsewhere.get("PREFECT_API_URL"))
+    sandbox = {} if soak else {"HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
+    second_terminal = Shell(tmp_path, {**environment, **sandbox}, prefect=elsewhere.get("PREFECT_API_URL"))
     second_terminal.run(setup)
     with up(tmp_path, {**environment, **elsewhere}):
         for command in rest:

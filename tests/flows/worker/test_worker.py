@@ -154,6 +154,7 @@ def test_runs_of_a_killed_worker_crash_and_the_next_is_not_kept_waiting(stack: S
     until(lambda: stack.times_served > served)
     stack.wait(run, "Crashed")
     assert time.monotonic() - began < 60
+    stack.hold()
     assert [each["active"] for each in stack.deployment("train-iris")["schedules"]] == [True]
     failing = stack.write("failing.py", FAILING)
     stack.wait(stack.schedule("train-iris", recipe=str(failing)), "Failed")
