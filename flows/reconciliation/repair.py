@@ -134,9 +134,12 @@ class _Pass:
     def _reload_servers(self) -> None:
         snapshot = self._snapshot
         is_behind = any(snapshot.is_behind(server) for server in snapshot.servers or ())
-        if not snapshot.published or (snapshot.is_configured and not is_behind):
+        if not is_behind and (snapshot.is_configured or not snapshot.published):
             return
-        labelling.apply(self._deployment, snapshot.labels)
+        if snapshot.published:
+            labelling.apply(self._deployment, snapshot.labels)
+        else:  # what is served is of another repository
+            self._deployment.servers.each_running(lambda server: server.reload(self._deployment.repository))
         if self._servers is not None:
             self._servers.each_reachable(lambda server: server.wait_settled(self._model, snapshot.published))
             self._look_again()

@@ -26,7 +26,9 @@ from flows.reconciliation.state import known_models
 from flows.reports.explain import explain
 from flows.reports.status import status
 from serving.protocol.errors import HotswapError
+from serving.repository.model_config import ModelEntry
 from serving.repository.store import Repository
+from serving.repository.version_policy import All
 from tests.faults.points import counted
 from tests.pipelines import ROWS, Pipeline, answered
 
@@ -356,6 +358,19 @@ def test_the_reconciler_says_whose_server_has_taken_its_ports_and_goes_on_when_t
     server.stop()
     assert reconciler.turn() == []
     assert announced == [sentence, f"{offline.model}: everything agrees again"]
+
+
+def test_a_server_that_serves_something_else_is_given_back_a_model_without_versions(pipeline: Pipeline) -> None:
+    """What another process made it serve under that name goes, although there is nothing to serve in its place."""
+    shutil.rmtree(pipeline.repository.path(pipeline.model, pipeline.promote(1)))
+    repair(pipeline.deployment)
+    elsewhere = pipeline.directory / "elsewhere"
+    pipeline.sources(elsewhere, 9, "7")
+    with GrpcClient(pipeline.settings.grpc_target) as client:
+        client.reload([ModelEntry(pipeline.model, str(elsewhere), All())])
+    assert [str(elsewhere) in finding.what for finding in find(pipeline.deployment)] == [True]
+    repair(pipeline.deployment)
+    assert_agreed(pipeline, stable=None)
 
 
 def test_a_label_waits_for_its_version(pipeline: Pipeline) -> None:
