@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -17,7 +18,8 @@ def test_the_process_that_is_started_serves(stack: Stack) -> None:
     """Nobody else of `hotswap up` listens on its port, and it has started no other Python."""
     processes = psutil.Process(stack.process.pid).children()
     (page,) = [each for each in processes if "flows.registry.mlflow_page" in each.cmdline()]
-    assert f":{page.net_connections()[0].laddr.port}" in stack.mlflow
+    listening = {each.laddr.port for each in page.net_connections() if each.status == psutil.CONN_LISTEN}
+    assert listening == {urlsplit(stack.mlflow).port}
     assert not [each for each in page.children(recursive=True) if "python" in each.name()]
 
 
