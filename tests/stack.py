@@ -55,8 +55,8 @@ FAILING = """
 
     RECIPE = replace(iris.RECIPE, name="failing", load=load)
     """
-_AS_PREFECTS_CLIENT = Retry(5, status_forcelist=[503], allowed_methods=None, backoff_factor=0.1)
-"""its server answers 503 where two writes to SQLite met"""
+_AS_PREFECTS_CLIENT = Retry(12, status_forcelist=[503], allowed_methods=None, backoff_factor=0.2, backoff_max=5)
+"""its server answers 503 where two writes to SQLite met, and is started again where it does not answer for a minute"""
 
 
 class Stack:
