@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 from flows.machine.garbage import uncollected
+from flows.orchestration.prefect_database import write_in_turn
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     with uncollected():
         import_module("prefect.server.api.server")
         from prefect.cli import app
+
+        write_in_turn()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     sys.argv[:1] = ["prefect", "server", "start"]
     app()

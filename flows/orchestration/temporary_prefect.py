@@ -17,6 +17,7 @@ import threading
 import uvicorn
 
 from flows.machine.garbage import uncollected
+from flows.orchestration.prefect_database import write_in_turn
 from serving.protocol.redaction import redact_logs, redacted_output
 
 
@@ -33,6 +34,7 @@ def _serve() -> None:
     with uncollected():
         from prefect.server.api.server import create_app
 
+        write_in_turn()
         app = create_app()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     config = uvicorn.Config(app, lifespan="on", log_level="warning", access_log=False)
