@@ -31,9 +31,14 @@ def recipe(stack: Stack) -> str:
     return str(stack.write(f"{MODEL}.py", FAILING))
 
 
-def begun(stack: Stack, deployment: str) -> dict[str, Any]:
-    """The first flow run of a deployment that the worker has done."""
-    run: dict[str, Any] = until(lambda: stack.runs(deployment, "FAILED"))[-1]
+def begun(stack: Stack, deployment: str, **parameters: Any) -> dict[str, Any]:
+    """The first flow run of a deployment, with these parameters, that the worker has done."""
+
+    def done() -> list[dict[str, Any]]:
+        runs = stack.runs(deployment, "FAILED")
+        return [run for run in runs if parameters.items() <= run["parameters"].items()]
+
+    run = until(done)[-1]
     assert "loaded by nobody" in run["state"]["message"]
     return run
 
@@ -59,7 +64,7 @@ def test_a_deployment_is_run_by_prefects_own_command(stack: Stack, recipe: str) 
     command = ["deployment", "run", "train-and-promote/train", *parameters]
     done = forked(stack.environment, run_prefect, command)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = begun(stack, stack.id_of("train"))
+    run = begun(stack, stack.id_of("train"), seed=44)
     assert (run["parameters"]["recipe"], run["parameters"]["seed"]) == (recipe, 44)
 
 
