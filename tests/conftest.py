@@ -61,7 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared_forks.join()
     elif config.getoption("numprocesses", None) and not config.getoption("collectonly"):
+        from tests.forked_workers import forked_workers
+
         shared_forks.share()
+        workers = ExitStack()
+        config.add_cleanup(workers.close)
+        config.option.tx = [workers.enter_context(forked_workers())] * len(config.option.tx)
 
 
 def pytest_unconfigure() -> None:
