@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -265,6 +266,18 @@ def forked_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory, soak: bool) -> Iterator[str]:
+    """A program in place of `sys.executable`, whose processes are forked; in the long form that one itself."""
+    from tests.forked_python import forked_python
+
+    if soak:
+        yield sys.executable
+        return
+    with forked_python(tmp_path_factory.mktemp("python")) as program:
+        yield str(program)
+
+
+@pytest.fixture(scope="session")
 def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[Path], None]:
     """Puts empty databases of MLflow and Prefect into a new home, so that nobody has to wait for them."""
 
@@ -276,7 +289,7 @@ def furnish(databases: Path, mlflow_home: Path, prefect_api: str) -> Callable[[P
 
 @pytest.fixture(scope="session")
 def shared_stack(
-    furnish: Callable[[Path], None], forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory
+    furnish: Callable[[Path], None], python: str, forked_sandbox: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """`hotswap up` with everything, for the tests of the xdist group ``stack``; use `stack`."""
     from tests.sinks import listening
@@ -284,7 +297,7 @@ def shared_stack(
 
     directory = tmp_path_factory.mktemp("stack")
     furnish(directory / ".hotswap")
-    made = Stack(directory, forked_sandbox)
+    made = Stack(directory, python, forked_sandbox)
     with listening(made.told):
         try:
             made.start()

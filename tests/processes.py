@@ -8,6 +8,7 @@ that run ``python -m flows.cli``.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ from tests.shared_forks import FORKS
 _TIMEOUT_SECONDS = 200.0
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _OWN = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
+PYTHON = "PYTEST_FORKED_PYTHON"
+"""the variable with the program of `tests.forked_python`, for a fork that starts others by `sys.executable`"""
 
 
 def start(action: Callable[..., object], *args: Any, **environment: str) -> BaseProcess:
@@ -132,7 +135,8 @@ def without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
-def _run(environment: Mapping[str, str], action: Callable[..., object], args: tuple[Any, ...]) -> None:
+def become(environment: Mapping[str, str]) -> None:
+    """Let this process, a fork, have this environment alone."""
     from prefect.context import refresh_global_settings_context
 
     gc.enable()
@@ -144,6 +148,13 @@ def _run(environment: Mapping[str, str], action: Callable[..., object], args: tu
     refresh_global_settings_context()
     # Whoever runs the tests in the background of a shell has Ctrl-C turned off, for all that they start too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if program := os.environ.pop(PYTHON, None):
+        sys.executable = program
+        multiprocessing.set_executable(program)
+
+
+def _run(environment: Mapping[str, str], action: Callable[..., object], args: tuple[Any, ...]) -> None:
+    become(environment)
     action(*args)
 
 

@@ -37,3 +37,9 @@ def join() -> None:
         _forkserver_alive_fd=alive,
         ensure_running=resource_tracker.ensure_running,
     )
+
+
+def forget_tracker() -> None:
+    """Let a fork that has closed what its parent had open start a resource tracker of its own when it needs one."""
+    if tracker := getattr(resource_tracker, "_resource_tracker", None):
+        vars(tracker).update(_fd=None)

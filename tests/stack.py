@@ -1,5 +1,5 @@
 """
-One `hotswap up` with everything, for all tests that need a worker and pages: to start it takes 20 s of processor time.
+One `hotswap up` with everything, for all tests that need a worker and pages: to start it takes 8 s of processor time.
 
 They are one group of xdist, so they run one after the other; the names of their models and recipes are their own. A run
 that only waits is there from the start: beside it the worker rehearses nothing, which it else does after each command.
@@ -12,7 +12,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import textwrap
 from collections.abc import Mapping
 from contextlib import closing
@@ -62,8 +61,9 @@ _AS_PREFECTS_CLIENT = Retry(12, status_forcelist=[503], allowed_methods=None, ba
 class Stack:
     """`hotswap up` of a directory, whose reconcile turns come too late for any test."""
 
-    def __init__(self, directory: Path, sandbox: Path) -> None:
+    def __init__(self, directory: Path, python: str, sandbox: Path) -> None:
         self.directory = directory
+        self._python = python
         self.home = directory / ".hotswap"
         self.told = HttpSink()
         self._held: list[Piped] = []
@@ -87,7 +87,7 @@ class Stack:
     def start(self) -> None:
         """Return when everything is ready, and the run waits that keeps the worker from rehearsing."""
         served = self.times_served
-        command = [sys.executable, "-m", "flows.cli", "up"]
+        command = [self._python, "-m", "flows.cli", "up"]
         self.process = subprocess.Popen(
             command, cwd=self.directory, env=self._own_environment, stdout=subprocess.PIPE, text=True
         )
@@ -116,7 +116,8 @@ class Stack:
     @property
     def worker(self) -> psutil.Process:
         """The process that `hotswap up` keeps running for trainings."""
-        (found,) = [each for each in psutil.Process(self.process.pid).children() if "flows.worker" in each.cmdline()]
+        up = psutil.Process(json.loads((self.home / "up.json").read_text())["pid"])
+        (found,) = [each for each in up.children() if "flows.worker" in each.cmdline()]
         return found
 
     @property
