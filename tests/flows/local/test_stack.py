@@ -25,7 +25,7 @@ from flows.promotion.labels import Labels
 from flows.settings import Settings
 from serving.repository.store import Repository
 from tests.ports import PORTS, stack_ports
-from tests.processes import Piped, behind_a_dead_proxy, hotswap, running
+from tests.processes import PYTHON, Piped, behind_a_dead_proxy, hotswap, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker starts what the tests share
@@ -42,14 +42,14 @@ MODULES = {
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A home of the test's own, and ports on which nobody listens."""
-    return environment_in(tmp_path)
+def environment(tmp_path: Path, python: str) -> dict[str, str]:
+    """A home of the test's own, and ports on which nobody listens; what is started is forked."""
+    return environment_in(tmp_path, python)
 
 
-def environment_in(directory: Path) -> dict[str, str]:
+def environment_in(directory: Path, python: str) -> dict[str, str]:
     paths = {"HOTSWAP_HOME": str(directory / "home"), "HOTSWAP_MODELS_REPO": str(directory / "models")}
-    return {**os.environ, **paths, **stack_ports(), "PYTHONPATH": str(Path.cwd())}
+    return {**os.environ, **paths, **stack_ports(), "PYTHONPATH": str(Path.cwd()), PYTHON: python}
 
 
 @pytest.fixture
@@ -238,11 +238,11 @@ def start_alone(environment: dict[str, str], directory: Path, started: list[Pipe
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def shared(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[Stack]:
     """A ``hotswap up`` that reconciles often, for the tests that leave it running."""
     directory = tmp_path_factory.mktemp("up")
     with killed_at_last() as started:
-        yield start_alone({**environment_in(directory), "HOTSWAP_RECONCILE_SECONDS": "0.2"}, directory, started)
+        yield start_alone({**environment_in(directory, python), "HOTSWAP_RECONCILE_SECONDS": "0.2"}, directory, started)
 
 
 def test_a_directory_put_there_by_hand_is_served_and_journaled(shared: Stack, tiny_model: Any) -> None:
@@ -316,9 +316,16 @@ def test_a_second_up_recognises_the_first(shared: Stack, tmp_path: Path) -> None
         assert fact in second.stderr
     elsewhere = shared.second(HOTSWAP_HOME=str(tmp_path / "other"), HOTSWAP_MODELS_REPO=str(tmp_path / "other_models"))
     assert elsewhere.returncode == 1
-    assert f"it is the hotswap server of {shared.directory / 'models'}, process {server.pid}" in elsewhere.stderr
+    assert f"it is the hotswap server of {shared.directory / 'models'}, process {listening(shared)}" in elsewhere.stderr
     assert not (tmp_path / "other_models").exists()
     assert shared.leader("model server") == server
+
+
+def listening(stack: Stack) -> int:
+    """The process that has the port of the model server."""
+    port = stack.addresses["ports"]["HOTSWAP_REST_PORT"]
+    found = psutil.net_connections("tcp")
+    return next(each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port)
 
 
 def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str], tmp_path: Path) -> None:
@@ -333,13 +340,14 @@ def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str
 
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_the_processes_end_even_when_up_is_killed(
-    stopped: bool, model_server_alone: Callable[[], Stack], tmp_path: Path
+    stopped: bool, model_server_alone: Callable[[], Stack], environment: dict[str, str], tmp_path: Path
 ) -> None:
     """
     SIGKILL gives it no time to stop anything, and still nothing is left, not even a process that was stopped.
 
     The next one waits for the ports, and is not fooled by another process that has the number of the first one.
     """
+    del environment[PYTHON]
     stack = model_server_alone()
     children = psutil.Process(stack.process.pid).children(recursive=True)
     if stopped:
