@@ -69,6 +69,7 @@ def forked_python(directory: Path) -> Iterator[Path]:
     address, program = directory / "address", directory / "python"
     program.write_text(_PROGRAM.format(python=sys.executable, address=address))
     program.chmod(0o755)
+    program.with_name("hotswap").symlink_to(Path(sys.executable).with_name("hotswap"))
     process = start(_serve, address)
     try:
         until(address.exists)
@@ -217,7 +218,6 @@ def _run(given: _Given) -> None:
         os.fdopen(number, mode, closefd=False, buffering=1 if number == 2 or os.isatty(number) else -1)
         for number, mode in enumerate("rww")
     )
-    logging.root.handlers.clear()  # which imports have added, and which keep `logging.basicConfig` from doing anything
     _interpret(given.arguments[1:], given.variables.get("PYTHONPATH", ""))
 
 
@@ -241,5 +241,6 @@ def _interpret(arguments: Sequence[str], path: str) -> None:
     if option == "-c":
         exec(what, vars(sys.modules["__main__"]))  # as `multiprocessing` starts its process to fork from
     else:
+        logging.root.handlers.clear()  # of what is imported, which keep `logging.basicConfig` from doing anything
         warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
         runpy.run_module(what, run_name="__main__", alter_sys=True)

@@ -28,6 +28,7 @@ with tempfile.TemporaryDirectory() as _home:
     import mlflow.system_metrics.system_metrics_monitor
     import narwhals._pandas_like.namespace
     import prefect.flow_engine
+    import prefect.server.api.server
     import prefect.task_engine
     import rich._emoji_codes
     import sklearn.compose

@@ -143,8 +143,7 @@ def become(environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     # Prefect has read the environment when it was imported. It does so once more, and not after a temporary server has
-    # been started, so a flow needs `PREFECT_API_URL` from the start; without it Prefect would start one of its own.
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    # been started, so a flow needs `PREFECT_API_URL` from the start.
     refresh_global_settings_context()
     # Whoever runs the tests in the background of a shell has Ctrl-C turned off, for all that they start too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,7 +153,8 @@ def become(environment: Mapping[str, str]) -> None:
 
 
 def _run(environment: Mapping[str, str], action: Callable[..., object], args: tuple[Any, ...]) -> None:
-    become(environment)
+    # Without an address Prefect would start a server of its own.
+    become({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false", **environment})
     action(*args)
 
 

@@ -117,6 +117,7 @@ class Reconciler:
 
     def _repair(self, deployment: Deployment) -> Repair:
         if find_running_prefect(self._settings) and prefect_access.is_usable():
+            prefect_access.read_settings()  # it may have been imported before its server was found
             from flows.reconcile import reconcile
 
             return reconcile(deployment.model)[0]

@@ -25,11 +25,11 @@ from tests.processes import hotswap
 from tests.waiting import until
 
 
-def demo(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def demo(python: str, directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run it in a directory of its own, where neither Prefect nor MLflow runs yet."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HOTSWAP_", "MLFLOW_", "PREFECT_"))}
     return subprocess.run(
-        [sys.executable, "-m", "flows.demo"],
+        [python, "-m", "flows.demo"],
         env={**kept, "PYTHONPATH": str(Path.cwd()), "HOTSWAP_PREFECT_PORT": "1", **settings},
         cwd=directory,
         capture_output=True,
@@ -49,12 +49,12 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(400)
-def test_the_demo_proves_the_whole_way(tmp_path: Path, soak: bool) -> None:
+def test_the_demo_proves_the_whole_way(python: str, tmp_path: Path, soak: bool) -> None:
     """All points are proved in a directory of the demo's own, nothing else changes, and its runs can be looked at."""
     (tmp_path / "models_repo" / "iris" / "7").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     mine = {"HOTSWAP_HOME": str(tmp_path / "mine"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
-    done = demo(tmp_path, **mine)
+    done = demo(python, tmp_path, **mine)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     for sentence in (
@@ -82,17 +82,17 @@ def test_the_demo_proves_the_whole_way(tmp_path: Path, soak: bool) -> None:
     repository = Repository(directory / "models_repo")
     assert (repository.versions("iris"), repository.retired("iris")) == ([1], [])
     assert sorted(tmp_path.rglob("*")) == before
-    check_the_runs_are_kept(commands, directory)
+    check_the_runs_are_kept(python, commands, directory)
     if soak:
         check_the_runs_can_be_looked_at(commands)
     shutil.rmtree(directory)
 
 
-def check_the_runs_are_kept(printed: list[str], directory: Path) -> None:
+def check_the_runs_are_kept(python: str, printed: list[str], directory: Path) -> None:
     """Where the printed commands lead, the registry has the live model, and the database of Prefect each flow run."""
     (_, directory_there), (_, *words) = (shlex.split(command.removeprefix("$ ")) for command in printed)
     unset = [name for option, name in pairwise(words) if option == "-u"]
-    assert words[-2:] == [str(Path(sys.executable).with_name("hotswap")), "up"]
+    assert words[-2:] == [str(Path(python).with_name("hotswap")), "up"]
     users = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "HOTSWAP_HOME": "/proc/nowhere"}
     environment = {name: value for name, value in users.items() if name not in unset}
     shown = hotswap(environment, "status", "iris", "--json", directory=Path(directory_there))
@@ -136,7 +136,7 @@ def check_the_runs_can_be_looked_at(printed: list[str]) -> None:
 
 def test_a_demo_that_cannot_run_says_why(tmp_path: Path) -> None:
     """One sentence on standard error and exit code 1."""
-    done = demo(tmp_path, HOTSWAP_REST_PORT="eighty")
+    done = demo(sys.executable, tmp_path, HOTSWAP_REST_PORT="eighty")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("demo: ")
     assert done.stderr.count("\n") == 1
