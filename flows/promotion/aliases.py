@@ -37,7 +37,6 @@ def follow(deployment: Deployment, version: int, labels: Iterable[str]) -> None:
     for label in labels:
         registry.set_alias(model, alias_of(label), version)
         registry.tag_version(model, version, {"promotion": _tag(label)})
-    registry.mark_present(model)
 
 
 def follow_made(deployment: Deployment, version: int, label: str, given_up: Iterable[str]) -> None:

@@ -111,18 +111,18 @@ class Registry:
             copy_to: A directory for a copy of what MLflow now holds.
         """
         with self._translated():
-            self._ensure_registered_model(model)
-            self.mark_present(model)
+            self._ensure_present(model)
+            logged = self._client.get_logged_model(_model_id(model_uri))
+            source = f"{logged.artifact_location}/artifacts/{SAVED_MODEL}"
+            path = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(copy_to)))
+            content = digest(path)
             created: list[int] = []
             # MLflow counts from its own highest version, which is lower after versions or models were deleted in it.
             while not created or created[-1] <= above:
-                created.append(self._create_version(run_id, model, model_uri, "registered"))
+                created.append(self._create_version(run_id, model, model_uri, "registered", content))
             for skipped in created[:-1]:
                 self._client.delete_model_version(model, str(skipped))
-            source = self._client.get_model_version_download_uri(model, str(created[-1]))
-            path = Path(mlflow.artifacts.download_artifacts(f"{source}/artifacts/{SAVED_MODEL}", dst_path=str(copy_to)))
-            content = digest(path)
-            self.tag_version(model, created[-1], {"digest": content})
+            self._show_version(logged, model, created[-1])
         log.info("version registered model=%s version=%d run=%s", model, created[-1], run_id)
         return Registered(created[-1], path, content)
 
@@ -141,14 +141,14 @@ class Registry:
             False where MLflow does not give that number any more.
         """
         with self._translated():
-            self._ensure_registered_model(model)
+            self._ensure_present(model)
             created = 0
             while created < version:
-                created = self._create_version(run_id, model, model_uri, "registered again")
+                created = self._create_version(run_id, model, model_uri, "registered again", content)
                 if created != version:
                     self._client.delete_model_version(model, str(created))
             if created == version:
-                self.tag_version(model, version, {"digest": content})
+                self._show_version(self._client.get_logged_model(_model_id(model_uri)), model, version)
         return created == version
 
     def describe(self, model: str, version: int, description: str) -> None:
@@ -171,20 +171,19 @@ class Registry:
 
     def mark_removed(self, model: str, when: str, why: str) -> None:
         """Take all aliases of a registered model away, and say why; its versions stay. An unknown one stays unknown."""
-        for alias in self.aliases(model):
-            self.set_alias(model, alias, None)
         with self._translated():
-            if self._client.search_registered_models(f"name = '{model}'", max_results=1):
-                for key, value in prefixed({_REMOVED: when, _REMOVED_WHY: why}).items():
-                    self._client.set_registered_model_tag(model, key, value)
+            if (found := self._found(model)) is None:
+                return
+            for alias in found.aliases:
+                self._client.delete_registered_model_alias(model, alias)
+            for key, value in prefixed({_REMOVED: when, _REMOVED_WHY: why}).items():
+                self._client.set_registered_model_tag(model, key, value)
 
     def mark_present(self, model: str) -> None:
         """Take back what `mark_removed` has said of a registered model."""
         with self._translated():
-            found = self._client.search_registered_models(f"name = '{model}'", max_results=1)
-            said = [key for each in found for key in prefixed({_REMOVED: "", _REMOVED_WHY: ""}) if key in each.tags]
-            for key in said:
-                self._client.delete_registered_model_tag(model, key)
+            if (found := self._found(model)) is not None:
+                self._unmark(model, found.tags)
 
     def versions(self, model: str) -> list[int]:
         """The registered versions, lowest first."""
@@ -199,13 +198,8 @@ class Registry:
     def aliases(self, model: str) -> dict[str, int]:
         """The version that each alias of `model` points to; empty where MLflow does not know `model`."""
         with self._translated():
-            try:
-                found = self._client.get_registered_model(model).aliases
-            except MlflowException as exc:
-                if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return {}
-                raise
-        return {alias: int(version) for alias, version in found.items()}
+            found = self._found(model)
+        return {} if found is None else {alias: int(version) for alias, version in found.aliases.items()}
 
     def set_alias(self, model: str, alias: str, version: int | None) -> None:
         """Point `alias` to `version`, or take it away."""
@@ -215,19 +209,17 @@ class Registry:
             else:
                 self._client.set_registered_model_alias(model, alias, str(version))
 
-    def _create_version(self, run_id: str, model: str, model_uri: str, promotion: str) -> int:
+    def _create_version(self, run_id: str, model: str, model_uri: str, promotion: str, content: str) -> int:
         # A tracking server refuses a logged model as the source without its id.
-        model_id = model_uri.removeprefix("models:/")
-        tags = prefixed({"promotion": promotion})
+        model_id, tags = _model_id(model_uri), prefixed({"promotion": promotion, "digest": content})
         entry = self._client.create_model_version(model, source=model_uri, run_id=run_id, tags=tags, model_id=model_id)
-        self._show_version(model_id, model, int(entry.version))
         return int(entry.version)
 
-    def _show_version(self, model_id: str, model: str, version: int) -> None:
+    def _show_version(self, logged: Any, model: str, version: int) -> None:
         """Let the page of a logged model name its registered version, which a separate registry does not see to."""
-        known = json.loads(self._client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+        known = json.loads(logged.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
         if (named := {"name": model, "version": version}) not in known:
-            self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, named])})
+            self._client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, named])})
 
     def _experiment(self, model: str) -> str:
         if (found := self._client.get_experiment_by_name(model)) is not None:
@@ -245,12 +237,33 @@ class Registry:
                 raise
             return str(self._client.get_experiment_by_name(model).experiment_id)
 
-    def _ensure_registered_model(self, model: str) -> None:
+    def _ensure_present(self, model: str) -> None:
+        """Make a registered model where there is none; one that was removed is so no longer."""
+        if (found := self._found(model)) is not None:
+            self._unmark(model, found.tags)
+            return
         try:
             self._client.create_registered_model(model)
         except MlflowException as exc:
-            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
+
+    def _found(self, model: str) -> Any:
+        """What MLflow has as the registered model of this name, if anything."""
+        try:
+            return self._client.get_registered_model(model)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _unmark(self, model: str, tags: Mapping[str, str]) -> None:
+        for key in prefixed({_REMOVED: "", _REMOVED_WHY: ""}).keys() & tags.keys():
+            self._client.delete_registered_model_tag(model, key)
 
     def _translated(self) -> AbstractContextManager[None]:
         return mlflow_access.translated(self._address, "used")
+
+
+def _model_id(model_uri: str) -> str:
+    return model_uri.removeprefix("models:/")
