@@ -21,11 +21,12 @@ pytestmark = pytest.mark.slow
 class Home:
     """A home with the tables of a user in it."""
 
-    def __init__(self, directory: Path, sandbox: Path) -> None:
+    def __init__(self, directory: Path, prefect_api: str, sandbox: Path) -> None:
         self.directory = directory
-        ports = {f"HOTSWAP_{name}_PORT": str(number) for number, name in enumerate(("REST", "GRPC", "PREFECT"), 1)}
+        servers = {"PREFECT_API_URL": prefect_api, "HOTSWAP_SANDBOX_SERVER": str(sandbox)}
+        ports = {f"HOTSWAP_{name}_PORT": str(number) for number, name in enumerate(("REST", "GRPC"), 1)}
         paths = {"HOTSWAP_HOME": str(directory / "home"), "HOTSWAP_MODELS_REPO": str(directory / "models")}
-        self._environment = {**without_settings(), **paths, **ports, "HOTSWAP_SANDBOX_SERVER": str(sandbox)}
+        self._environment = {**without_settings(), **paths, **ports, **servers}
 
     def train(self, *arguments: str) -> CompletedProcess[str]:
         return hotswap(self._environment, "train", *arguments, "--json", directory=self.directory)
@@ -34,7 +35,7 @@ class Home:
 @pytest.fixture
 def home(furnish: Callable[[Path], None], prefect_api: str, forked_sandbox: Path, tmp_path: Path) -> Home:
     furnish(tmp_path / "home")
-    return Home(tmp_path, forked_sandbox)
+    return Home(tmp_path, prefect_api, forked_sandbox)
 
 
 def artifacts(home: Home) -> set[str]:
