@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.stack import Stack
 
 set_environment()
+# More threads of numpy and scikit-learn would wait for one another, busily, on data as small as that of the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 AS_UP: Mapping[str, Any] = {
     "allow_version_labels_for_unavailable_models": True,
