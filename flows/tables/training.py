@@ -81,11 +81,10 @@ def train(
     network = build_network(encoder, edges, targets.outputs, members, how.width, how.dropout)
     straight = fit_linear(encoder, encoded.take(fit_on), targets.values[fit_on], targets.classes, seed)
     network.set_linear(straight)
-    network.model.compile(
-        optimizer=keras.optimizers.AdamW(how.learning_rate, weight_decay=_WEIGHT_DECAY),
-        loss=_classes_loss if targets.classes else _values_loss,
-        jit_compile=False,
-    )
+    optimizer = keras.optimizers.AdamW(how.learning_rate, weight_decay=_WEIGHT_DECAY)
+    network.model.compile(optimizer, _classes_loss if targets.classes else _values_loss, jit_compile=False)
+    # Variables that are first made while the training step is traced let TensorFlow trace it twice.
+    optimizer.build(network.model.trainable_variables)
     begun = network.model.get_weights()
     rows, truth = _tensors(encoded.take(judge_on)), targets.values[judge_on]
     before = _row_losses(network, rows, truth, bool(targets.classes))
