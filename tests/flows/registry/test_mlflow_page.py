@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,17 +11,15 @@ import psutil
 import pytest
 
 from flows.registry import mlflow_page
-from tests.stack import Stack
 
 
-@pytest.mark.xdist_group("stack")
-def test_the_process_that_is_started_serves(stack: Stack) -> None:
-    """Nobody else of `hotswap up` listens on its port, and it has started no other Python."""
-    processes = psutil.Process(stack.process.pid).children()
-    (page,) = [each for each in processes if "flows.registry.mlflow_page" in each.cmdline()]
-    listening = {each.laddr.port for each in page.net_connections() if each.status == psutil.CONN_LISTEN}
-    assert listening == {urlsplit(stack.mlflow).port}
-    assert not [each for each in page.children(recursive=True) if "python" in each.name()]
+@pytest.mark.xdist_group("mlflow-server")
+def test_the_process_that_is_started_serves(mlflow_url: str) -> None:
+    """The first of its session listens on its port, and has started no other Python."""
+    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    (pid,) = {each.pid for each in listening if each.laddr.port == urlsplit(mlflow_url).port}
+    assert os.getsid(pid) == pid
+    assert not [each for each in psutil.Process(pid).children(recursive=True) if "python" in each.name()]
 
 
 def test_another_program_is_started_as_mlflow_does() -> None:
