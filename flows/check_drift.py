@@ -6,12 +6,11 @@ from typing import Unpack
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment as prefect_deployment
 from prefect.states import Completed
 
 from flows.drift.report import DriftReport, Verdict, table_rows
 from flows.events.delivery import flushed
-from flows.orchestration.prefect_records import followed, keep_report, without_secrets
+from flows.orchestration.prefect_records import followed, is_of_deployment, keep_report, without_secrets
 from flows.parameters import DriftParameters, spelled_out
 from flows.promotion.deployment import Deployment
 from flows.reports.drift import Found, asked_of, examine
@@ -33,7 +32,7 @@ def drift(model: str, **parameters: Unpack[DriftParameters]) -> DriftReport | St
     """
     settings = load_settings()
     apply_environment(settings)
-    with flushed(settings, prefect_deployment.id):
+    with flushed(settings, is_of_deployment()):
         found = compare(Deployment(settings, model), parameters)
         report = found.report
         keep_report("drift", model, found.page, list(table_rows(report.all_columns)), found.picture)

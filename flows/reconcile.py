@@ -6,11 +6,10 @@ import dataclasses
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment as prefect_deployment
 
 from flows.events.delivery import flushed
 from flows.orchestration import open_runs
-from flows.orchestration.prefect_records import followed, keep_table, without_secrets
+from flows.orchestration.prefect_records import followed, is_of_deployment, keep_table, without_secrets
 from flows.promotion.deployment import Deployment
 from flows.reconciliation.repair import Repair, repair
 from flows.reconciliation.state import known_models
@@ -32,7 +31,7 @@ def reconcile(model: str | None = None, dry_run: bool = False) -> list[Repair]:
     if not dry_run:
         open_runs.end_in_prefect(settings)
     names = known_models(settings) if model is None else [model]
-    with flushed(settings, prefect_deployment.id):
+    with flushed(settings, is_of_deployment()):
         repairs = [repair_model(settings, name, dry_run) for name in names]
     rows = [
         {**dataclasses.asdict(finding), "repaired": finding in each.repaired}

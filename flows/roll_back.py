@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment as prefect_deployment
 
 from flows.events.delivery import flushed
-from flows.orchestration.prefect_records import followed, without_secrets
+from flows.orchestration.prefect_records import followed, is_of_deployment, without_secrets
 from flows.promotion import rollback
 from flows.promotion.change import Change
 from flows.promotion.deployment import Deployment
@@ -27,7 +26,7 @@ def roll_back(model: str, to: int | None = None, reason: str | None = None) -> C
     """
     settings = load_settings()
     apply_environment(settings)
-    with flushed(settings, prefect_deployment.id):
+    with flushed(settings, is_of_deployment()):
         return move_back(Deployment(settings, model), to, reason)
 
 

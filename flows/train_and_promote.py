@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from prefect import State, flow
-from prefect.runtime import deployment as prefect_deployment
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -22,7 +21,7 @@ from flows.drift.reference import profile_of
 from flows.events.delivery import flushed
 from flows.gate.noninferiority import Verdict
 from flows.given_models import ask_unevaluated, can_answer, fetch, published_as
-from flows.orchestration.prefect_records import followed
+from flows.orchestration.prefect_records import followed, is_of_deployment
 from flows.parameters import PromoteParameters, RecipeName, TrainParameters, spelled_out
 from flows.promotion import recovery
 from flows.promotion.deployment import Deployment
@@ -152,7 +151,7 @@ def started(request: Request, params: Mapping[str, Any]) -> Iterator[PromotionRu
     apply_environment(settings)
     deployment = Deployment(settings, request.recipe.name)
     ask(deployment)
-    with flushed(settings, prefect_deployment.id), promotion_run(request, deployment, params) as run:
+    with flushed(settings, is_of_deployment()), promotion_run(request, deployment, params) as run:
         yield run
 
 

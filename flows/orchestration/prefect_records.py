@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.runtime import flow_run
+from prefect.context import FlowRunContext
+from prefect.runtime import deployment, flow_run
 
 from flows.orchestration import open_runs, run_log
 from flows.parameters import documented
@@ -52,6 +53,14 @@ def followed(body: Callable[P, R]) -> Callable[P, R]:
     # Prefect would look for the names in the annotations here. It describes a parameter as the docstring does.
     vars(run)["__signature__"] = inspect.signature(body, eval_str=True)
     return without_secrets(documented(run))
+
+
+def is_of_deployment() -> bool:
+    """Whether the flow run that this is in is one of a deployment, or a part of one."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None and context.flow_run.parent_task_run_id is None:
+        return context.flow_run.deployment_id is not None  # to find it out, `prefect.runtime` would ask the server
+    return deployment.id is not None
 
 
 def keep_report(kind: str, model: str, markdown: str, rows: Sequence[Any] = (), picture: bytes = b"") -> None:
