@@ -25,6 +25,8 @@ from tests.shared_forks import FORKS
 _TIMEOUT_SECONDS = 200.0
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _OWN = ("PREFECT_", "MLFLOW_", "HOTSWAP_")
+_CERTIFICATE = Path(__file__).with_name("nobody.pem")
+"""of nobody"""
 PYTHON = "PYTEST_FORKED_PYTHON"
 """the variable with the program of `tests.forked_python`, for a fork that starts others by `sys.executable`"""
 
