@@ -140,8 +140,8 @@ class Pipeline:
             make_stable(deployment, version)
 
     def be_impatient(self) -> None:
-        """Wait for servers for 2 seconds only, as where one of them is dead."""
-        self.settings = self.settings.model_copy(update={"server_timeout_seconds": 2.0})
+        """Wait for servers for a second only, as where one of them is dead."""
+        self.settings = self.settings.model_copy(update={"server_timeout_seconds": 1.0})
 
     def row(self, version: int) -> VersionRow:
         """What `status` says of a version."""
