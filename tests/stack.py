@@ -22,8 +22,6 @@ from typing import Any
 
 import psutil
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import Retry
 
 from flows.settings import Settings
 from tests.docs.pages import isolated_environment
@@ -54,8 +52,6 @@ FAILING = """
 
     RECIPE = replace(iris.RECIPE, name="failing", load=load)
     """
-_AS_PREFECTS_CLIENT = Retry(12, status_forcelist=[503], allowed_methods=None, backoff_factor=0.2, backoff_max=5)
-"""its server answers 503 where two writes to SQLite met, and is started again where it does not answer for a minute"""
 
 
 class Stack:
@@ -81,8 +77,6 @@ class Stack:
         commands = {"PREFECT_API_URL": f"{self.prefect}/api", "HOTSWAP_SANDBOX_SERVER": str(sandbox)}
         self.environment = {**self._own_environment, **commands}
         """of commands"""
-        self._session = requests.Session()
-        self._session.mount("http://", HTTPAdapter(max_retries=_AS_PREFECTS_CLIENT))
 
     def start(self) -> None:
         """Return when everything is ready, and the run waits that keeps the worker from rehearsing."""
@@ -189,14 +183,14 @@ class Stack:
 
     def ask(self, path: str, **body: Any) -> Any:
         """What Prefect's server answers to a POST request."""
-        answer = self._session.post(f"{self.prefect}/api/{path}", json=body, timeout=10)
+        answer = requests.post(f"{self.prefect}/api/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
     def ask_mlflow(self, method: str, path: str, **body: Any) -> Any:
         """What MLflow's server answers."""
         url = f"{self.mlflow}/api/2.0/mlflow/{path}"
-        answer = self._session.request(method, url, json=body or None, timeout=10)
+        answer = requests.request(method, url, json=body or None, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
@@ -249,7 +243,7 @@ class Stack:
         """Those of the file that ships, which a test has made."""
         for each in self.ask("automations/filter"):
             if each["name"].startswith("hotswap "):
-                self._session.delete(f"{self.prefect}/api/automations/{each['id']}", timeout=10).raise_for_status()
+                requests.delete(f"{self.prefect}/api/automations/{each['id']}", timeout=30).raise_for_status()
 
     def states_on_disk(self, *recipes: str) -> list[str]:
         """The states of the flow runs that train these recipes, when no server runs any more."""
