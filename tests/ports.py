@@ -6,6 +6,8 @@ import random
 import socket
 from contextlib import suppress
 
+import psutil
+
 PORTS = tuple(f"HOTSWAP_{name}_PORT" for name in ("REST", "GRPC", "MLFLOW", "PREFECT", "OPERATOR"))
 """the settings of all ports of `hotswap up`"""
 BELOW_THE_KERNELS_OWN = range(15_000, 32_000)
@@ -27,3 +29,11 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
     assert len(found) == count
     return found
+
+
+def process_at(port: int) -> int:
+    """The process that listens on a port."""
+    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    (pid,) = {each.pid for each in listening if each.laddr[1:] == (port,)}
+    assert pid is not None
+    return pid

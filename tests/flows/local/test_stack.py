@@ -24,7 +24,7 @@ from flows.journal import Journal
 from flows.promotion.labels import Labels
 from flows.settings import Settings
 from serving.repository.store import Repository
-from tests.ports import PORTS, stack_ports
+from tests.ports import PORTS, process_at, stack_ports
 from tests.processes import PYTHON, Piped, behind_a_dead_proxy, hotswap, running
 from tests.waiting import until
 
@@ -316,16 +316,10 @@ def test_a_second_up_recognises_the_first(shared: Stack, tmp_path: Path) -> None
         assert fact in second.stderr
     elsewhere = shared.second(HOTSWAP_HOME=str(tmp_path / "other"), HOTSWAP_MODELS_REPO=str(tmp_path / "other_models"))
     assert elsewhere.returncode == 1
-    assert f"it is the hotswap server of {shared.directory / 'models'}, process {listening(shared)}" in elsewhere.stderr
+    pid = process_at(shared.addresses["ports"]["HOTSWAP_REST_PORT"])
+    assert f"it is the hotswap server of {shared.directory / 'models'}, process {pid}" in elsewhere.stderr
     assert not (tmp_path / "other_models").exists()
     assert shared.leader("model server") == server
-
-
-def listening(stack: Stack) -> int:
-    """The process that has the port of the model server."""
-    port = stack.addresses["ports"]["HOTSWAP_REST_PORT"]
-    found = psutil.net_connections("tcp")
-    return next(each.pid for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port)
 
 
 def test_a_model_server_that_cannot_start_is_an_error(environment: dict[str, str], tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import psutil
 import pytest
 
 from flows.registry import mlflow_page
+from tests.ports import process_at
 
 
 @pytest.mark.xdist_group("mlflow-server")
 def test_the_process_that_is_started_serves(mlflow_url: str) -> None:
     """The first of its session listens on its port, and has started no other Python."""
-    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-    (pid,) = {each.pid for each in listening if each.laddr.port == urlsplit(mlflow_url).port}
+    pid = process_at(urlsplit(mlflow_url).port or 0)
     assert os.getsid(pid) == pid
     assert not [each for each in psutil.Process(pid).children(recursive=True) if "python" in each.name()]
 
