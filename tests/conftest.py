@@ -236,12 +236,12 @@ def mlflow_home(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def prefect_api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_api(databases: Path, python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect server, one for all tests of all workers that are not about Prefect itself."""
     from tests.shared_prefect import DATABASE, shared_prefect
 
     directory = _of_all_workers(tmp_path_factory, "shared-prefect")
-    with shared_prefect(directory) as api_url:
+    with shared_prefect(directory, python) as api_url:
         (databases / DATABASE).parent.mkdir()
         shutil.copyfile(directory / "new" / DATABASE, databases / DATABASE)
         yield api_url

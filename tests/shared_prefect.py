@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +23,14 @@ _START_SECONDS = 120.0
 
 
 @contextmanager
-def shared_prefect(directory: Path) -> Iterator[str]:
+def shared_prefect(directory: Path, python: str) -> Iterator[str]:
     """The address of its API; `directory`, the same for all workers, has its database as it was at first in ``new``."""
     address = directory / "api_url"
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         held = _hold(directory / "pipe")
         if held is None:
-            held = _start(directory, address)
+            held = _start(directory, address, python)
     try:
         yield address.read_text()
     finally:
@@ -46,7 +45,7 @@ def _hold(pipe: Path) -> int | None:
         return None
 
 
-def _start(home: Path, address: Path) -> int:
+def _start(home: Path, address: Path, python: str) -> int:
     """Start a server, and wait until it answers; the end of its pipe."""
     pipe = home / "pipe"
     if not pipe.exists():
@@ -57,7 +56,7 @@ def _start(home: Path, address: Path) -> int:
     assert held is not None
     with socket.create_server(("127.0.0.1", 0)) as listening, (home / "log").open("ab") as log:
         address.write_text(f"http://127.0.0.1:{listening.getsockname()[1]}/api")
-        _spawn(home, [reading, log.fileno(), log.fileno(), listening.fileno()])
+        _spawn(home, python, [reading, log.fileno(), log.fileno(), listening.fileno()])
     os.close(reading)
     _wait(f"{address.read_text()}/health", home / "log")
     (home / "new").mkdir(exist_ok=True)
@@ -65,13 +64,13 @@ def _start(home: Path, address: Path) -> int:
     return held
 
 
-def _spawn(home: Path, descriptors: list[int]) -> None:
+def _spawn(home: Path, python: str, descriptors: list[int]) -> None:
     """Start it with these descriptors as its first ones, and leave it to itself, as no worker outlives all others."""
-    command = [sys.executable, "-m", "flows.orchestration.temporary_prefect", "3"]
+    command = [python, "-m", "flows.orchestration.temporary_prefect", "3"]
     actions = [(os.POSIX_SPAWN_DUP2, each, number) for number, each in enumerate(descriptors)]
     with at_home(home):
         environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_UI_ENABLED": "0"}
-        os.posix_spawn(sys.executable, command, environment, file_actions=actions, setsid=True)
+        os.posix_spawn(python, command, environment, file_actions=actions, setsid=True)
 
 
 def _wait(url: str, log: Path) -> None:

@@ -2,7 +2,7 @@
 The tutorial, as a newcomer works through it, and the session of the README, which is a part of it.
 
 In the short form it stays with the iris: the page on operating shows the table live, with everything that `hotswap up`
-starts, while MLflow's page and Prefect are elsewhere here, no worker takes the trainings, and their sandbox is forked.
+starts, while MLflow's page and Prefect are elsewhere here, no worker takes the trainings, and all is forked.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ IN_SOAK = ("train iris --epochs 1", "customers.py", "churn", "wine.py", "elsewhe
 
 
 @contextmanager
-def up(directory: Path, environment: Mapping[str, str]) -> Iterator[None]:
+def up(command: str, directory: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """The first terminal: `hotswap up`, once it says that everything runs."""
     running = subprocess.Popen(
-        [f"exec {UP}"], shell=True, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
+        [f"exec {command}"], shell=True, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
         assert running.stdout is not None
@@ -68,7 +68,12 @@ def elsewhere(soak: bool, prefect_api: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_tutorial_is_what_happens(
-    tmp_path: Path, furnish: Callable[[Path], None], elsewhere: dict[str, str], forked_sandbox: Path, soak: bool
+    tmp_path: Path,
+    furnish: Callable[[Path], None],
+    elsewhere: dict[str, str],
+    forked_sandbox: Path,
+    python: str,
+    soak: bool,
 ) -> None:
     """Every command of it ends with its exit code, and prints the lines that the page shows, but for ids and times."""
     environment = newcomer(tmp_path)
@@ -79,7 +84,7 @@ def test_the_tutorial_is_what_happens(
     sandbox = {} if soak else {"HOTSWAP_SANDBOX_SERVER": str(forked_sandbox)}
     second_terminal = Shell(tmp_path, {**environment, **sandbox}, prefect=elsewhere.get("PREFECT_API_URL"))
     second_terminal.run(setup)
-    with up(tmp_path, {**environment, **elsewhere}):
+    with up(UP if soak else f"{python} -m flows.cli up", tmp_path, {**environment, **elsewhere}):
         for command in rest:
             if not soak and any(words in command.text for words in IN_SOAK):
                 continue

@@ -24,7 +24,7 @@ from tests.docs.shell import Shell
 from tests.docs.test_tutorial import newcomer
 from tests.earlier import older_mlflow, older_prefect, older_repository
 from tests.pipelines import Pipeline
-from tests.processes import Piped, hotswap
+from tests.processes import PYTHON, Piped, hotswap
 
 PAGE = DOCS / "how-to" / "upgrade.md"
 MODEL = "tiny"
@@ -62,10 +62,10 @@ def of_status(directory: Path, environment: Mapping[str, str]) -> dict[int, tupl
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_upgrade_keeps_what_is_live(project: Path, prefect_api: str, soak: bool) -> None:
+def test_an_upgrade_keeps_what_is_live(project: Path, prefect_api: str, python: str, soak: bool) -> None:
     """Until the tables are migrated each command says how; after the commands of the page everything goes on."""
     environment = newcomer(project)
-    shell = Shell(project, environment, up={} if soak else WITHOUT_MLFLOW)
+    shell = Shell(project, environment, up={PYTHON: python, **({} if soak else WITHOUT_MLFLOW)})
     for refused in ("status", "doctor", "train iris"):
         done = hotswap({**environment, "PREFECT_API_URL": prefect_api}, *refused.split(), directory=project)
         assert OUT_OF_DATE in " ".join((done.stdout + done.stderr).split())

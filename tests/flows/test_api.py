@@ -18,7 +18,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 import flows
 from tests.docs.pages import DOCS, PROJECT, blocks
-from tests.processes import Piped, without_settings
+from tests.processes import PYTHON, Piped, without_settings
 
 LIGHT = """
 import sys
@@ -112,12 +112,12 @@ def run_kernel(connection_file: str) -> None:
 
 
 @pytest.fixture
-def notebook(furnish: Callable[[Path], None], prefect_api: str, tmp_path: Path) -> Iterator[Notebook]:
+def notebook(furnish: Callable[[Path], None], prefect_api: str, python: str, tmp_path: Path) -> Iterator[Notebook]:
     """A kernel in an empty directory, with the Prefect server of the tests."""
     (here := tmp_path / "here").mkdir()
     client = BlockingKernelClient()
     client.write_connection_file()
-    own = {"PREFECT_API_URL": prefect_api, "IPYTHONDIR": str(tmp_path / "ipython")}
+    own = {PYTHON: python, "PREFECT_API_URL": prefect_api, "IPYTHONDIR": str(tmp_path / "ipython")}
     environment = {**without_settings(), **elsewhere(tmp_path, furnish), **own}
     kernel = Piped(environment, run_kernel, client.connection_file, directory=here)
     try:

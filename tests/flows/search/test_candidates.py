@@ -29,7 +29,7 @@ from serving.server import Server
 from tests.conftest import AS_UP, at_home, model_servers
 from tests.faults.points import environment as environment_of
 from tests.flows.search.searched_recipe import RECIPE as SEARCHED
-from tests.processes import Piped, running, without_settings
+from tests.processes import PYTHON, Piped, running, without_settings
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("candidates")]
@@ -42,7 +42,7 @@ UNLUCKY = 43
 class Home:
     """A home in which candidates are trained."""
 
-    def __init__(self, directory: Path, prefect_api: str, server: Server, sandbox: Path) -> None:
+    def __init__(self, directory: Path, prefect_api: str, server: Server, sandbox: Path, python: str) -> None:
         self.settings = Settings(
             home=directory / "home",
             models_repo=directory / "models",
@@ -51,9 +51,10 @@ class Home:
             sandbox_server=sandbox,
         )
         self._prefect_api = prefect_api
+        self._python = python
 
     def start(self, *arguments: str, recipe: str = RECIPE, **environment: str) -> Piped:
-        ours = {**environment_of(self.settings), "PREFECT_API_URL": self._prefect_api}
+        ours = {**environment_of(self.settings), "PREFECT_API_URL": self._prefect_api, PYTHON: self._python}
         return running({**without_settings(), **ours, **environment}, "train", recipe, *arguments, "--json")
 
     def train(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
@@ -85,7 +86,11 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(
-    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    prefect_api: str,
+    furnish: Callable[[Path], None],
+    forked_sandbox: Path,
+    python: str,
 ) -> Iterator[Home]:
     """The environment points to it meanwhile."""
     directory = tmp_path_factory.mktemp("candidates")
@@ -93,7 +98,7 @@ def home(
     config.write_text("model_config_list {}")
     furnish(directory / "home")
     with at_home(directory / "home"), model_servers() as start:
-        yield Home(directory, prefect_api, start(model_config_file=config, **AS_UP), forked_sandbox)
+        yield Home(directory, prefect_api, start(model_config_file=config, **AS_UP), forked_sandbox, python)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,7 @@ def seeds(home: Home) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Processes to train candidates in."""
+    """Processes to train candidates in, of a real Python."""
     with Nursery(tmp_path_factory.mktemp("nursery") / "log") as made:
         yield made
 
