@@ -120,6 +120,7 @@ def remove(model: str) -> None:
             raise InvalidTrigger(f"The training of {model!r} is not scheduled: `hotswap schedule` lists what is")
         _automate(client, Trigger(model), found[0].id)
         client.delete_deployment(found[0].id)
+        _delete_waiting(client, found[0].id)
 
 
 def installed() -> list[dict[str, Any]]:
@@ -174,6 +175,24 @@ def _paths(tags: Sequence[str]) -> list[Path]:
 
 def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return [each for each in client.read_deployments() if _TAG in each.tags]
+
+
+def _delete_waiting(client: SyncPrefectClient, deployment: UUID) -> None:
+    """Delete the runs that wait for the one before them to end, which Prefect leaves when it deletes the others."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    asked = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+    )
+    for each in client.read_flow_runs(flow_run_filter=asked):
+        client.delete_flow_run(each.id)
 
 
 def _template(client: SyncPrefectClient) -> DeploymentResponse:

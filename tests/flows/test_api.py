@@ -29,6 +29,10 @@ assert not {"prefect", "mlflow", "tensorflow"} & sys.modules.keys()
 """
 
 
+HEARTBEAT_SECONDS = 30.0
+"""so late a kernel may answer that it is there, on a machine that is busy; it is one second else"""
+
+
 def elsewhere(directory: Path, furnish: Callable[[Path], None]) -> dict[str, str]:
     """The environment of a home of its own, with nobody on the ports of the settings."""
     furnish(directory / "home")
@@ -117,6 +121,7 @@ def notebook(furnish: Callable[[Path], None], prefect_api: str, python: str, tmp
     (here := tmp_path / "here").mkdir()
     client = BlockingKernelClient()
     client.write_connection_file()
+    client.hb_channel.time_to_dead = HEARTBEAT_SECONDS
     own = {PYTHON: python, "PREFECT_API_URL": prefect_api, "IPYTHONDIR": str(tmp_path / "ipython")}
     environment = {**without_settings(), **elsewhere(tmp_path, furnish), **own}
     kernel = Piped(environment, run_kernel, client.connection_file, directory=here)
