@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -64,12 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared_forks.join()
     elif config.getoption("numprocesses", None) and not config.getoption("collectonly"):
-        from tests.forked_workers import forked_workers
+        from tests.forked_python import forked_python
 
         shared_forks.share()
         workers = ExitStack()
         config.add_cleanup(workers.close)
-        config.option.tx = [workers.enter_context(forked_workers())] * len(config.option.tx)
+        directory = workers.enter_context(TemporaryDirectory())
+        program = workers.enter_context(forked_python(Path(directory)))
+        config.option.tx = [f"popen//python={program}"] * len(config.option.tx)
 
 
 def pytest_unconfigure() -> None:
@@ -259,15 +262,6 @@ def mlflow_url(mlflow_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def forked_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What HOTSWAP_SANDBOX_SERVER is where a training is not about its sandbox, which takes a second to start."""
-    from tests.forked_sandbox import forked_sandboxes
-
-    with forked_sandboxes(tmp_path_factory.mktemp("sandbox")) as program:
-        yield program
-
-
-@pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory, soak: bool) -> Iterator[str]:
     """A program in place of `sys.executable`, whose processes are forked; in the long form that one itself."""
     from tests.forked_python import forked_python
@@ -277,6 +271,15 @@ def python(tmp_path_factory: pytest.TempPathFactory, soak: bool) -> Iterator[str
         return
     with forked_python(tmp_path_factory.mktemp("python")) as program:
         yield str(program)
+
+
+@pytest.fixture(scope="session")
+def forked_sandbox(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What HOTSWAP_SANDBOX_SERVER is where a training is not about its sandbox, which takes a second to start."""
+    program = tmp_path_factory.mktemp("sandbox") / "server"
+    program.write_text(f'#!/bin/sh\nexec {python} -m serving "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tests.processes import PYTHON, become, finish, start
@@ -32,7 +33,7 @@ from tests.waiting import until
 _PROGRAM = """#!{python} -IS
 import os, signal, socket, sys
 option, what = (*[each for each in sys.argv[1:] if each in ("-m", "-c") or each[:1] != "-"], "", "")[:2]
-if option != "-m" and not what.startswith("from multiprocessing.forkserver "):
+if option != "-m" and what != "{worker}" and not what.startswith("from multiprocessing.forkserver "):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 descriptors = []
 for each in os.listdir("/proc/self/fd"):
@@ -59,6 +60,8 @@ if status < 0:
     os.kill(os.getpid(), -status)
 os._exit(status)
 """
+_WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+"""as which pytest-xdist starts a worker, whose `sys.executable` is a real one"""
 _MANY = 200
 """descriptors, of one process"""
 
@@ -67,7 +70,7 @@ _MANY = 200
 def forked_python(directory: Path) -> Iterator[Path]:
     """The program, whose processes are forked during the block."""
     address, program = directory / "address", directory / "python"
-    program.write_text(_PROGRAM.format(python=sys.executable, address=address))
+    program.write_text(_PROGRAM.format(python=sys.executable, address=address, worker=_WORKER))
     program.chmod(0o755)
     program.with_name("hotswap").symlink_to(Path(sys.executable).with_name("hotswap"))
     process = start(_serve, address)
@@ -213,7 +216,7 @@ def _run(given: _Given) -> None:
     _place(given.descriptors)
     forget_tracker()
     os.chdir(given.directory)
-    become({**given.variables, PYTHON: given.arguments[0]})
+    become(given.variables if _WORKER in given.arguments else {**given.variables, PYTHON: given.arguments[0]})
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(number, mode, closefd=False, buffering=1 if number == 2 or os.isatty(number) else -1)
         for number, mode in enumerate("rww")
@@ -239,7 +242,9 @@ def _interpret(arguments: Sequence[str], path: str) -> None:
     sys.path[:0] = [str(Path.cwd()), *filter(None, path.split(os.pathsep))]
     sys.argv = [option, *rest]
     if option == "-c":
-        exec(what, vars(sys.modules["__main__"]))  # as `multiprocessing` starts its process to fork from
+        # As `multiprocessing` starts its process to fork from, and pytest-xdist its workers.
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(what, vars(main))
     else:
         logging.root.handlers.clear()  # of what is imported, which keep `logging.basicConfig` from doing anything
         warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)

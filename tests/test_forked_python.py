@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import execnet
 import psutil
 import pytest
 
@@ -50,6 +51,14 @@ def test_it_has_arguments_environment_directory_and_streams(program: str, tmp_pa
     assert done.stdout == f"['a', 'b'] é=1 {tmp_path} {program} in\n"
     real = subprocess.run([program, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
     assert real.stdout == f"{sys.executable}\n"
+
+
+def test_a_worker_of_xdist_has_imported_everything(program: str) -> None:
+    """With the environment of who starts it."""
+    worker = execnet.makegateway(f"popen//python={program}")
+    asked = worker.remote_exec("import os, sys; channel.send(('tensorflow' in sys.modules, dict(os.environ)))")
+    assert asked.receive(20) == (True, dict(os.environ))
+    worker.exit()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 7), (signal.SIGKILL, -9)])
