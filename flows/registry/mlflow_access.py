@@ -152,7 +152,19 @@ def check_schema(address: str, what: str) -> None:
 
 
 def _tables_and_revision(address: str) -> tuple[list[str], str | None]:
-    """The tables that a database has, and the revision of MLflow's tables in it."""
+    """The tables that a database has, and the revision of MLflow's tables in it; an unchanged file is read once."""
+    if (file := sqlite_file(address)) is None:
+        return _read_tables(address)
+    found = file.stat()
+    return _read_file(address, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_file(address: str, *_state: int) -> tuple[list[str], str | None]:
+    return _read_tables(address)
+
+
+def _read_tables(address: str) -> tuple[list[str], str | None]:
     import sqlalchemy
     from alembic.migration import MigrationContext
 
