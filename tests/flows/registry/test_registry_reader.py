@@ -19,9 +19,11 @@ import requests
 
 from flows.reconciliation.findings import find
 from flows.reconciliation.repair import repair
+from flows.registry import mlflow_access
 from flows.registry.mlflow_registry import Registry
 from flows.registry.reader import RegistryUnread, RegistryView, read_registry, read_run_tags, read_version_tags
 from flows.reports.doctor import examine
+from tests.faults.points import counted
 from tests.flows.registry.databases import another_database_with_such_a_model, another_database_with_tables
 from tests.pipelines import Pipeline
 
@@ -50,6 +52,17 @@ def test_both_ways_tell_what_mlflow_has(offline: Pipeline) -> None:
     assert tags == {"hotswap.digest": versions[2].digest, "hotswap.promotion": "registered"}
     offline.run.tag({"gate": "passed"})
     assert read_run_tags(offline.run.id)["hotswap.gate"] == "passed"
+
+
+def test_an_unchanged_database_is_looked_at_once(offline: Pipeline) -> None:
+    """Which tables it has, and of which release, is asked again when its file has changed."""
+    read_registry(offline.model)
+    with counted(mlflow_access._read_tables) as looks:
+        read_registry(offline.model)
+        assert looks == []
+        offline.register(1)
+        read_registry(offline.model)
+        assert len(looks) == 1
 
 
 @pytest.mark.usefixtures("how")
