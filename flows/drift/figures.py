@@ -48,7 +48,7 @@ def _draw_numbers(axes: Any, profile: ColumnProfile, column: Column) -> None:
     for values, label in ((before, _BEFORE), (column.values, _NOW)):
         if len(values):
             axes.hist(np.clip(values, *edges[[0, -1]]), edges, weights=np.full(len(values), 1 / len(values)),
-                      alpha=0.5, label=label)  # fmt: skip
+                      alpha=0.5, histtype="stepfilled", label=label)  # fmt: skip
 
 
 def _draw_categories(axes: Any, profile: ColumnProfile, column: Column) -> None:
