@@ -96,8 +96,10 @@ class DataPlane:
             api: Which kind of inference the metrics count this as.
             timeout_seconds: After which `done` gets `DeadlineExceeded` from a run that is not short.
         """
-        if self.request_log is not None and api == PREDICT and self.request_log.takes(call.servable):
-            done = partial(self.request_log.note_predict, call, arrays, done)
+        if self.request_log is not None and api == PREDICT:
+            servable = call.servable
+            if next(servable.usage.log_draws or self.request_log.draws(servable)):
+                done = partial(self.request_log.note_predict, call, arrays, done)
         if timeout_seconds is not None and not call.is_short(arrays):
             done = self._within(timeout_seconds, done)
         limits = call.servable.limits

@@ -63,7 +63,7 @@ def _note(
     source: Any,
     fill: Callable[[Any], None],
 ) -> None:
-    if request_log is not None and request_log.takes(servable):
+    if request_log is not None and next(servable.usage.log_draws or request_log.draws(servable)):
         request_log.note(ExampleExchange(kind, servable, signature_name, source, fill))
 
 

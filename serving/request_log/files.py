@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import google_crc32c
 import grpc
+import numpy as np
 
 from serving.protocol.errors import GraphError
 from serving.runtime.tf_session import read_records
@@ -32,7 +33,7 @@ from serving.runtime.tf_session import read_records
 log = logging.getLogger(__name__)
 
 PREFIX, SUFFIX = "requests-", ".tfrecord"
-_MASK_DELTA = 0xA282EAD8
+_MASK_DELTA = np.uint32(0xA282EAD8)
 FRAME_BYTES = 16
 """around each record: its length and two checksums"""
 
@@ -56,7 +57,7 @@ class LogFiles:
         self._bytes = 0
         self._opened = 0.0
 
-    def write(self, records: Iterable[bytes]) -> None:
+    def write(self, records: Sequence[bytes]) -> None:
         """
         Write records; those that do not fit into the file any more go to the next one.
 
@@ -66,11 +67,11 @@ class LogFiles:
         try:
             frames: list[bytes] = []
             size = 0
-            for record in records:
+            for record, checksum in zip(records, _checksums(records), strict=True):
                 if frames and self._bytes + size + len(record) + FRAME_BYTES > self.limits.file_bytes:
                     self._append(frames, size)
                     frames, size = [], 0
-                frames += framed(record)
+                frames += (_length(len(record)), record, checksum)
                 size += len(record) + FRAME_BYTES
             if frames:
                 self._append(frames, size)
@@ -124,20 +125,20 @@ class LogFiles:
             excess -= old_size
 
 
-def framed(record: bytes) -> tuple[bytes, bytes, bytes]:
-    """What stands in a file for a record: its length with a checksum, itself, and its checksum."""
-    return _length(len(record)), record, _checksum(record)
-
-
 @lru_cache(1024)
 def _length(size: int) -> bytes:
+    """What stands before a record: its length with a checksum."""
     length = size.to_bytes(8, "little")
-    return length + _checksum(length)
+    (checksum,) = _checksums([length])
+    return length + checksum
 
 
-def _checksum(content: bytes) -> bytes:
-    crc: int = google_crc32c.value(content)
-    return ((((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
+def _checksums(contents: Sequence[bytes]) -> list[bytes]:
+    """The masked CRC-32C of each."""
+    crcs = np.fromiter(map(google_crc32c.value, contents), np.uint32, len(contents))
+    masked = (crcs >> 15 | crcs << 17) + _MASK_DELTA
+    checksums: list[bytes] = masked.astype("<u4").view("V4").tolist()
+    return checksums
 
 
 def log_files(directory: Path) -> list[Path]:

@@ -7,18 +7,20 @@ Source: tensorflow_serving/apis/prediction_log.proto, logging.proto
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.protocol.tensors import Array
+from serving.protocol import wire_pb2 as wire
+from serving.protocol.tensors import Array, encode
 from serving.request_log.columns import Columns
-from serving.request_log.predict_records import PredictRecords
-from serving.request_log.record_metadata import metadata
+from serving.request_log.record_metadata import message_field, metadata
 from serving.runtime.call import Call
 from serving.runtime.servable import Servable
 
+PREDICT_LOG, REQUEST, RESPONSE = 6, 1, 2
+"""numbers of fields in ``PredictionLog`` and ``PredictLog``"""
 _VALUES_LOOKED_AT = 256
 _STRING_OVERHEAD_BYTES = 40
 
@@ -30,25 +32,26 @@ class Writing:
     columns: Columns
     rate_of: Callable[[str], float]
     timestamp_seconds: int = 0
-    predicts: PredictRecords = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.predicts = PredictRecords(self.columns, self.rate_of)
 
 
 class Exchange(Protocol):
-    """A request that was answered."""
+    """A request that was answered, or several of one model."""
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
 
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
         ...
 
-    def record(self, writing: Writing) -> bytes:
-        """The bytes of its ``PredictionLog``."""
+    def records(self, writing: Writing) -> list[bytes]:
+        """The bytes of the ``PredictionLog`` of each."""
         ...
 
 
@@ -56,6 +59,7 @@ class PredictExchange:
     """A predict: the arrays that went into a call, and those that came out."""
 
     __slots__ = ("_arrays", "_call", "size_bytes")
+    count = 1
 
     def __init__(self, call: Call, arrays: Sequence[Array], outputs: list[Array]) -> None:
         self._call = call
@@ -69,14 +73,28 @@ class PredictExchange:
     def model(self) -> str:
         return self._call.servable.model
 
-    def record(self, writing: Writing) -> bytes:
-        return writing.predicts.record(self._call, self._arrays, writing.timestamp_seconds)
+    def records(self, writing: Writing) -> list[bytes]:
+        call = self._call
+        servable, signature_name = call.servable, call.signature.name
+        inputs, outputs = self._arrays[: len(call.aliases)], self._arrays[len(call.aliases) :]
+        request, response = wire.PackedPredictRequest(), wire.PackedPredictResponse()
+        name_model(request, response, servable.model, servable.version, signature_name)
+        for name, array in writing.columns.kept(call.aliases, inputs):
+            encode(array, request.inputs[name])
+        for name, array in writing.columns.kept(call.outputs, outputs):
+            encode(array, response.outputs[name])
+        parts = ((REQUEST, request.SerializeToString()), (RESPONSE, response.SerializeToString()))
+        exchange = b"".join([message_field(number, content) for number, content in parts])
+        rate = writing.rate_of(servable.model)
+        head = metadata(servable, signature_name, rate, writing.timestamp_seconds)
+        return [head + message_field(PREDICT_LOG, exchange)]
 
 
 class ExampleExchange:
     """A classify, regress or multi-inference: the examples that came, and what writes the rest into its log."""
 
-    __slots__ = ("_fill", "_kind", "_servable", "_signature_name", "_source")
+    __slots__ = ("_fill", "_kind", "_servable", "_signature_name", "_source", "size_bytes")
+    count = 1
 
     def __init__(
         self, kind: str, servable: Servable, signature_name: str, source: Any, fill: Callable[[Any], None]
@@ -86,16 +104,13 @@ class ExampleExchange:
         self._signature_name = signature_name
         self._source = source
         self._fill = fill
+        self.size_bytes = int(source.ByteSize())
 
     @property
     def model(self) -> str:
         return self._servable.model
 
-    @property
-    def size_bytes(self) -> int:
-        return int(self._source.ByteSize())
-
-    def record(self, writing: Writing) -> bytes:
+    def records(self, writing: Writing) -> list[bytes]:
         record = prediction_log_pb2.PredictionLog()
         log = getattr(record, self._kind)
         log.request.input.CopyFrom(self._source)
@@ -104,7 +119,20 @@ class ExampleExchange:
         self._fill(log)
         content: bytes = record.SerializeToString()
         rate = writing.rate_of(self.model)
-        return metadata(self._servable, self._signature_name, rate, writing.timestamp_seconds) + content
+        return [metadata(self._servable, self._signature_name, rate, writing.timestamp_seconds) + content]
+
+
+def name_model(
+    request: wire.PackedPredictRequest,
+    response: wire.PackedPredictResponse,
+    model: str,
+    version: int,
+    signature_name: str,
+) -> None:
+    """Fill in what was asked, and which version answered."""
+    for spec in (request.model_spec, response.model_spec):
+        spec.name, spec.signature_name = model, signature_name
+    response.model_spec.version.value = version
 
 
 def _examples(given: Any) -> Iterator[Any]:

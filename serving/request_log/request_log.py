@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -19,15 +19,14 @@ import grpc
 from serving.protocol.tensors import Array
 from serving.request_log.columns import Columns
 from serving.request_log.files import LogFiles
-from serving.request_log.records import Exchange, PredictExchange, Writing
+from serving.request_log.records import Exchange, Writing
 from serving.request_log.sampling import Sampler
+from serving.request_log.waiting import BATCH, Waiting
 from serving.runtime.call import Call
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 8192
 MAX_WAITING_BYTES = 32 * 2**20
-_BATCH = 256
 _PAUSE_SECONDS = 0.1
 _PAUSE_AFTER_FAILURE_SECONDS = 10.0
 _OK, _DROPPED, _FAILED = (
@@ -42,16 +41,11 @@ class RequestLog:
     """The log of one server; requests are noted by one thread alone."""
 
     def __init__(self, files: LogFiles, columns: Columns, rate_of: Callable[[str], float], count: CountLogged) -> None:
-        self.takes = Sampler(rate_of).takes
-        """whether the next request to a version is one to keep"""
+        self.draws = Sampler(rate_of).draws
         self._files = files
         self._writing = Writing(columns, rate_of)
         self._count = count
-        self._max_waiting_bytes = min(MAX_WAITING_BYTES, files.limits.file_bytes)
-        self._waiting: deque[tuple[str, Exchange | bytes, int]] = deque()
-        """model, exchange or what is written of it, and about how much memory it takes"""
-        self._noted_bytes = 0
-        self._taken_bytes = 0
+        self._waiting = Waiting(min(MAX_WAITING_BYTES, files.limits.file_bytes), groups=not columns)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._thread.start()
@@ -63,23 +57,13 @@ class RequestLog:
         done(result)
         if isinstance(result, Exception):
             return
-        record = self._writing.predicts.quick_record(call, [*arrays, *result], int(time.time()))
-        if record is None:
-            self.note(PredictExchange(call, arrays, result))
-        else:
-            self._keep(call.servable.model, record, len(record))
+        if not self._waiting.add_predict(call, arrays, result):
+            self._count(call.servable.model, _DROPPED, 1)
 
     def note(self, exchange: Exchange) -> None:
         """Keep this exchange if there is room for it."""
-        self._keep(exchange.model, exchange, exchange.size_bytes)
-
-    def _keep(self, model: str, exchange: Exchange | bytes, size: int) -> None:
-        waiting_bytes = self._noted_bytes - self._taken_bytes + size
-        if len(self._waiting) >= MAX_WAITING or waiting_bytes > self._max_waiting_bytes:
-            self._count(model, _DROPPED, 1)
-            return
-        self._noted_bytes += size
-        self._waiting.append((model, exchange, size))
+        if not self._waiting.add(exchange):
+            self._count(exchange.model, _DROPPED, 1)
 
     def close(self) -> None:
         """Write what waits, and end."""
@@ -95,42 +79,41 @@ class RequestLog:
 
     def _write_waiting(self) -> float:
         """Write all that waits; how many seconds to wait for more."""
-        while batch := self._next_batch():
-            if not self._write(batch):
+        while taken := self._waiting.take():
+            is_written = self._write(taken)
+            self._waiting.released(taken)
+            if not is_written:
                 return _PAUSE_AFTER_FAILURE_SECONDS
+            if sum(each.count for each in taken) < BATCH:
+                break  # the few that came meanwhile can wait
         self._attempt(self._files.close_old)
         return _PAUSE_SECONDS
 
-    def _next_batch(self) -> list[tuple[str, Exchange | bytes]]:
-        batch: list[tuple[str, Exchange | bytes]] = []
-        while self._waiting and len(batch) < _BATCH:
-            model, exchange, size = self._waiting.popleft()
-            batch.append((model, exchange))
-            self._taken_bytes += size
-        return batch
-
-    def _write(self, batch: list[tuple[str, Exchange | bytes]]) -> bool:
+    def _write(self, taken: Sequence[Exchange]) -> bool:
         self._writing.timestamp_seconds = int(time.time())
-        records = [(model, record) for model, each in batch if (record := self._record(model, each)) is not None]
-        is_written = self._attempt(lambda: self._files.write(record for _, record in records))
-        for model, count in Counter(model for model, _ in records).items():
+        counts: Counter[str] = Counter()
+        records: list[bytes] = []
+        for each in taken:
+            made = self._records(each)
+            counts[each.model] += len(made)
+            records += made
+        is_written = self._attempt(lambda: self._files.write(records))
+        for model, count in counts.items():
             self._count(model, _OK if is_written else _FAILED, count)
         return is_written
 
-    def _record(self, model: str, exchange: Exchange | bytes) -> bytes | None:
-        if isinstance(exchange, bytes):
-            return exchange
+    def _records(self, exchange: Exchange) -> list[bytes]:
         try:
-            return exchange.record(self._writing)
+            return exchange.records(self._writing)
         except Exception as exc:  # as of a tensor that cannot be sent; the others are kept
-            log.error("request not logged model=%s: %s: %s", model, type(exc).__name__, exc)
-            self._count(model, _FAILED, 1)
-            return None
+            log.error("request not logged model=%s: %s: %s", exchange.model, type(exc).__name__, exc)
+            self._count(exchange.model, _FAILED, exchange.count)
+            return []
 
     def _attempt(self, write: Callable[[], None]) -> bool:
         try:
             write()
         except Exception as exc:  # a full disk, or whatever else: the server goes on without its log
-            log.error("request log not written waiting=%d: %s: %s", len(self._waiting), type(exc).__name__, exc)
+            log.error("request log not written: %s: %s", type(exc).__name__, exc)
             return False
         return True

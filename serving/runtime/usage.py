@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
 
@@ -27,7 +27,7 @@ class Histogram:
 class Usage:
     """What one version has been used for."""
 
-    __slots__ = ("errors", "latency", "log_passes", "log_takes_next", "requests")
+    __slots__ = ("errors", "latency", "log_draws", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -36,7 +36,5 @@ class Usage:
         """of these, those that the graph refused"""
         self.latency = Histogram()
         """in the graph and waiting for it"""
-        self.log_passes = 0
-        """how many of the next requests the request log passes over"""
-        self.log_takes_next = False
-        """whether it then takes one"""
+        self.log_draws: Iterator[int] | None = None
+        """for each of the next requests, whether the request log takes it"""
