@@ -28,7 +28,7 @@ from serving.runtime.tf_session import read_records
 from serving.startup import StartupError
 from tests import processes
 from tests.conformance.cases import MODELS
-from tests.conftest import ModelServer, TinyModel
+from tests.conftest import ModelServer, TinyModel, wait_available
 from tests.waiting import until
 
 ROW = [[1.0, 2.0, 3.0, 4.5]]
@@ -136,6 +136,7 @@ def test_each_of_many_predicts_is_kept_with_its_own_values(
         model_config_file=config, request_log_directory=tmp_path / "log", request_log_sampling_rate=1.0,
         request_log_file_bytes=12_000,
     )  # fmt: skip
+    wait_available(server, "tiny", 1, 2)
     asked = []
     with GrpcClient(f"127.0.0.1:{server.grpc_port}", 10) as client:
         for number in range(120):
