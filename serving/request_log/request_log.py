@@ -27,7 +27,7 @@ from serving.runtime.call import Call
 log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 32 * 2**20
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.25
 _PAUSE_AFTER_FAILURE_SECONDS = 10.0
 _OK, _DROPPED, _FAILED = (
     status.name for status in (grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)

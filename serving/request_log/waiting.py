@@ -14,8 +14,8 @@ from serving.request_log.predict_groups import PredictGroup, can_be_grouped
 from serving.request_log.records import Exchange, PredictExchange
 from serving.runtime.call import Call
 
-MAX_WAITING = 8192
-BATCH = 512
+MAX_WAITING = 2**15
+BATCH = 2048
 """so many are taken at once, and one group is no larger"""
 
 _Key = tuple[Any, ...]
