@@ -75,7 +75,8 @@ def parse(body: bytes, fast_numbers: bool = True) -> Any:
 
     Args:
         body: UTF-8, or nearly so.
-        fast_numbers: Round decimals correctly. RapidJSON as TensorFlow Serving uses it may miss by a double's last bit.
+        fast_numbers: Round decimals correctly. RapidJSON as TensorFlow Serving uses it may miss a double by its last
+            bits, the more digits the more.
 
     Raises:
         InvalidRequest: It is no JSON; with RapidJSON's text and offset.
