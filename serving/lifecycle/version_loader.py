@@ -77,7 +77,7 @@ class VersionLoader:
             )
         self._check_trusted(model, version, path)
         limits = self._limits_of(path)
-        servable = load(model, version, path, self._options, self._background.for_version() if replaced else at_once)
+        servable = load(model, version, path, self._options, self._background if replaced else at_once)
         servable.limits = limits
         if self._settings.enable_model_warmup:
             self._warm_up(servable)

@@ -91,7 +91,7 @@ def test_what_takes_long_in_tensorflow_is_left_to_the_background(tiny_model: Tin
     assert long <= _called_here(path, at_once)
     background = Background(1)
     try:
-        assert long.isdisjoint(_called_here(path, background.for_version()))
+        assert long.isdisjoint(_called_here(path, background))
     finally:
         background.close()
 
