@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,10 +26,6 @@ log = logging.getLogger(__name__)
 _QUIET_SECONDS = 0.25
 _LINGER_SECONDS = 5.0
 _DRAIN_STEP_SECONDS = 0.005
-_SOCKET_NAME = "fallback.sock"
-_MAX_SOCKET_PATH_BYTES = 100
-"""a little less than any system takes"""
-_SHORT_DIRECTORIES = ("/tmp", "/dev/shm", "/var/tmp")
 
 Trailer = tuple[tuple[str, str], ...]
 
@@ -87,22 +80,23 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
         self._quick = {paths.index(path): handler for path, handler in self._handlers.items()}
 
     async def _start_fallback(self, streamed: Any, generic: Any) -> None:
-        """Methods whose requests are streams go through a Unix socket in a temporary directory, where there is one."""
+        """
+        Methods whose requests are streams go to a server at an abstract Unix socket, of which a kill leaves nothing.
+
+        Whoever is on this machine can connect to it, so its methods have to ask for the token themselves.
+        """
+        name = f"hotswap-{secrets.token_hex(16)}"
         try:
-            directory = _socket_directory()
-            self._fallback_dir, path = str(directory), str(directory / _SOCKET_NAME)
             fallback = aio.server(options=self._options)
             fallback.add_generic_rpc_handlers(generic)
             for service, handlers in streamed.items():
                 fallback.add_registered_method_handlers(service, handlers)
-            fallback.add_insecure_port(f"unix:{path}")
+            fallback.add_insecure_port(f"unix-abstract:{name}")
             await fallback.start()
             self._fallback = fallback
-            self.front.set_fallback(path)
+            self.front.set_fallback(f"\0{name}")
         except Exception as exc:  # nothing that is needed to serve
             log.warning("gRPC reflection is not offered: %s", exc)
-            if self._fallback_dir is not None:
-                shutil.rmtree(self._fallback_dir, ignore_errors=True)
 
     async def abandon(self) -> None:
         """Free the port of a server that has not started."""
@@ -157,30 +151,3 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
             log.exception("a quick handler failed")
             call.fail(grpc.StatusCode.UNKNOWN, f"{type(exc).__name__}: {exc}", ())
         return True
-
-
-def _socket_directory() -> Path:
-    """
-    A new directory whose path leaves room for the name of a socket.
-
-    Raises:
-        OSError: There is no place for one.
-    """
-    error = OSError("no directory is short enough")
-    for parent in _parents():
-        try:
-            directory = Path(tempfile.mkdtemp(prefix="hotswap-", dir=parent))
-        except OSError as exc:
-            error = exc
-            continue
-        if len(os.fsencode(directory / _SOCKET_NAME)) <= _MAX_SOCKET_PATH_BYTES:
-            return directory
-        directory.rmdir()
-    raise error
-
-
-def _parents() -> Iterator[str]:
-    """Where temporary directories may be made, the usual place first."""
-    with suppress(OSError):
-        yield tempfile.gettempdir()
-    yield from _SHORT_DIRECTORIES

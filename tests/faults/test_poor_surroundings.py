@@ -123,6 +123,18 @@ def test_temporary_directory_is_of_no_consequence(
     assert not list(long.iterdir())
 
 
+def test_a_server_that_is_killed_leaves_nothing_in_the_temporary_directory(
+    tiny_model: TinyModel, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also where it has answered by reflection, whose requests go through a socket."""
+    pytest.importorskip("pygrpc_native")
+    temporary = tmp_path_factory.mktemp("t")  # short enough for the path of a socket
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with server_program(tmp_path, *serving_tiny(tiny_model, tmp_path), environment=environment) as server:
+        assert "tensorflow.serving.PredictionService" in services(server)
+    assert not list(temporary.iterdir())
+
+
 UNUSABLE = {
     "missing library": ("raise ImportError('libssl.so.3')", "ImportError: libssl.so.3"),
     "wrong platform": ("raise RuntimeError('built for another processor')", "RuntimeError: built for another"),
