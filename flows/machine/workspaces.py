@@ -1,8 +1,7 @@
 """
 Makes temporary directories for a block; what a process that was killed has left of its own, the next one removes.
 
-Each is locked for as long as its block takes. It gets the name by which it can be found once it is locked, so one
-without a lock belongs to nobody any more.
+Each is locked for as long as its block takes, so one without a lock belongs to nobody any more.
 """
 
 from __future__ import annotations
@@ -26,13 +25,8 @@ _NAME = re.compile(re.escape(_PREFIX) + "[a-z0-9_]{8}")
 def temporary_directory() -> Iterator[Path]:
     """An empty directory that only this user can read."""
     _remove_abandoned(Path(tempfile.gettempdir()))
-    unlocked = Path(tempfile.mkdtemp(prefix=".hotswap-new-"))
-    directory = unlocked.with_name(_PREFIX + unlocked.name.rpartition("-")[2])
-    descriptor = os.open(unlocked, os.O_RDONLY)
+    directory, descriptor = _locked_directory()
     try:
-        with suppress(OSError):  # where directories cannot be locked, none is taken for abandoned either
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unlocked.rename(directory)
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -59,6 +53,24 @@ def still_there(path: str) -> str:
     """`path`, or the nearest directory above it that has not gone meanwhile."""
     where = Path(path)
     return path if where.parent.exists() else str(next(each for each in where.parents if each.exists()))
+
+
+def _locked_directory() -> tuple[Path, int]:
+    """A new directory and the descriptor that locks it; another process may have removed one before it was locked."""
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return _locked_directory()
+    except OSError:
+        directory.rmdir()
+        raise
+    with suppress(OSError):  # where directories cannot be locked, none is taken for abandoned either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if directory.exists():
+        return directory, descriptor
+    os.close(descriptor)
+    return _locked_directory()
 
 
 def _remove_abandoned(place: Path) -> None:
