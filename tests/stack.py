@@ -181,7 +181,7 @@ class Stack:
         assert done.returncode == exit_code, done.stderr
         return done
 
-    def ask(self, path: str, **body: Any) -> Any:
+    def ask(self, path: str, /, **body: Any) -> Any:
         """What Prefect's server answers to a POST request."""
         answer = requests.post(f"{self.prefect}/api/{path}", json=body, timeout=30)
         answer.raise_for_status()
@@ -202,6 +202,9 @@ class Stack:
 
     def id_of(self, deployment: str) -> str:
         return str(self.deployment(deployment)["id"])
+
+    def delete_deployment(self, name: str) -> None:
+        requests.delete(f"{self.prefect}/api/deployments/{self.id_of(name)}", timeout=30).raise_for_status()
 
     def runs(self, deployment: str, *states: str) -> list[dict[str, Any]]:
         """The flow runs of a deployment, by its id, newest first; with `states`, those in one of them."""

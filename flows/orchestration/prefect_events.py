@@ -3,7 +3,7 @@ Records events in Prefect, for its page and its automations.
 
 An event is sent by a request that the server answers: `prefect.events.emit_event` hands it to a thread and says nothing
 of what becomes of it. It is related to the deployments that train the model, so that an automation can run or pause
-these without naming them ("inferred").
+one of them without naming it ("inferred"), which is the first for Prefect.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def record_event(
     if not find_running_prefect(settings):
         raise PrefectUnavailable("No Prefect server answers: `hotswap up` starts one")
     with prefect_access.translated(), prefect_access.client() as asked:
+        deployments = _deployments(asked, resource["prefect.resource.name"])
         event = {
             "id": id,
             "event": name,
             "resource": dict(resource),
-            "related": _related(name, _deployments(asked, resource["prefect.resource.name"])),
+            "related": _related(name, _in_order(asked, deployments, occurred)),
             "occurred": occurred,
             "payload": dict(payload),
         }
@@ -81,3 +82,19 @@ def _deployments(asked: SyncPrefectClient, model: str) -> list[DeploymentRespons
         for each in found
         if not names.isdisjoint((each.name, *each.tags, PurePath(str(each.parameters.get("recipe", ""))).stem))
     ]
+
+
+def _in_order(
+    asked: SyncPrefectClient, deployments: Sequence[DeploymentResponse], occurred: str
+) -> list[DeploymentResponse]:
+    """Those that are paused last; before them the one whose run began last, as that is what the event is about."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterStartTime
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    begun = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[each.id for each in deployments]),
+        start_time=FlowRunFilterStartTime.model_validate({"before_": occurred}),
+    )
+    newest = asked.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)
+    ran_last = {each.deployment_id for each in newest}
+    return sorted(deployments, key=lambda each: (each.paused, each.id not in ran_last))

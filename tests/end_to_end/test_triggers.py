@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,15 @@ def test_new_data_trains_by_itself(stack: Stack, recipe: str) -> None:
     stack.document("schedule", recipe, "--remove")
 
 
+def automate(stack: Stack, word: str) -> None:
+    """Add the one of the automations for all models that ship whose name has this word."""
+    (found,) = [each for each in yaml.safe_load(AUTOMATIONS.read_text())["automations"] if word in each["name"]]
+    stack.ask("automations/", **found)
+
+
 def test_one_event_of_drift_starts_one_training(stack: Stack, recipe: str) -> None:
     """The automation for all models that ships finds no deployment for one that has a trigger of its own."""
-    (for_all,) = [each for each in yaml.safe_load(AUTOMATIONS.read_text())["automations"] if "drifted" in each["name"]]
-    stack.ask("automations/", **for_all)
+    automate(stack, "drifted")
     made = stack.document("schedule", recipe, "--when-drifted")["deployment"]
     tell(stack.settings, Event(Kind.DRIFTED, MODEL, 1, "a test"))
     run = begun(stack, made)
@@ -120,6 +126,29 @@ def test_one_event_of_drift_starts_one_training(stack: Stack, recipe: str) -> No
     assert [each["id"] for each in stack.runs(made)] == [run["id"]]
     stack.document("schedule", recipe, "--remove")
     stack.delete_automations()
+
+
+def test_each_three_failures_pause_another_deployment_of_a_model(stack: Stack, recipe: str) -> None:
+    """First the one that ran last, whose candidates these are, then those that still train the model."""
+    automate(stack, "fail again")
+    template = stack.deployment("train")
+    kept = {name: template[name] for name in ("flow_id", "entrypoint", "path", "work_pool_name")}
+    names = [f"{each} of {MODEL}" for each in ("a", "b", "c")]
+    for name in names:
+        stack.ask("deployments/", name=name, tags=[MODEL], parameters={"recipe": recipe}, **kept)
+    stack.wait(stack.schedule(names[1]), "Failed")
+    for expected in (names[1:2], names[:2], names):
+        for _ in range(3):
+            tell(stack.settings, Event(Kind.REJECTED, MODEL, why="a test"))
+        until(partial(are_paused, stack, names, expected))
+    stack.delete_automations()
+    for name in names:
+        stack.delete_deployment(name)
+
+
+def are_paused(stack: Stack, names: list[str], expected: list[str]) -> bool:
+    """Whether the expected ones of these deployments are paused, and no other."""
+    return [name for name in names if stack.deployment(name)["paused"]] == expected
 
 
 def failures(stack: Stack) -> list[str]:
