@@ -236,13 +236,20 @@ def test_a_turn_leaves_a_model_alone_that_somebody_is_changing(pipeline: Pipelin
 
 
 def test_a_turn_with_nothing_to_do_is_cheap(pipeline: Pipeline) -> None:
-    """It takes less than 0.2 s of processor time."""
+    """
+    It takes less than 0.1 s of processor time.
+
+    The cheapest of several counts: the server is in this process too, and what else this does is counted as well.
+    """
     pipeline.promote(1)
     reconciler = Reconciler(pipeline.settings)
     reconciler.turn()
-    started = time.process_time()
-    assert reconciler.turn() == []
-    assert time.process_time() - started < 0.2
+    taken = []
+    for _ in range(5):
+        started = time.process_time()
+        assert reconciler.turn() == []
+        taken.append(time.process_time() - started)
+    assert min(taken) < 0.1
 
 
 def test_rollback_asks_the_earlier_version_before_anything_moves(pipeline: Pipeline) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,10 +24,12 @@ from flows.journal import Journal
 from flows.promotion import labelling
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import Labels
+from flows.promotion_steps import gate, move_label, try_in_sandbox, verify
 from flows.settings import Settings, apply_environment
 from serving.repository.saved_model_files import digest
 from serving.repository.store import Repository
-from tests.processes import Piped, running, without_settings
+from tests.faults.points import after, at, before
+from tests.processes import Piped, run_hotswap, running, without_settings
 
 pytestmark = pytest.mark.xdist_group("training")  # one worker trains, once for all of these
 
@@ -52,10 +56,14 @@ class Home:
 
     def running(self, *arguments: str, **environment: str) -> Piped:
         """A command of ``hotswap``, running."""
+        return running(self.environment(**environment), *arguments, "--json")
+
+    def environment(self, **environment: str) -> dict[str, str]:
+        """Of its commands."""
         ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
         ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"}
         others = {"PREFECT_API_URL": self.prefect_api, "HOTSWAP_SANDBOX_SERVER": str(self.sandbox)}
-        return running({**without_settings(), **ours, **ports, **others, **environment}, *arguments, "--json")
+        return {**without_settings(), **ours, **ports, **others, **environment}
 
 
 def _ended(process: Piped) -> tuple[int | None, dict[str, Any]]:
@@ -83,10 +91,31 @@ def home(
     os.environ.update(before)
 
 
+def clocked(clock: Path, arguments: Sequence[str]) -> None:
+    """``hotswap train …``, which notes its processor time before and after gate and sandbox, and verification."""
+
+    def note() -> None:
+        with clock.open("a") as file:
+            file.write(f"{time.process_time()}\n")
+
+    points = (before(gate), after(try_in_sandbox), before(verify), after(move_label))
+    with ExitStack() as watched:
+        for point in points:
+            watched.enter_context(at(point, note))
+        run_hotswap(arguments)
+
+
 @pytest.fixture(scope="module")
-def iris(home: Home) -> dict[str, Any]:
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `clocked` has noted in the training of `iris`."""
+    return tmp_path_factory.mktemp("clock") / "seconds"
+
+
+@pytest.fixture(scope="module")
+def iris(home: Home, clock: Path) -> dict[str, Any]:
     """The outcome of a training of Iris."""
-    code, outcome = home.train("iris", "--reason", "the first flowers", "--bake", "600")
+    arguments = ["train", "iris", "--reason", "the first flowers", "--bake", "600", "--json"]
+    code, outcome = _ended(Piped(home.environment(), clocked, clock, arguments))
     assert code == 0
     return outcome
 
@@ -174,12 +203,12 @@ def test_a_registered_version_says_what_it_is(iris: dict[str, Any], run: Any) ->
     assert {"name": "iris", "version": iris["version"]} in [{**each, "version": int(each["version"])} for each in shown]
 
 
-def test_the_proof_is_cheap(iris: dict[str, Any]) -> None:
-    """Gate, sandbox and verification take at most 6 s, of these at most 1.5 s after the version is on disk."""
-    seconds = iris["seconds"]
-    after_publish = seconds["verify"] + seconds["label"]
-    assert after_publish <= 1.5
-    assert seconds["gate"] + seconds["sandbox"] + after_publish <= 6
+@pytest.mark.usefixtures("iris")
+def test_the_proof_is_cheap(clock: Path) -> None:
+    """Gate, sandbox and verification take at most 1.5 s of processor time, 0.5 s of these with the version on disk."""
+    began, tried, published, ended = map(float, clock.read_text().split())
+    assert ended - published <= 0.5
+    assert tried - began + ended - published <= 1.5
 
 
 def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
