@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.flags import UsageError, parse_flags, settings_of, usage
+from serving.repository.files import write_atomically
 from serving.runtime.native_logs import without_start_up_notes
 from serving.settings import ServerSettings
 
@@ -83,6 +84,8 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     try:
         server.start()
+        if ports_file:
+            _write_ports(ports_file, settings, server)
     except PortInUse as exc:
         print(exc, file=sys.stderr)
         return EXIT_PORT_IN_USE
@@ -91,8 +94,6 @@ def serve(settings: ServerSettings, ports_file: str | None = None) -> int:
             return 0
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)
         return EXIT_NOT_STARTED
-    if ports_file:
-        _write_ports(ports_file, settings, server)
     gc.collect()
     gc.freeze()  # what is loaded now stays; later collections need not look at it
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
@@ -109,6 +110,8 @@ def _allow_many_files() -> None:
 
 
 def _write_ports(target: str, settings: ServerSettings, server: Any) -> None:
+    from serving.startup import StartupError
+
     grpc_port = server.grpc_port if settings.grpc_port is not None else None
     rest_port = server.rest_port if settings.rest_port is not None else None
     ports = {
@@ -122,7 +125,9 @@ def _write_ports(target: str, settings: ServerSettings, server: Any) -> None:
     if target == "-":
         print(json.dumps(ports), flush=True)
         return
-    path = Path(target)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(ports))
-    partial.replace(path)
+    try:
+        write_atomically(Path(target), json.dumps(ports))
+    except OSError as exc:
+        server.stop()
+        reason = os.strerror(exc.errno or 0)
+        raise StartupError(f"INVALID_ARGUMENT: --ports_file={target} cannot be written ({reason})") from exc

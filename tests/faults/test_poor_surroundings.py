@@ -15,12 +15,13 @@ import requests
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from clients.grpc_client import GrpcClient
+from serving.cli import EXIT_NOT_STARTED
 from serving.rest.off_loop import MAX_INLINE_PARSE_BYTES
 from tests.conformance.launch import serve
 from tests.conftest import TinyModel
 from tests.faults.bystander import ROW
 from tests.faults.server_process import ServerProcess, server_process, server_program
-from tests.processes import Piped
+from tests.processes import Piped, forked
 from tests.waiting import until
 
 NICE = (
@@ -84,6 +85,19 @@ def test_a_server_that_was_stopped_meanwhile_takes_sigterm(tiny_model: TinyModel
         assert server.returncode == 0
     finally:
         server.kill()
+
+
+def test_a_server_that_cannot_tell_its_ports_ends_and_says_why(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """One line and exit code 255, with nothing left beside the file."""
+    (place := tmp_path / "place").mkdir()
+    (target := place / "ports.json").mkdir()
+    flags = [*serving_tiny(tiny_model, tmp_path), "--ephemeral_ports", f"--ports_file={target}"]
+    ended = forked(os.environ, serve, flags)
+    reason = f"INVALID_ARGUMENT: --ports_file={target} cannot be written (Is a directory)"
+    assert (ended.returncode, ended.stdout) == (EXIT_NOT_STARTED, "")
+    assert f"Failed to start server. Error: {reason}\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(place.iterdir()) == [target]
 
 
 def services(server: ServerProcess) -> set[str]:
