@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +31,8 @@ log = logging.getLogger(__name__)
 _QUIET_SECONDS = 0.25
 _LINGER_SECONDS = 5.0
 _DRAIN_STEP_SECONDS = 0.005
+_MAX_PARENT_BYTES = 80
+"""of the directory in which a socket gets its own: its path has to stay below 104 bytes"""
 
 Trailer = tuple[tuple[str, str], ...]
 
@@ -53,10 +60,17 @@ QuickHandler = Callable[[bytes, QuickCall], None]
 
 
 class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are not there
-    """A server whose methods may have quick handlers."""
+    """
+    A server whose methods may have quick handlers.
 
-    def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
+    Args:
+        options: Those of grpcio.
+        abstract_sockets: Whether the system has Unix sockets without a file.
+    """
+
+    def __init__(self, options: Sequence[tuple[str, Any]], abstract_sockets: bool = sys.platform == "linux") -> None:
         super().__init__(options=options)
+        self._abstract_sockets = abstract_sockets
         self._front_args["metrics"] = True
         self._is_refusing = False
         self._last_call = -inf
@@ -81,27 +95,41 @@ class QuickServer(Server):  # type: ignore[misc]  # the stubs of its base are no
 
     async def _start_fallback(self, streamed: Any, generic: Any) -> None:
         """
-        Methods whose requests are streams go to a server at an abstract Unix socket, of which a kill leaves nothing.
+        Methods whose requests are streams go to a server at a Unix socket.
 
-        Whoever is on this machine can connect to it, so its methods have to ask for the token themselves.
+        Whoever is on this machine can connect to an abstract one, so its methods have to ask for the token themselves.
         """
-        name = f"hotswap-{secrets.token_hex(16)}"
         try:
+            address, path = self._fallback_socket()
             fallback = aio.server(options=self._options)
             fallback.add_generic_rpc_handlers(generic)
             for service, handlers in streamed.items():
                 fallback.add_registered_method_handlers(service, handlers)
-            fallback.add_insecure_port(f"unix-abstract:{name}")
+            fallback.add_insecure_port(address)
             await fallback.start()
             self._fallback = fallback
-            self.front.set_fallback(f"\0{name}")
+            self.front.set_fallback(path)
         except Exception as exc:  # nothing that is needed to serve
             log.warning("gRPC reflection is not offered: %s", exc)
+
+    def _fallback_socket(self) -> tuple[str, str]:
+        """Its address for grpcio and its path; a kill leaves nothing of an abstract one, `stop` removes the other."""
+        if self._abstract_sockets:
+            name = f"hotswap-{secrets.token_hex(16)}"
+            return f"unix-abstract:{name}", f"\0{name}"
+        parent = tempfile.gettempdir()
+        if len(os.fsencode(parent)) > _MAX_PARENT_BYTES:
+            parent = "/tmp"
+        self._fallback_dir = tempfile.mkdtemp(prefix="hotswap-", dir=parent)
+        path = str(Path(self._fallback_dir, "socket"))
+        return f"unix:{path}", path
 
     async def abandon(self) -> None:
         """Free the port of a server that has not started."""
         with suppress(Exception):
             await asyncio.to_thread(self.front.close)
+            if self._fallback_dir is not None:
+                shutil.rmtree(self._fallback_dir)
 
     async def stop(self, grace: float | None) -> None:
         """

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 pytest.importorskip("pygrpc_native")
 
+from serving.access import Access
 from serving.grpc.quick_grpc import QuickCall, QuickServer
+from serving.grpc.reflection import Reflection
 
 METHOD, USUAL_METHOD = "/test.Echo/Say", "/test.Echo/Repeat"
 TIMEOUT_SECONDS = 30
@@ -97,3 +103,41 @@ def test_what_was_sent_is_answered_though_the_server_stops() -> None:
             assert not server.open_quick_calls
 
     asyncio.run(main())
+
+
+def socket_files() -> set[Path]:
+    """The Unix sockets of this process that have a file."""
+    names = (str(each.laddr) for each in psutil.Process().net_connections("unix"))
+    return {Path(name) for name in names if name.startswith("/")}
+
+
+def services(port: int) -> list[str]:
+    """What a client learns by reflection."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        return list(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+
+@pytest.mark.parametrize("name", ["t", "t" * 100])
+def test_without_abstract_sockets_reflection_has_a_file_until_the_server_stops(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, whose temporary directory may have too long a path for a socket."""
+
+    async def main(temporary: Path) -> None:
+        before = socket_files()
+        server = QuickServer([], abstract_sockets=False)
+        Reflection(["test.Echo"], Access()).add_to(server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        assert "test.Echo" in await asyncio.to_thread(services, port)
+        (socket,) = socket_files() - before
+        assert socket.is_socket()
+        assert socket.parent.parent == (temporary if name == "t" else Path("/tmp"))
+        await server.stop(TIMEOUT_SECONDS)
+        assert not socket.parent.exists()
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        temporary = Path(short, name)
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        asyncio.run(main(temporary))
