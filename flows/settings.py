@@ -15,6 +15,7 @@ from clients.proxies import go_straight_to
 from flows.home import HOME, find_project
 from flows.logins import Login, read_login
 from flows.machine.instance import running
+from flows.machine.restoring import find_restoring
 from serving.protocol.errors import HotswapError
 from serving.protocol.redaction import redact_logs, redacted
 
@@ -269,8 +270,22 @@ def sqlite_address(file: Path) -> str:
     return f"sqlite:///file:{quote(str(file))}?uri=true"
 
 
+def _check_restored(settings: Settings) -> None:
+    if interrupted := find_restoring(settings.home.absolute(), settings.models_repo.absolute()):
+        raise InvalidSettings(
+            f"A restore to {interrupted.home} and {interrupted.models_repo} was interrupted: run the same"
+            " `hotswap restore` again, and it is finished"
+        )
+
+
 def apply_environment(settings: Settings) -> None:
-    """Set where MLflow, Prefect and TensorFlow keep their state, and keep them quiet; what the user has set stays."""
+    """
+    Set where MLflow, Prefect and TensorFlow keep their state, and keep them quiet; what the user has set stays.
+
+    Raises:
+        InvalidSettings: Home or repository has only a part of a backup yet.
+    """
+    _check_restored(settings)
     home = settings.home.absolute()
     defaults = {
         "HOTSWAP_HOME": str(home),

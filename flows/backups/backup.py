@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.backups.archive import HOME, REPOSITORY, BackupError, Manifest, writing
+from flows.machine.restoring import STAGING
 from flows.machine.workspaces import temporary_directory
 from flows.settings import Settings
 from serving.repository.files import directory_names
@@ -28,12 +29,12 @@ DATABASES = ("mlflow.db", "prefect/prefect.db")
 _SNAPSHOT = ".backup"
 _OF_RUNNING = frozenset(
     {
-        *("logs", "up.lock", "up.json", "flow_runs", "trainings", "checkpoints", "events", "prefect"),
+        *("logs", "up.lock", "up.json", "flow_runs", "trainings", "checkpoints", "events", "prefect", STAGING),
         *(f"mlflow{end}" for end in (".db", ".db-wal", ".db-shm", ".db-journal", "-users.db", "-users.ini")),
     }
 )
 """what the home has of running processes, or as databases, which are copied by themselves"""
-_NOT_KEPT = frozenset((_SNAPSHOT, ".locks", ".staging", ".repository.json"))
+_NOT_KEPT = frozenset((_SNAPSHOT, STAGING, ".locks", ".staging", ".repository.json"))
 """a restored repository gets an identity of its own: the one that was backed up may still be served"""
 
 

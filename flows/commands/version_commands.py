@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands import presentation
-from flows.commands.edges import at_work, show
+from flows.commands.edges import at_work, plain_settings, show
 from flows.commands.options import (
     DryRun,
     EarlierVersion,
@@ -23,6 +24,7 @@ from flows.commands.options import (
     RetiredVersion,
     models,
 )
+from flows.console import progress
 from flows.parameters import Reason
 
 if TYPE_CHECKING:
@@ -173,9 +175,10 @@ def backup(
 def _restore_backup(file: Path, to: Path | None, as_json: bool) -> None:
     if not file.exists():
         raise typer.BadParameter(f"{file} is no file; to put a version of a model back, give its number too")
-    with at_work(f"restoring {file}") as settings:
+    with progress.shown(f"restoring {file}", logging.WARNING, quiet=True):
         from flows.backups.restore import restore
 
+        settings = plain_settings()  # to apply them, the restore has to be done
         home = settings.home if to is None else to / ".hotswap"
         restored = restore(file, home, settings.models_repo if to is None else to / "models_repo")
     show(dataclasses.asdict(restored), presentation.restored_text(restored), as_json)
