@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from flows.machine.generated_code import remove_generated_code
 from serving.protocol.errors import HotswapError
 
 
@@ -53,6 +54,7 @@ def _train(connection: Connection[Any, Any]) -> None:
         connection.send(("failed", f"{type(exc).__name__}: {exc}"))
         raise
     finally:
+        remove_generated_code()
         sys.stderr.flush()
         os._exit(0)
 
@@ -74,6 +76,7 @@ def _end_with(connection: Connection[Any, Any]) -> None:
     try:
         connection.recv()
     except (EOFError, OSError):
+        remove_generated_code()
         os._exit(1)
 
 

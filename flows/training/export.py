@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from flows.data.rows import Inputs, bare
+from flows.machine.generated_code import remove_generated_code
 from flows.tasks import Classification
 from flows.training.dataset import Dataset
 from flows.training.predictor import OUTPUT
@@ -48,6 +49,7 @@ def export(model: Any, dataset: Dataset, model_name: str, path: Path) -> None:
             module.class_names = tf.saved_model.Asset(str(names_file))
         signatures = {name: function.get_concrete_function(**specs) for name, function in functions.items()}
         tf.saved_model.save(module, str(path), signatures=signatures)
+        remove_generated_code()  # TensorFlow has its own function of the signatures converted
     _write_warm_up(path, model_name, dataset.train.inputs, signatures)
     np.save(path / TRAINING_ROWS, dataset.training_ids, allow_pickle=False)
     log.info("model exported model=%s", model_name)

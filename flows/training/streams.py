@@ -42,7 +42,8 @@ class Stream:
 
     def batches(self, batch_size: int, seed: int) -> Any:
         """`tf.data.Dataset` of inputs and targets, without what is held out, in another order each epoch."""
-        kept = self.rows.map(self._without_held_out, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        without = tf.autograph.experimental.do_not_convert(self._without_held_out)
+        kept = self.rows.map(without, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         mixed = kept.unbatch().shuffle(_SHUFFLED_ROWS, seed=seed)
         steps = -(-len(self.ids) // batch_size)
         counted = mixed.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps))

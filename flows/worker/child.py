@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from flows.console import progress
 from flows.local.delegation import code
 from flows.local.interrupts import defer_sigint
 from flows.machine import handover
+from flows.machine.generated_code import remove_generated_code
 from flows.machine.handover import Handover
 from flows.orchestration import deployments, prefect_access
 from flows.orchestration.prefect_access import PrefectUnavailable
@@ -119,6 +121,7 @@ def _carry_out(
     if exit_code == EXIT_INTERRUPTED and course.flow_run:
         with suppress(PrefectUnavailable):
             prefect_access.cancel_run(course.flow_run)
+    remove_generated_code()
     sys.stdout.flush()
     sys.stderr.flush()
     course.is_over = True
@@ -146,6 +149,7 @@ def _become(command: Handover, streams: list[int]) -> None:
     os.environ.update(command.environment)
     os.chdir(command.directory)
     os.umask(command.mask)
+    tempfile.tempdir = None  # it is read from the environment once
     sys.path[:] = command.module_path
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -187,6 +188,16 @@ def test_data_that_changed_meanwhile_are_refused(nursery: Nursery, tmp_path: Pat
     other = order(tmp_path / "a")
     with pytest.raises(CandidateFailed, match="has changed since the training began"):
         nursery.train(Order(RECIPE, {}, "another", SEED, 3, {}, other.saved_model, 1), ignored)
+
+
+def test_a_candidate_leaves_nothing_in_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what AutoGraph puts there."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    other, recipe = order(tmp_path / "a"), str(Path(__file__).with_name("converting_recipe.py"))
+    with Nursery(tmp_path / "log") as nursery, pytest.raises(CandidateFailed, match="1 made"):
+        nursery.train(replace(other, recipe=recipe), ignored)
+    assert list(temporary.iterdir()) == []
 
 
 @contextmanager

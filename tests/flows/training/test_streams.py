@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from flows.training.export import export
 from flows.training.fit import fit
 from flows.training.seen_rows import rows_seen
 from flows.user_code import RecipeFailed
+from tests.processes import finish, start
 
 NUMBERS = np.random.default_rng(2).normal(size=(5000, 3)).astype(np.float32)
 WORDS = np.array(["up", "down"] * 2500)
@@ -73,6 +76,24 @@ def test_a_model_learns_from_a_stream(tmp_path: Path) -> None:
     seen = rows_seen(tmp_path / "model", dataset.train)
     assert seen is not None
     assert seen.all()
+
+
+def train(directory: Path) -> None:
+    """As far as the exported files, and die."""
+    os.environ["TMPDIR"], tempfile.tempdir = str(directory / "temporary"), None
+    dataset = load_dataset(BASE)
+    fitted = fit(BASE, dataset, 1, 1, lambda epoch, metrics: None)
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
+    export(fitted.model, dataset, "own", directory / "model")
+    os._exit(9)
+
+
+def test_a_training_that_dies_leaves_nothing_in_the_temporary_directory(tmp_path: Path) -> None:
+    """Not even code of AutoGraph, which would remove it at the end of the process."""
+    (temporary := tmp_path / "temporary").mkdir()
+    assert finish(start(train, tmp_path)) == 9
+    assert (tmp_path / "model" / "saved_model.pb").exists()
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_stream_of_values_and_rows_of_ones_own() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,6 +18,23 @@ from tests.stack import FAILING, Stack
 from tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.slow]
+
+CONVERTING = """
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    import tensorflow as tf
+
+    from flows.recipes import iris
+
+    def load():
+        tf.function(lambda row: row * 2.0)(tf.constant(1.0))
+        made = list(Path(tempfile.gettempdir()).glob("__autograph*.py"))
+        raise ValueError(f"{len(made)} made in {tempfile.gettempdir()}")
+
+    RECIPE = replace(iris.RECIPE, name="converting", load=load)
+    """
 
 
 def test_a_training_of_the_command_line_is_a_run_of_the_deployment(stack: Stack) -> None:
@@ -130,6 +148,15 @@ def test_a_recipe_is_read_anew_each_time(stack: Stack) -> None:
     failed = stack.hotswap("train", "failing.py", directory=below)
     assert failed.returncode == 1
     assert "loaded by what was changed" in " ".join(failed.stderr.split())
+
+
+def test_a_command_leaves_nothing_in_its_temporary_directory(stack: Stack, tmp_path: Path) -> None:
+    """It is that of the command, and what AutoGraph puts there does not stay."""
+    below = stack.write("converting.py", CONVERTING).parent
+    failed = stack.hotswap("train", "converting.py", directory=below, variables={"TMPDIR": str(tmp_path)})
+    assert f"1 made in {tmp_path}" in " ".join(failed.stderr.split())
+    assert "done here" not in failed.stderr
+    assert list(tmp_path.glob("*.py")) == []
 
 
 def test_what_is_cancelled_on_prefects_page_ends(stack: Stack) -> None:
