@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flows.orchestration import prefect_access
 from flows.orchestration.prefect_access import PrefectUnavailable
 from flows.orchestration.prefect_server import find_running_prefect
-from flows.orchestration.triggers import DRIFT_TAG, DRIFTED, Trigger
+from flows.orchestration.triggers import DRIFT_TAG, DRIFTED, SCHEDULE, Trigger
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,14 +58,21 @@ def record_event(
 
 
 def _related(event: str, deployments: Sequence[DeploymentResponse]) -> list[dict[str, str]]:
-    """What an automation may run or pause: nothing on drift that starts a training of the model anyway."""
-    if event == DRIFTED and any(DRIFT_TAG in each.tags for each in deployments):
-        return []
+    """
+    What an automation may run or pause; on drift, none that is paused.
+
+    Where a deployment has an automation of its own for drift, only that may run it: to the others it is no deployment.
+    """
+    kind = "prefect.deployment"
+    if event == DRIFTED:
+        if own := [each for each in deployments if DRIFT_TAG in each.tags]:
+            kind, deployments = SCHEDULE, own
+        deployments = [each for each in deployments if not each.paused]
     return [
         {
-            "prefect.resource.id": f"prefect.deployment.{each.id}",
+            "prefect.resource.id": f"{kind}.{each.id}",
             "prefect.resource.name": each.name,
-            "prefect.resource.role": "deployment",
+            "prefect.resource.role": kind.rpartition(".")[2],
         }
         for each in deployments
     ]

@@ -29,6 +29,8 @@ _TAG = "scheduled by hotswap"
 _DATA = "when changed: "
 DRIFT_TAG = "when drifted"
 """of a deployment that an automation of its own runs when its model has drifted"""
+SCHEDULE = "hotswap.schedule"
+"""what such a deployment is related to an event of drift as, while it is not paused: Prefect's action runs it anyway"""
 
 
 class InvalidTrigger(HotswapError):
@@ -236,10 +238,11 @@ def _automate(client: SyncPrefectClient, trigger: Trigger, deployment: UUID) -> 
         client.delete_automation(each.id)
     if trigger.when_drifted:
         resource: Any = {"prefect.resource.id": f"hotswap.model.{trigger.model}"}
+        related: Any = {"prefect.resource.id": f"{SCHEDULE}.{deployment}"}
         automation = AutomationCore(
             name=trigger.name,
             description=f"Trains {trigger.model} again when its data has drifted.",
-            trigger=EventTrigger(expect={DRIFTED}, match=resource, threshold=1),
+            trigger=EventTrigger(expect={DRIFTED}, match=resource, match_related=related, threshold=1),
             actions=[RunDeployment(source="selected", deployment_id=deployment, parameters=None, job_variables=None)],
         )
         client.create_automation(automation)

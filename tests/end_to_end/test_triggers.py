@@ -128,14 +128,42 @@ def test_one_event_of_drift_starts_one_training(stack: Stack, recipe: str) -> No
     stack.delete_automations()
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["its own automation", "that for all models"])
+def test_drift_starts_no_training_of_a_paused_deployment(own: bool, stack: Stack, recipe: str) -> None:
+    """What happens while it is paused is not made up for when it goes on; only what is told after that starts one."""
+    if own:
+        made = stack.document("schedule", recipe, "--when-drifted")["deployment"]
+    else:
+        made = stack.ask("deployments/", name=f"of {MODEL}", parameters={"recipe": recipe}, **as_train(stack))["id"]
+    automate(stack, "drifted")
+    stack.ask(f"deployments/{made}/pause_deployment")
+    before = len(failures(stack))
+    tell(stack.settings, Event(Kind.DRIFTED, MODEL, 1, "a test"))
+    until(lambda: len(failures(stack)) == before + 1)
+    assert stack.runs(made) == []  # as that of its own has been looked at too
+    stack.ask(f"deployments/{made}/resume_deployment")
+    tell(stack.settings, Event(Kind.DRIFTED, MODEL, 1, "a test"))
+    run = begun(stack, made)
+    assert [each["id"] for each in stack.runs(made)] == [run["id"]]
+    stack.delete_automations()
+    if own:
+        stack.document("schedule", recipe, "--remove")
+    else:
+        stack.delete_deployment(f"of {MODEL}")
+
+
+def as_train(stack: Stack) -> dict[str, Any]:
+    """What a deployment takes from that for any model, so that the worker serves it."""
+    template = stack.deployment("train")
+    return {name: template[name] for name in ("flow_id", "entrypoint", "path", "work_pool_name")}
+
+
 def test_each_three_failures_pause_another_deployment_of_a_model(stack: Stack, recipe: str) -> None:
     """First the one that ran last, whose candidates these are, then those that still train the model."""
     automate(stack, "fail again")
-    template = stack.deployment("train")
-    kept = {name: template[name] for name in ("flow_id", "entrypoint", "path", "work_pool_name")}
     names = [f"{each} of {MODEL}" for each in ("a", "b", "c")]
     for name in names:
-        stack.ask("deployments/", name=name, tags=[MODEL], parameters={"recipe": recipe}, **kept)
+        stack.ask("deployments/", name=name, tags=[MODEL], parameters={"recipe": recipe}, **as_train(stack))
     stack.wait(stack.schedule(names[1]), "Failed")
     for expected in (names[1:2], names[:2], names):
         for _ in range(3):
