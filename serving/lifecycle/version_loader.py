@@ -19,7 +19,7 @@ from serving.lifecycle.source import list_versions
 from serving.protocol.errors import GraphError, InvalidRequest, UntrustedVersion
 from serving.repository.model_config import ModelEntry
 from serving.repository.signatures import check_version, trusted_keys
-from serving.runtime.background import Background, at_once
+from serving.runtime.background import NICENESS, NICENESS_OF_SMALL, Background, Native, at_once
 from serving.runtime.batching_limits import BatchingLimits, read_batching_limits
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
@@ -45,7 +45,8 @@ class VersionLoader:
             intra_op_threads=settings.tensorflow_intra_op_parallelism,
             inter_op_threads=settings.tensorflow_inter_op_parallelism,
         )
-        self._background = Background(self.threads)
+        self._background = Background(self.threads, NICENESS)
+        self._background_of_small = Background(self.threads, NICENESS_OF_SMALL)
         if settings.trusted_keys_file is not None:
             trusted_keys(settings.trusted_keys_file)  # a server that cannot check anything does not start
 
@@ -61,6 +62,7 @@ class VersionLoader:
     def close(self) -> None:
         """End the threads that prepare versions in the background."""
         self._background.close()
+        self._background_of_small.close()
 
     def load(self, model: str, version: int, path: Path, replaced: Servable | None) -> Servable:
         """
@@ -77,7 +79,7 @@ class VersionLoader:
             )
         self._check_trusted(model, version, path)
         limits = self._limits_of(path)
-        servable = load(model, version, path, self._options, self._background if replaced else at_once)
+        servable = load(model, version, path, self._options, self._beside(path) if replaced else at_once)
         servable.limits = limits
         if self._settings.enable_model_warmup:
             self._warm_up(servable)
@@ -85,6 +87,13 @@ class VersionLoader:
             servable.prepare(replaced.prepared)
         servable.session.native = at_once
         return servable
+
+    def _beside(self, path: Path) -> Native:
+        """How to prepare this version while another one answers."""
+        try:
+            return self._background_of_small if _is_small(path) else self._background
+        except OSError:  # the load reports it
+            return self._background
 
     def _check_trusted(self, model: str, version: int, path: Path) -> None:
         if (keys := self._settings.trusted_keys_file) is None:
@@ -125,10 +134,12 @@ def _are_small(entries: Sequence[ModelEntry]) -> bool:
     """Whether every version that is wanted now is so small that its operations are tiny."""
     for entry in entries:
         try:
-            for version in list_versions(watched(entry)).aspired.values():
-                sizes = (file.stat().st_size for file in version.path.rglob("*"))
-                if sum(sizes) > MAX_SMALL_MODEL_BYTES:
-                    return False
+            if not all(_is_small(version.path) for version in list_versions(watched(entry)).aspired.values()):
+                return False
         except OSError:  # the source reports it
             continue
     return True
+
+
+def _is_small(version: Path) -> bool:
+    return sum(file.stat().st_size for file in version.rglob("*")) <= MAX_SMALL_MODEL_BYTES

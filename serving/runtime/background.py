@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 NICENESS = 10
+NICENESS_OF_SMALL = 15
+"""for a version that takes so little to prepare that it does not wait for long on a busy machine either"""
 
 
 class Native(Protocol):
@@ -34,8 +36,10 @@ def at_once(function: Callable[..., T], *arguments: Any) -> T:
 class Background:
     """A few threads of a lower priority, where the system gives each thread a priority of its own."""
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="background", initializer=_lower_priority)
+    def __init__(self, threads: int, niceness: int) -> None:
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="background", initializer=_lower_priority, initargs=(niceness,)
+        )
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """In one of these threads, while the calling one waits."""
@@ -46,9 +50,9 @@ class Background:
         self._pool.shutdown()
 
 
-def _lower_priority() -> None:
+def _lower_priority(niceness: int) -> None:
     if sys.platform != "linux":
         return
     # What a limit or a sandbox of system calls forbids would break the pool, and with it every later load.
     with suppress(OSError):
-        os.nice(NICENESS)
+        os.nice(niceness)

@@ -21,6 +21,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from serving.inference.data_plane import DataPlane
 from serving.lifecycle.manager import Manager, RetryPolicy
 from serving.lifecycle.source import Source, Watched, list_versions
+from serving.lifecycle.version_loader import MAX_SMALL_MODEL_BYTES
 from serving.protocol.errors import (
     FailedPrecondition,
     GraphError,
@@ -34,7 +35,7 @@ from serving.protocol.model_spec import ModelSpec
 from serving.protocol.version_status import State
 from serving.repository.model_config import Logging, ModelEntry
 from serving.repository.version_policy import All, Latest, Specific, VersionPolicy
-from serving.runtime.background import NICENESS
+from serving.runtime.background import NICENESS, NICENESS_OF_SMALL
 from serving.runtime.saved_model import LoadOptions, load
 from serving.runtime.servable import Servable
 from serving.settings import ServerSettings
@@ -151,7 +152,10 @@ def test_a_new_version_is_prepared_for_what_the_one_before_was_asked(tiny_model:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all threads of a process have one priority")
-def test_only_what_holds_no_lock_runs_at_a_low_priority(tiny_model: TinyModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more_bytes", "niceness"), [(0, NICENESS_OF_SMALL), (MAX_SMALL_MODEL_BYTES, NICENESS)])
+def test_only_what_holds_no_lock_runs_at_a_low_priority(
+    tiny_model: TinyModel, tmp_path: Path, more_bytes: int, niceness: int
+) -> None:
     """TensorFlow prepares a version that replaces another in a thread that steps back; Python's part does not."""
 
     def priorities() -> dict[str, int]:
@@ -164,10 +168,12 @@ def test_only_what_holds_no_lock_runs_at_a_low_priority(tiny_model: TinyModel, t
         tiny_model(tmp_path / "tiny", 1)
         async with serving(ModelEntry("tiny", str(tmp_path / "tiny"))) as data_plane:
             assert "background" not in priorities()
-            tiny_model(tmp_path / "tiny", 2)
+            staged = tiny_model(tmp_path / "staged", 2)
+            (staged / "more").write_bytes(bytes(more_bytes))
+            staged.rename(tmp_path / "tiny" / "2")
             await until(lambda: data_plane.models.servable("tiny", 2) is not None)
             found = priorities()
-            assert found["background"] == found["load"] + NICENESS
+            assert found["background"] == found["load"] + niceness
 
     run(main())
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from serving.runtime.background import Background, Native, at_once
+from serving.runtime.background import NICENESS, Background, Native, at_once
 from serving.runtime.saved_model import LoadOptions, load
 from tests.conftest import TinyModel
 
@@ -89,7 +89,7 @@ def test_what_takes_long_in_tensorflow_is_left_to_the_background(tiny_model: Tin
     path = tiny_model(tmp_path, 1)
     long = {"TF_SessionMakeCallable", "TF_SessionRunCallable"}
     assert long <= _called_here(path, at_once)
-    background = Background(1)
+    background = Background(1, NICENESS)
     try:
         assert long.isdisjoint(_called_here(path, background))
     finally:
