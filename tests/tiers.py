@@ -43,7 +43,7 @@ _SLOW = (
     "flows/tables/test_model.py",
     "flows/training/test_checkpoints.py",
     "flows/training/test_given_models.py",
-    "flows/train_and_promote/",
+    "flows/training/test_training.py",
     "flows/training/test_recipe_options.py",
     "serving/inference/test_merging.py",
     "serving/request_log/test_request_log.py",

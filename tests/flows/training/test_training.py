@@ -1,15 +1,20 @@
-"""The whole flow, as ``hotswap train`` and ``hotswap promote`` run it."""
+"""The whole flow, as ``hotswap train`` runs it."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 import requests
 
@@ -19,10 +24,106 @@ from flows.journal import Journal
 from flows.promotion import labelling
 from flows.promotion.deployment import Deployment
 from flows.promotion.labels import Labels
+from flows.promotion_steps import gate, move_label, try_in_sandbox, verify
+from flows.settings import Settings, apply_environment
 from serving.repository.saved_model_files import digest
-from tests.flows.train_and_promote.conftest import Home
+from serving.repository.store import Repository
+from tests.faults.points import after, at, before
+from tests.processes import Piped, run_hotswap, running, without_settings
 
 pytestmark = pytest.mark.xdist_group("training")  # one worker trains, once for all of these
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where trainings ran."""
+
+    settings: Settings
+    prefect_api: str
+    sandbox: Path
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.settings.models_repo)
+
+    def train(self, *arguments: str, **environment: str) -> tuple[int | None, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap train``."""
+        return _ended(self.running("train", *arguments, **environment))
+
+    def promote(self, *arguments: str, **environment: str) -> tuple[int | None, dict[str, Any]]:
+        """Exit code and outcome of ``hotswap promote``."""
+        return _ended(self.running("promote", *arguments, **environment))
+
+    def running(self, *arguments: str, **environment: str) -> Piped:
+        """A command of ``hotswap``, running."""
+        return running(self.environment(**environment), *arguments, "--json")
+
+    def environment(self, **environment: str) -> dict[str, str]:
+        """Of its commands."""
+        ours = {"HOTSWAP_HOME": str(self.settings.home), "HOTSWAP_MODELS_REPO": str(self.settings.models_repo)}
+        ports = {"HOTSWAP_REST_PORT": "1", "HOTSWAP_GRPC_PORT": "2"}
+        others = {"PREFECT_API_URL": self.prefect_api, "HOTSWAP_SANDBOX_SERVER": str(self.sandbox)}
+        return {**without_settings(), **ours, **ports, **others, **environment}
+
+
+def _ended(process: Piped) -> tuple[int | None, dict[str, Any]]:
+    stdout, stderr = process.communicate()
+    assert "Traceback" not in stderr, stderr
+    return process.returncode, json.loads(stdout)
+
+
+@pytest.fixture(scope="module")
+def home(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, furnish: Callable[[Path], None], forked_sandbox: Path
+) -> Iterator[Home]:
+    """A home of its own; the environment points to it meanwhile."""
+    before = dict(os.environ)
+    directory = tmp_path_factory.mktemp("training")
+    settings = Settings(home=directory / "home", models_repo=directory / "models")
+    furnish(settings.home)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        os.environ.pop(name, None)
+    apply_environment(settings)
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    yield Home(settings, prefect_api, forked_sandbox)
+    mlflow.set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def clocked(clock: Path, arguments: Sequence[str]) -> None:
+    """``hotswap train …``, which notes its processor time before and after gate and sandbox, and verification."""
+
+    def note() -> None:
+        with clock.open("a") as file:
+            file.write(f"{time.process_time()}\n")
+
+    points = (before(gate), after(try_in_sandbox), before(verify), after(move_label))
+    with ExitStack() as watched:
+        for point in points:
+            watched.enter_context(at(point, note))
+        run_hotswap(arguments)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `clocked` has noted in the training of `iris`."""
+    return tmp_path_factory.mktemp("clock") / "seconds"
+
+
+@pytest.fixture(scope="module")
+def iris(home: Home, clock: Path) -> dict[str, Any]:
+    """The outcome of a training of Iris."""
+    arguments = ["train", "iris", "--reason", "the first flowers", "--bake", "600", "--json"]
+    code, outcome = _ended(Piped(home.environment(), clocked, clock, arguments))
+    assert code == 0
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def run(iris: dict[str, Any]) -> Any:
+    """The MLflow run of `iris`."""
+    return mlflow.MlflowClient().get_run(iris["run_id"])
 
 
 def test_iris_is_good_enough_and_published(home: Home, iris: dict[str, Any]) -> None:
@@ -49,11 +150,88 @@ def test_the_reason_of_a_training_is_kept(home: Home, iris: dict[str, Any]) -> N
 
 
 @pytest.mark.usefixtures("iris")
+def test_the_champion_answers_in_mlflow_too() -> None:
+    """``mlflow.pyfunc`` loads the alias and gives class probabilities for plain lists."""
+    probabilities = mlflow.pyfunc.load_model("models:/iris@champion").predict(
+        [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
+    )
+    assert np.argmax(probabilities, axis=1).tolist() == [0, 2]
+
+
+def test_a_run_tells_how_the_model_came_about(run: Any, iris: dict[str, Any]) -> None:
+    """Parameters, metrics by epoch and at the end, timings, commit, flow run and the gate's verdict are all there."""
+    assert run.info.status == "FINISHED"
+    assert {"recipe", "seed", "epochs", "min_accuracy", "learning_rate", "batch_size"} <= run.data.params.keys()
+    assert {
+        "test_accuracy",
+        "test_macro_f1",
+        "test_log_loss",
+        "seconds/train",
+        "seconds/publish",
+    } <= run.data.metrics.keys()
+    assert {"optimizer", "loss", "layers", "weights", "version_tensorflow", "version_keras"} <= run.data.params.keys()
+    assert run.data.tags["mlflow.source.name"].endswith("flows/recipes/iris.py")
+    assert run.data.tags["mlflow.user"]
+    kept = {each.path for each in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"model_summary.txt", "recipe", "gate.md", "sandbox.md"} <= kept
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == list(range(1, int(run.data.params["epochs"]) + 1))
+    tags = "\n".join(f"{key}={value}" for key, value in run.data.tags.items())
+    assert "gate.champion=passed: none" in tags
+    for told in ("git.commit", "dirty", "prefect_flow_run_id", "prefect_flow_run_url", "gate=passed", "dataset_digest"):
+        assert told in tags, tags
+    assert iris["seconds"].keys() >= {
+        "load",
+        "train",
+        "evaluate",
+        "gate",
+        "sandbox",
+        "register",
+        "publish",
+        "verify",
+        "label",
+    }
+
+
+def test_a_registered_version_says_what_it_is(iris: dict[str, Any], run: Any) -> None:
+    """It has a description with its metrics, and its logged model names the version."""
+    client = mlflow.MlflowClient()
+    registered = client.get_model_version("iris", str(iris["version"]))
+    assert f"accuracy {iris['metrics']['test_accuracy']:.4f}" in registered.description
+    (output,) = run.outputs.model_outputs
+    shown = json.loads(client.get_logged_model(output.model_id).tags["mlflow.modelVersions"])
+    assert {"name": "iris", "version": iris["version"]} in [{**each, "version": int(each["version"])} for each in shown]
+
+
+@pytest.mark.usefixtures("iris")
 def test_the_proof_is_cheap(clock: Path) -> None:
     """Gate, sandbox and verification take at most 1.5 s of processor time, 0.5 s of these with the version on disk."""
     began, tried, published, ended = map(float, clock.read_text().split())
     assert ended - published <= 0.5
     assert tried - began + ended - published <= 1.5
+
+
+def test_a_run_has_its_data_pictures_and_reports(run: Any) -> None:
+    """Both splits are logged through the dataset API; confusion matrix and gate report are files of the run."""
+    assert {tag.value for each in run.inputs.dataset_inputs for tag in each.tags} == {"training", "testing"}
+    files = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {
+        "confusion_matrix.png",
+        "confusion_matrix.json",
+        "evaluation.png",
+        "gate.md",
+        "gate.json",
+        "sandbox.md",
+        "sandbox.json",
+    } <= files
+
+
+@pytest.mark.usefixtures("iris")
+def test_a_registered_version_has_signature_and_example() -> None:
+    """MLflow's page shows what goes in and what comes out."""
+    info = mlflow.models.get_model_info("models:/iris@champion")
+    assert info.signature is not None
+    assert info.saved_input_example_info is not None
 
 
 def test_without_a_server_nothing_is_watched(iris: dict[str, Any]) -> None:
@@ -76,7 +254,7 @@ def test_a_rejected_model_is_recorded_and_not_published(home: Home, iris: dict[s
 @pytest.fixture(scope="module")
 def held_up(home: Home) -> tuple[int | None, dict[str, Any]]:
     """The exit code and outcome of a training whose model answers otherwise when its rows are asked together."""
-    return home.train("tests.flows.train_and_promote.comparing_recipe:UNSAID")
+    return home.train("tests.flows.training.comparing_recipe:UNSAID")
 
 
 def test_a_model_that_fails_in_the_sandbox_is_recorded_and_not_published(
@@ -105,7 +283,7 @@ def test_a_model_that_was_held_up_can_be_promoted_later(home: Home, held_up: tup
     Where the recipe says that rows depend on one another, they are asked together as they were judged.
     """
     _, before = held_up
-    code, outcome = home.promote("tests.flows.train_and_promote.comparing_recipe", "--run", before["run_id"])
+    code, outcome = home.promote("tests.flows.training.comparing_recipe", "--run", before["run_id"])
     assert (code, outcome["decision"]) == (0, "passed"), outcome
     assert outcome["metrics"] == before["metrics"]
     assert Labels(home.repository, "comparing").read()["stable"] == outcome["version"]
